@@ -1,0 +1,1 @@
+"""Scaling laws from a table of runs: fits, intervals, comparisons, designs, forecasts and a report. Needs no torch."""
