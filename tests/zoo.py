@@ -30,6 +30,18 @@ TINY: dict[str, dict[str, Any]] = {
         "kind": "hymba",
         "hymba": HymbaConfig(head_width=32, num_meta_tokens=3, window_tokens=32, global_layers="first_middle_last"),
     },
+    "hymba sisa": {
+        "kind": "hymba",
+        "sisa": SISA,
+        "hymba": HymbaConfig(attention="sisa", num_kv_heads=1, state_width=8, head_width=32, num_meta_tokens=5),
+    },
+    "hymba sisa local": {
+        "kind": "hymba",
+        "sisa": SISA,
+        "hymba": HymbaConfig(
+            attention="sisa", head_width=32, num_meta_tokens=3, window_tokens=32, global_layers="first_middle_last"
+        ),
+    },
     "pattern": {"pattern": ("mamba3", "sisa"), "mamba3": SMALL3, "sisa": SISA},
 }
 

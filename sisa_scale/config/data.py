@@ -1,24 +1,66 @@
-"""Section `data`: which tokens, in which order. Fixed for the life of a run (but for the path)."""
+"""Section `data`: which tokens, in which order. Fixed for the life of a run (but for where and how they are read)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.mixture import MixSource, MixStage
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """The token stream; its order is a pure function of (manifest, seed, step)."""
+    """The token stream; its order is a pure function of (manifests, seed, step)."""
 
-    path: str = setting("directory of a built data set (see `sisa-scale data build`)")
+    path: str | None = setting(
+        "directory or URL (https://, s3://, gs://) of a built data set (see `sisa-scale data build`)", default=None
+    )
+    mix: Mapping[str, MixSource] = setting(
+        "several data sets by name, instead of data.path: {web: {path: ..., weight: 0.7}, ...}", default_factory=dict
+    )
+    stages: tuple[MixStage, ...] = setting(
+        "other weights from a step on: [{from: 1000 steps, weights: {web: 0.5, books: 0.5}}]", default=()
+    )
     sequence_tokens: int = setting("length of a training sequence in tokens", minimum=2)
     global_batch_tokens: int = setting("tokens of one optimizer step over all workers", minimum=2)
     seed: int = setting("seed of the order of the sequences", default=0, minimum=0)
+    documents: Literal["joined", "separate"] = setting(
+        "joined: a token sees all before it in its sequence, earlier documents included. separate: each document is "
+        "read as if it stood alone, and no target is trained on across the end of one; attention then goes through a "
+        "mask, which is slower",
+        default="joined",
+    )
+    on_corrupt: Literal["fail", "skip"] = setting(
+        "what a damaged block does: end the run, or lose its sequences (masked, and noted in data_events.jsonl)",
+        default="fail",
+    )
+    loader_workers: int = setting(
+        "threads of each worker that read ahead; 0 reads in the training thread", default=1, minimum=0, maximum=64
+    )
+    cache_directory: str | None = setting(
+        "where a node keeps blocks of remote data sets; null means ~/.cache/sisa-scale/blocks", default=None
+    )
+    cache_bytes: int = setting("most bytes of that cache", default=16 << 30, minimum=1)
 
     @property
     def global_batch_sequences(self) -> int:
         """Sequences of one optimizer step over all workers."""
         return self.global_batch_tokens // self.sequence_tokens
+
+    @property
+    def sources(self) -> Mapping[str, MixSource]:
+        """The data sets in the order in which the mixture counts them: by name; a single one is called "data"."""
+        if self.path is not None:
+            return {"data": MixSource(path=self.path, weight=1.0)}
+        return dict(sorted(self.mix.items()))
+
+    def at(self, location: str) -> "DataConfig":
+        """Return the section with one data set in place of its own."""
+        return replace(self, path=location, mix={}, stages=())
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
@@ -29,4 +71,36 @@ class DataConfig:
                 str(self.global_batch_tokens),
                 f"must be a multiple of data.sequence_tokens {self.sequence_tokens}",
                 f"The nearest is {nearest}.",
+            )
+        if bool(self.path) == bool(self.mix):
+            found = "both path and mix" if self.mix else "neither path nor mix"
+            yield Violation("path", found, "one of the two says what is read", "Set data.path or data.mix.")
+        yield from self._mix_rules()
+        yield from self._stage_rules()
+
+    def _mix_rules(self) -> Iterator[Violation]:
+        for name in self.mix:
+            if not _NAME.fullmatch(name):
+                yield Violation("mix", repr(name), "names are letters, digits, _ and -", "Rename the source.")
+        if self.mix and not any(source.weight for source in self.mix.values()):
+            yield Violation("mix", "only weights of 0", "at least one weight is above 0", "Raise one.")
+
+    def _stage_rules(self) -> Iterator[Violation]:
+        for stage in self.stages:
+            if stage.weights.keys() != self.mix.keys():
+                yield Violation(
+                    "stages",
+                    f"weights for {', '.join(stage.weights) or 'nothing'}",
+                    f"every stage has a weight for each source of data.mix: {', '.join(self.mix) or 'there is none'}",
+                    "Name them all; 0 leaves a source out.",
+                )
+            elif not any(stage.weights.values()):
+                yield Violation("stages", "only weights of 0", "at least one weight is above 0", "Raise one.")
+        starts = [0, *(stage.start.steps(self.global_batch_tokens) for stage in self.stages)]
+        if any(after <= before for before, after in pairwise(starts)):
+            yield Violation(
+                "stages",
+                f"stages from the steps {', '.join(map(str, starts[1:]))}",
+                "every stage begins after the one before, the first after step 0",
+                "Put them in order.",
             )

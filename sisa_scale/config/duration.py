@@ -32,5 +32,9 @@ class Duration:
         """Return the number of whole steps; a token count is rounded down, as no step is ever half taken."""
         return self.count if self.unit == "steps" else self.count // tokens_per_step
 
+    def to_plain(self) -> str:
+        """Return the duration as it stands in a recipe."""
+        return str(self)
+
     def __str__(self) -> str:
         return f"{self.count} {self.unit}"

@@ -25,6 +25,10 @@ class ExecutionConfig:
     )
     compile: bool = setting("compile the blocks with torch.compile", default=False)
     attention_backend: AttentionBackend = setting("SDPA kernel; 'auto' measures them once per device", default="auto")
+    state_space_kernel: Literal["pytorch", "mamba_ssm"] = setting(
+        "scan of Mamba-2 and Hymba on a GPU: products of our own, or the Triton kernels of the package mamba-ssm",
+        default="pytorch",
+    )
     loss_chunk_tokens: int = setting("tokens whose logits are held at once", default=4096, minimum=1)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 
 class Violation(NamedTuple):
@@ -22,6 +22,20 @@ class HasRules(Protocol):
 
     def violations(self) -> Iterator[Violation]:
         """Yield every broken rule."""
+        ...
+
+
+@runtime_checkable
+class Parsed(Protocol):
+    """A value that is read from, and written to, plain YAML as a whole."""
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read it; raises ValueError with the accepted forms."""
+        ...
+
+    def to_plain(self) -> Any:
+        """Return it as it stands in a recipe."""
         ...
 
 

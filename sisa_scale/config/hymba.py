@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.sisa import SisaConfig
 from sisa_scale.config.ssm import Mamba2Config
 
 
@@ -12,6 +13,9 @@ from sisa_scale.config.ssm import Mamba2Config
 class HymbaConfig(Mamba2Config):
     """Both paths of the mixer; the SSM path has the settings of Mamba-2, at Hymba's state width."""
 
+    attention: Literal["attention", "sisa"] = setting(
+        "heads of the attention path; sisa: with the importance term of section model.sisa", default="attention"
+    )
     state_width: int = setting(
         "channels N of a state of the SSM path, those of keys and queries", default=16, minimum=1
     )
@@ -43,7 +47,7 @@ class HymbaConfig(Mamba2Config):
         return self.global_layers == "all" or layer in {0, (num_layers - 1) // 2, num_layers - 1}
 
     def layer_parameters(self, d_model: int, num_heads: int) -> tuple[int, int]:
-        """Return the weights of one mixer in matrices and in vectors, the block's own norms left out.
+        """Return the weights of one mixer in matrices and in vectors, without the block's own norms and without SISA.
 
         Matrices: the fused projection d -> [q d | k d_kv | v e d_kv | z e d | x e d | B N | C N | dt H_s] with e the
         expansion, the taps of the convolution over (x, B, C), the output e d -> d. Vectors: the convolution's bias,
@@ -68,6 +72,24 @@ class HymbaConfig(Mamba2Config):
             nearest = min(divisors, key=lambda g: abs(g - groups))
             yield Violation(
                 "num_kv_heads", str(groups), f"must divide num_heads {num_heads}", f"The nearest is {nearest}."
+            )
+
+    def sisa_violations(self, sisa: SisaConfig) -> Iterator[Violation]:
+        """Rules between the section and `model.sisa`: which of its settings these heads have."""
+        if self.attention != "sisa":
+            return
+        reason = "with hymba.attention sisa"
+        wanted = {"form": ("auto", "single_call", "query_blocks"), "decay_kind": ("data", "none")}
+        for key, allowed in {**wanted, "activation": ("softmax",)}.items():
+            value = getattr(sisa, key)
+            if value not in allowed:
+                yield Violation(f"sisa.{key}", f"{value} {reason}", f"one of {', '.join(allowed)}", "Choose one.")
+        if sisa.decay_range_nats > 80:
+            yield Violation(
+                "sisa.decay_range_nats",
+                f"{sisa.decay_range_nats} {reason}",
+                "at most 80: masked attention is not finite beyond that on every device",
+                "Write 80.",
             )
 
     def violations(self) -> Iterator[Violation]:

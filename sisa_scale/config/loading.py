@@ -3,14 +3,14 @@
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sisa_scale.config.fields import HasRules, Violation, bounds_violation
 from sisa_scale.config.run import RunConfig, to_plain
-from sisa_scale.config.strict import MismatchError, coerce, did_you_mean, section_class
+from sisa_scale.config.strict import MismatchError, coerce, did_you_mean, section_class, table_class
 from sisa_scale.config.yaml_source import UNREADABLE, Setting, dump, flatten_plain, merge, parse_scalar, read_settings
 from sisa_scale.errors import ConfigError, Problem
 
@@ -33,13 +33,13 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> LoadedConf
     """
     settings = read_settings(Path(recipe))
     for override in overrides:
-        merge(settings, _parse_override(override))
+        merge(settings, parse_override(override))
     return resolve(settings)
 
 
 def resolve(settings: dict[str, Setting]) -> LoadedConfig:
     """Build the RunConfig from flat settings; raises ConfigError that lists every problem found."""
-    known = dict(walk_fields(RunConfig))
+    known = known_fields(settings)
     if _is_to_be_solved(settings):
         settings = {**settings, "model.d_ff": Setting(0, SOLVED)}  # a placeholder for planning.twins
     sections = {key for key, field in known.items() if section_class(_hint(field))}
@@ -69,6 +69,26 @@ def walk_fields(section: type, prefix: str = "") -> Iterator[tuple[str, dataclas
             yield from walk_fields(inner, key)
 
 
+def known_fields(keys: Collection[str]) -> dict[str, dataclasses.Field[Any]]:
+    """Return every field of a run by dotted key, with those of the sections that `keys` put into tables."""
+    expanded = {}
+    for key, field in walk_fields(RunConfig):
+        expanded[key] = field
+        row = table_class(_hint(field))
+        if row is None:
+            continue
+        for name in _table_names(key, keys):
+            section = expanded[f"{key}.{name}"] = dataclasses.field(metadata={"doc": f"a section of {key}"})
+            section.type = row
+            expanded |= dict(walk_fields(row, f"{key}.{name}"))
+    return expanded
+
+
+def _table_names(table: str, keys: Collection[str]) -> list[str]:
+    """Return the names of the sections that `keys` put into a table."""
+    return list(dict.fromkeys(key[len(table) + 1 :].partition(".")[0] for key in keys if key.startswith(table + ".")))
+
+
 def dump_yaml(config: RunConfig) -> str:
     """Return a resolved config as YAML that loads back to the same config."""
     return dump(to_plain(config))
@@ -91,7 +111,8 @@ def _hint(field: dataclasses.Field[Any]) -> Any:
     return field.type
 
 
-def _parse_override(text: str) -> dict[str, Setting]:
+def parse_override(text: str) -> dict[str, Setting]:
+    """Return the settings of one `key=value`; raises ConfigError for an unreadable one."""
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError.at(
@@ -148,7 +169,10 @@ def _build(
         key = f"{prefix}.{field.name}" if prefix else field.name
         inner = section_class(_hint(field))
         is_set = key in settings or any(name.startswith(key + ".") for name in settings)
-        if inner is not None and is_set and (key not in settings or settings[key].value == {}):
+        row = table_class(_hint(field))
+        if row is not None and key not in settings:
+            values[field.name] = _build_table(row, key, settings, sections, problems)
+        elif inner is not None and is_set and (key not in settings or settings[key].value == {}):
             values[field.name] = _build(inner, key, settings, sections, problems)
         elif is_set:
             values[field.name] = _value(key, field, settings[key], inner, problems)
@@ -163,6 +187,20 @@ def _build(
     if isinstance(built, HasRules):
         problems.extend(_problem(prefix, violation, settings) for violation in built.violations())
     return built
+
+
+def _build_table(
+    row: type, key: str, settings: dict[str, Setting], sections: set[str], problems: list[Problem]
+) -> dict[str, Any]:
+    rows = {}
+    for name in _table_names(key, settings):
+        own = settings.get(f"{key}.{name}")
+        if own is not None and own.value != {}:
+            remedy = f"Write the settings of {key}.{name} below it."
+            problems.append(Problem(f"{own.origin} {key}.{name}", repr(own.value), "must be a section", remedy))
+        else:
+            rows[name] = _build(row, f"{key}.{name}", settings, sections, problems)
+    return rows
 
 
 def _value(

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from sisa_scale.config.fields import Violation, setting
 from sisa_scale.config.hymba import HymbaConfig
 from sisa_scale.config.jamba import JambaConfig
+from sisa_scale.config.rope import RopeConfig, RopeScaling
 from sisa_scale.config.sisa import SisaConfig
 from sisa_scale.config.ssm import Mamba2Config, Mamba3Config
 
@@ -29,8 +30,15 @@ class ModelConfig:
     vocab_size: int = setting("number of token ids the tokenizer can produce", minimum=2)
     vocab_multiple: int = setting("the embedding is padded to a multiple of this many rows", default=128, minimum=1)
     max_length_tokens: int = setting("longest sequence the model accepts", minimum=2)
+    trained_length_tokens: int | None = setting(
+        "max_length_tokens of the first training, for a model that has outgrown it; null is max_length_tokens. What "
+        "depends on a length, such as the bound of SISA's decay, depends on this one",
+        default=None,
+        minimum=2,
+    )
     position: Literal["rope", "none"] = setting("position encoding of attention; Jamba has none", default="rope")
     rope_base: float = setting("base of the rotary position frequencies", default=10000.0, above=1.0)
+    rope: RopeConfig | None = setting("scaling of rotary positions beyond the trained length", default=None)
     norm_epsilon: float = setting("epsilon of the RMSNorms of the residual stream", default=1e-6, above=0.0)
     init_std: float = setting(
         "standard deviation of embeddings and projections at initialisation", default=0.02, above=0.0
@@ -50,6 +58,31 @@ class ModelConfig:
         return self.d_model // max(1, self.num_heads)
 
     @property
+    def trained_length(self) -> int:
+        """The longest sequence of the first training, in tokens."""
+        return self.trained_length_tokens or self.max_length_tokens
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of the longest sequence, meta tokens included."""
+        return self.max_length_tokens + self.num_meta_tokens
+
+    @property
+    def trained_positions(self) -> int:
+        """Positions of the longest sequence of the first training, meta tokens included."""
+        return self.trained_length + self.num_meta_tokens
+
+    @property
+    def rope_scaling(self) -> RopeScaling | None:
+        """The scaling of rotary positions, None without one."""
+        return self.rope.resolve(self.max_length_tokens, self.trained_length) if self.rope is not None else None
+
+    @property
+    def attention_factor(self) -> float:
+        """Factor on rotated queries and keys, both, in content channels."""
+        return self.rope_scaling.attention_factor if self.rope_scaling is not None else 1.0
+
+    @property
     def num_meta_tokens(self) -> int:
         """Learned vectors before the first token."""
         return self.hymba.num_meta_tokens if self.hymba is not None else 0
@@ -67,6 +100,14 @@ class ModelConfig:
         pattern = self.pattern if self.kind == "pattern" and self.pattern else (self._own_mixer,)
         return tuple(pattern[layer % len(pattern)] for layer in range(self.num_layers))
 
+    def has_importance(self, mixer: str) -> bool:
+        """Whether the heads of a mixer have SISA's term, with settings from section sisa."""
+        return mixer == "sisa" or (mixer == "hymba" and self.hymba is not None and self.hymba.attention == "sisa")
+
+    def kv_heads(self, mixer: str) -> int:
+        """Return the heads of keys and values of a mixer with attention."""
+        return self.hymba.kv_heads(self.num_heads) if mixer == "hymba" and self.hymba is not None else self.num_heads
+
     @property
     def _own_mixer(self) -> str:
         return "attention" if self.kind == "transformer" else self.kind
@@ -76,12 +117,15 @@ class ModelConfig:
         yield from self._section_violations()
         if _WITH_HEADS & set(self.mixers):
             yield from self._head_violations()
+        yield from self._length_violations()
         if self.sisa is not None:
-            yield from self.sisa.length_violations(self.max_length_tokens)
+            yield from self.sisa.length_violations(self.trained_positions)
             yield from self.sisa.layer_violations(self.num_layers)
         if self.hymba is not None and self.num_heads:
             for violation in self.hymba.head_violations(self.num_heads):
                 yield violation._replace(key=f"hymba.{violation.key}")
+        if self.hymba is not None and self.sisa is not None:
+            yield from self.hymba.sisa_violations(self.sisa)
         for name, section in (("mamba2", self.mamba2), ("mamba3", self.mamba3), ("hymba", self.hymba)):
             for violation in section.width_violations(self.d_model) if section is not None else ():
                 yield violation._replace(key=f"{name}.{violation.key}")
@@ -100,6 +144,7 @@ class ModelConfig:
                 f"The nearest num_layers is {-(-self.num_layers // len(self.pattern)) * len(self.pattern)}.",
             )
         needed = ({"jamba"} if self.kind == "jamba" else set()) | (set(self.mixers) & set(_SECTIONS))
+        needed |= {"sisa"} if any(map(self.has_importance, self.mixers)) else set()
         for name in _SECTIONS:
             has_section = getattr(self, name) is not None
             if name in needed and not has_section:
@@ -107,6 +152,32 @@ class ModelConfig:
                 yield Violation(name, "nothing", needs, f"Write model.{name}, if only as {{}}.")
             elif has_section and name not in needed:
                 yield Violation(name, "a section", f"kind {self.kind} has no such blocks", f"Write model.{name}: null.")
+
+    def _length_violations(self) -> Iterator[Violation]:
+        """A length beyond the trained one is an explicit choice of what becomes of the positions."""
+        trained, longest = self.trained_length, self.max_length_tokens
+        if trained > longest:
+            yield Violation(
+                "max_length_tokens",
+                str(longest),
+                f"must be at least trained_length_tokens {trained}, which the model's function depends on",
+                f"Write {trained} or more; shorter sequences need no setting.",
+            )
+        has_positions = self.position == "rope" and bool(_WITH_HEADS & set(self.mixers))
+        if self.rope is None:
+            if has_positions and longest > trained:
+                yield Violation(
+                    "rope.scaling",
+                    f"nothing, with max_length_tokens {longest} beyond the trained {trained}",
+                    "rotary positions beyond the trained length need a choice: none (as they are), linear, ntk or yarn",
+                    "Write model.rope.scaling, for instance yarn.",
+                )
+        elif has_positions:
+            yield from self.rope.length_violations(longest)
+        else:
+            yield Violation(
+                "rope", "a section", "the model has no rotary positions to scale", "Write model.rope: null."
+            )
 
     def _head_violations(self) -> Iterator[Violation]:
         if self.num_heads == 0 or self.d_model % self.num_heads:

@@ -25,6 +25,11 @@ class EvaluationConfig:
     tasks: tuple[str, ...] = setting(
         "tasks to score: loss, lambada, needle, needle-paper", default=("loss", "lambada", "needle")
     )
+    context_tokens: int | None = setting(
+        "length of an evaluation pass, so the longest context that is scored; null is data.sequence_tokens",
+        default=None,
+        minimum=2,
+    )
     batch_sequences: int = setting("sequences of one evaluation pass on one worker", default=8, minimum=1)
     num_heldout_sequences: int = setting("held-out sequences of the loss task", default=128, minimum=1)
     lambada_path: str | None = setting(

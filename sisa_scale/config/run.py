@@ -3,15 +3,14 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sisa_scale.config.data import DataConfig
-from sisa_scale.config.duration import Duration
 from sisa_scale.config.execution import ExecutionConfig, ResourcesConfig
-from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.fields import Parsed, Violation, setting
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.observation import CheckpointConfig, EvaluationConfig, WandbConfig
 from sisa_scale.config.optimizer import OptimizerConfig, ScheduleConfig
@@ -25,6 +24,10 @@ class RunConfig:
     description: str = setting("what the run is for", default="")
     run_dir: str | None = setting("run directory; null means runs/<name>", default=None)
     seed: int = setting("seed of the initial weights", default=0, minimum=0)
+    begin_from: str | None = setting(
+        "run or checkpoint whose weights the run begins with, at the same or a greater length; null draws them anew",
+        default=None,
+    )
     twin_of: str | None = setting(
         "recipe that this one is matched to: model.d_ff is solved, unless it stands in the same file or is an override",
         default=None,
@@ -63,6 +66,9 @@ class RunConfig:
         yield from self._length_rules()
         yield from self._schedule_rules()
         yield from self._backend_rules()
+        yield from self._kernel_rules()
+        if self.data.documents == "separate":
+            yield from self._document_rules()
 
     def _batch_rules(self) -> Iterator[Violation]:
         sequences, workers = self.data.global_batch_sequences, self.resources.workers
@@ -85,13 +91,20 @@ class RunConfig:
                 f"must be at most model.max_length_tokens {limit}",
                 "Shorten the sequences or raise model.max_length_tokens.",
             )
+        if (self.evaluation.context_tokens or 0) > limit:
+            yield Violation(
+                "evaluation.context_tokens",
+                str(self.evaluation.context_tokens),
+                f"must be at most model.max_length_tokens {limit}",
+                "Shorten it or raise model.max_length_tokens.",
+            )
         longest = max(self.evaluation.needle_lengths, default=0)
         if longest > limit:
             yield Violation(
                 "evaluation.needle_lengths",
                 str(longest),
                 f"must be at most model.max_length_tokens {limit}",
-                "Remove the longer lengths.",
+                "Remove the longer lengths, or raise model.max_length_tokens.",
             )
 
     def _backend_rules(self) -> Iterator[Violation]:
@@ -103,6 +116,47 @@ class RunConfig:
                 f"math with model.sisa.decay_range_nats {sisa.decay_range_nats}",
                 "the math kernel is finite up to 80 nats",
                 "Choose another backend or a range of at most 80.",
+            )
+
+    def _kernel_rules(self) -> Iterator[Violation]:
+        if self.execution.state_space_kernel == "mamba_ssm" and not {"mamba2", "hymba"} & set(self.model.mixers):
+            yield Violation(
+                "execution.state_space_kernel",
+                f"mamba_ssm with {', '.join(sorted(set(self.model.mixers)))}",
+                "serves the scan of Mamba-2 and Hymba; Mamba-3 has no such kernel here",
+                "Write pytorch.",
+            )
+
+    def _document_rules(self) -> Iterator[Violation]:
+        sisa, found = self.model.sisa, "separate"
+        if sisa is not None and sisa.form == "published":
+            yield Violation(
+                "data.documents",
+                f"{found} with model.sisa.form published",
+                "the published form reads documents together: its anchor spans the whole sequence",
+                "Write joined, or another form.",
+            )
+        if self.model.num_meta_tokens:
+            yield Violation(
+                "data.documents",
+                f"{found} with model.hymba.num_meta_tokens {self.model.num_meta_tokens}",
+                "every document would have to begin after the meta tokens, in the states, too",
+                "Write joined, or num_meta_tokens 0.",
+            )
+        # The mask is added to the scores: those that it hides must not overflow to infinity.
+        if sisa is not None and sisa.decay_kind == "data" and sisa.decay_range_nats > 80:
+            yield Violation(
+                "data.documents",
+                f"{found} with model.sisa.decay_range_nats {sisa.decay_range_nats}",
+                "the kernels that take a document mask are finite up to 80 nats",
+                "Write joined, or a range of at most 80.",
+            )
+        if self.execution.attention_backend != "auto" and {"attention", "sisa", "hymba"} & set(self.model.mixers):
+            yield Violation(
+                "execution.attention_backend",
+                f"{self.execution.attention_backend} with data.documents separate",
+                "not every kernel takes a document mask, so there is none to choose",
+                "Write auto: the memory-efficient kernel on a GPU, the math kernel on a CPU.",
             )
 
     def _schedule_rules(self) -> Iterator[Violation]:
@@ -128,11 +182,13 @@ class RunConfig:
 
 def to_plain(config: Any) -> Any:
     """Turn a section into dicts, lists and scalars as they would stand in YAML."""
-    if isinstance(config, Duration):
-        return str(config)
+    if isinstance(config, Parsed):
+        return config.to_plain()
+    if isinstance(config, Mapping):
+        return {name: to_plain(inner) for name, inner in config.items()}
     if dataclasses.is_dataclass(config):
         return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    return list(config) if isinstance(config, tuple) else config
+    return [to_plain(item) for item in config] if isinstance(config, tuple) else config
 
 
 def config_hash(config: Any) -> str:

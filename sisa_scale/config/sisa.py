@@ -21,12 +21,14 @@ class SisaConfig:
     form: Literal["auto", "single_call", "query_blocks", "published"] = setting(
         "how the decay is computed. single_call: bounded per token, one attention call. query_blocks: unbounded, one "
         "call per block. published: the authors' clamp, not causal, for their checkpoints only. auto: single_call "
-        "where its range suffices, else query_blocks",
+        "where its range suffices, else query_blocks. Beyond trained_length_tokens single_call keeps its bound and is "
+        "computed by blocks",
         default="auto",
     )
     decay_range_nats: float = setting(
-        "largest total log-decay over max_length_tokens; bounds the per-token decay at range/length so that a constant "
-        "anchor stays exact and finite. In query_blocks the largest over one block, which the decay saturates at",
+        "largest total log-decay over trained_length_tokens; bounds the per-token decay at range/length so that a "
+        "constant anchor stays exact and finite. In query_blocks the largest over one block, which the decay saturates "
+        "at",
         default=80.0,
         above=0.0,
         maximum=160.0,
@@ -68,21 +70,43 @@ class SisaConfig:
         """Return how many channels queries and keys of a layer have beyond the content's."""
         return self.d_s_of(layer) if self.has_importance else BIAS_CHANNELS
 
-    def form_at(self, max_length_tokens: int) -> Form:
-        """Return the form that is used, `auto` decided."""
+    def trained_form(self, trained_length_tokens: int) -> Form:
+        """Return the form that fixes the function, `auto` decided by the length that is first trained."""
         if self.form != "auto":
             return self.form
-        return "query_blocks" if self.decay_kind == "data" and self._exceeds_range(max_length_tokens) else "single_call"
+        exceeds = self.decay_kind == "data" and self._exceeds_range(trained_length_tokens)
+        return "query_blocks" if exceeds else "single_call"
 
-    def layer_parameters(self, d_model: int, num_heads: int, layer: int) -> tuple[int, int]:
-        """Return the weights that a layer has more than a Transformer's: in matrices, and in vectors.
+    def form_at(self, max_length_tokens: int, trained_length_tokens: int) -> Form:
+        """Return the form that computes it: a longer sequence than its bound was made for takes single_call to blocks.
 
-        2 d H d_s (B, C) + d H d_s / 2 (phase) + d H (decay), and H (lambda) + H (decay bias), less what is absent.
+        The decay keeps the bound of the trained length, so this is the same function of any tokens.
         """
-        per_head = 2 * self.d_s_of(layer) if self.has_importance else 0
-        per_head += self.d_s_of(layer) // 2 if self.has_importance and self.has_rotation else 0
-        per_head += self.has_learned_decay
-        return d_model * num_heads * per_head, num_heads * (self.has_importance + self.has_learned_decay)
+        form = self.trained_form(trained_length_tokens)
+        is_outgrown = max_length_tokens > trained_length_tokens and self.decay_kind == "data"
+        return "query_blocks" if form == "single_call" and is_outgrown else form
+
+    def decay_limit(self, trained_length_tokens: int) -> float:
+        """Return the bound of a token's decay in nats, infinite without one."""
+        is_bounded = self.decay_kind == "data" and self.trained_form(trained_length_tokens) == "single_call"
+        return self.decay_range_nats / trained_length_tokens if is_bounded else math.inf
+
+    def layer_parameters(
+        self, d_model: int, num_heads: int, layer: int, num_kv_heads: int | None = None
+    ) -> tuple[int, int]:
+        """Return the weights that a layer has more than one without SISA: in matrices, and in vectors.
+
+        d H d_s (C) + d G d_s (B) + d G d_s / 2 (phase) + d G (decay), and H (lambda) + G (decay bias), less what is
+        absent. G heads of keys and values; without a number, H.
+        """
+        groups = num_heads if num_kv_heads is None else num_kv_heads
+        per_group = int(self.has_learned_decay)
+        if self.has_importance:
+            d_s = self.d_s_of(layer)
+            per_group += d_s + (d_s // 2 if self.has_rotation else 0)
+        per_head = self.d_s_of(layer) if self.has_importance else 0
+        vectors = num_heads * self.has_importance + groups * self.has_learned_decay
+        return d_model * (num_heads * per_head + groups * per_group), vectors
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
@@ -126,12 +150,12 @@ class SisaConfig:
                 "Give every layer its d_s, or one number for all.",
             )
 
-    def length_violations(self, max_length_tokens: int) -> Iterator[Violation]:
-        """Rules between the section and the longest sequence: what one anchor covers must hold the initial decay."""
-        form = self.form_at(max_length_tokens)
+    def length_violations(self, trained_length_tokens: int) -> Iterator[Violation]:
+        """Rules between the section and the first training's longest sequence: one anchor must hold the decay."""
+        form = self.trained_form(trained_length_tokens)
         if self.decay_kind != "data" or form == "published":
             return
-        covered = max_length_tokens if form == "single_call" else min(self.block_tokens, max_length_tokens)
+        covered = trained_length_tokens if form == "single_call" else min(self.block_tokens, trained_length_tokens)
         if self._exceeds_range(covered):
             largest, shorten = self.decay_range_nats / covered, "shorten the length, or write form: query_blocks"
             yield Violation(

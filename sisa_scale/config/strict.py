@@ -4,9 +4,11 @@ import dataclasses
 import difflib
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from sisa_scale.config.duration import Duration
+from sisa_scale.config.fields import Parsed
 
 
 class MismatchError(ValueError):
@@ -27,10 +29,17 @@ def did_you_mean(word: str, candidates: typing.Iterable[str]) -> str:
 
 def section_class(hint: Any) -> type | None:
     """Return the dataclass behind a type hint that names a section (`X` or `X | None`), else None."""
+    if typing.get_origin(hint) not in (None, typing.Union, types.UnionType):
+        return None
     for option in typing.get_args(hint) or (hint,):
-        if dataclasses.is_dataclass(option) and isinstance(option, type) and option is not Duration:
+        if dataclasses.is_dataclass(option) and isinstance(option, type) and not issubclass(option, Parsed):
             return option
     return None
+
+
+def table_class(hint: Any) -> type | None:
+    """Return the dataclass behind a type hint that names a table of sections (`Mapping[str, X]`), else None."""
+    return section_class(typing.get_args(hint)[1]) if typing.get_origin(hint) is Mapping else None
 
 
 def coerce(value: Any, hint: Any) -> Any:
@@ -40,15 +49,20 @@ def coerce(value: Any, hint: Any) -> Any:
         return _coerce_union(value, arguments)
     if origin is Literal:
         return _coerce_literal(value, arguments)
+    if origin is Mapping:
+        if value != {}:
+            raise MismatchError("must be a table of sections", "Write name: {...} below it.")
+        return {}
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise MismatchError("must be a list", "Write [a, b].")
         return tuple(coerce(item, arguments[0]) for item in value)
-    if hint is Duration:
+    if isinstance(hint, type) and issubclass(hint, Parsed):
         try:
-            return Duration.parse(value)
+            return hint.parse(value)
         except ValueError as error:
-            remedy = f"Write '{value} steps' or '{value} tokens'." if isinstance(value, int) else ""
+            is_bare = hint is Duration and isinstance(value, int)
+            remedy = f"Write '{value} steps' or '{value} tokens'." if is_bare else ""
             raise MismatchError(f"must be {error}", remedy) from None
     return _coerce_scalar(value, hint)
 

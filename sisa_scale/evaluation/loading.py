@@ -1,6 +1,5 @@
 """A trained model outside its run: weights from a checkpoint, on one device, without DeepSpeed."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from sisa_scale.checkpoint.manifest import Manifest, verify_files
 from sisa_scale.checkpoint.parts import CheckpointReader
 from sisa_scale.config.run import RunConfig
+from sisa_scale.evaluation.scoring import Scorer
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.head import TokenScores
 from sisa_scale.models.sdpa import portable_backend
@@ -27,14 +27,15 @@ def load_model(directory: Path, manifest: Manifest, config: RunConfig, device: t
     return model.to(device).eval()
 
 
-def model_scorer(model: Decoder, config: RunConfig, device: torch.device) -> Callable[[Tensor, Tensor], TokenScores]:
+def model_scorer(model: Decoder, config: RunConfig, device: torch.device) -> Scorer:
     """Return a scorer that computes as the run did (bf16 autocast or fp32)."""
 
     @torch.no_grad()
-    def score(tokens_BL: Tensor, targets_BL: Tensor) -> TokenScores:
+    def score(tokens_BL: Tensor, targets_BL: Tensor, document_BL: Tensor | None = None) -> TokenScores:
         is_bf16 = config.execution.precision == "bf16"
+        documents = {} if document_BL is None else {"document_BL": document_BL.to(device)}
         with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-            scores: TokenScores = model(tokens_BL.to(device), targets_BL.to(device), per_token=True)
+            scores: TokenScores = model(tokens_BL.to(device), targets_BL.to(device), per_token=True, **documents)
         return scores
 
     return score

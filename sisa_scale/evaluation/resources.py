@@ -1,13 +1,15 @@
 """What the tasks of a run are made of, gathered from its config and data set."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.manifest import Manifest, load_manifest
-from sisa_scale.data.stream import heldout_sequences
+from sisa_scale.data.heldout import read_heldout
+from sisa_scale.data.manifest import Manifest, read_manifest
+from sisa_scale.data.sources import tokenizer_path
 from sisa_scale.data.tokenizer import Tokenizer, load_tokenizer
 from sisa_scale.errors import DataError
 from sisa_scale.evaluation.suite import EvaluationResources
@@ -21,19 +23,17 @@ def load_resources(config: RunConfig) -> EvaluationResources:
 
     Raises DataError when the tokenizer has more ids than the model's vocabulary, or the split is missing.
     """
-    directory, settings = Path(config.data.path), config.evaluation
-    manifest = load_manifest(directory)
-    check_vocabulary(manifest, config)
-    tokenizer = load_tokenizer(directory / manifest.tokenizer.file)
-    length = config.data.sequence_tokens
+    settings = config.evaluation
+    check_vocabulary(config, {name: read_manifest(source.path) for name, source in config.data.sources.items()})
+    tokenizer = load_tokenizer(tokenizer_path(config.data))
+    length = settings.context_tokens or config.data.sequence_tokens
     num_available = max(settings.num_heldout_sequences, _MOST_CLOZE_TOKENS // length)
-    sequences = heldout_sequences(directory, length, num_available)
-    heldout = manifest.split("heldout")
+    heldout = read_heldout(config.data, length, num_available)
     return EvaluationResources(
         tokenizer=tokenizer,
-        heldout_sequences=sequences,
-        heldout_documents=_documents(sequences, tokenizer),
-        bytes_per_token=heldout.num_bytes / heldout.num_tokens,
+        heldout_sequences=heldout.sequences,
+        heldout_documents=_documents(heldout.sequences, tokenizer),
+        bytes_per_token=heldout.bytes_per_token,
         unigram_entropy=heldout.unigram_entropy_nats,
         sequence_tokens=length,
         lambada_path=Path(settings.lambada_path) if settings.lambada_path else None,
@@ -42,18 +42,21 @@ def load_resources(config: RunConfig) -> EvaluationResources:
         num_cloze_items=settings.num_cloze_items,
         needle_lengths=settings.needle_lengths,
         num_needle_items=settings.num_needle_items,
+        has_separate_documents=config.data.documents == "separate",
     )
 
 
-def check_vocabulary(manifest: Manifest, config: RunConfig) -> None:
-    """Raise DataError unless every id of the data set's tokenizer has a row in the model's embedding."""
-    if manifest.tokenizer.vocab_size > config.model.vocab_size:
-        raise DataError.at(
-            config.data.path,
-            found=f"a tokenizer of {manifest.tokenizer.vocab_size} ids",
-            allowed=f"model.vocab_size is {config.model.vocab_size}",
-            remedy=f"Set model.vocab_size to {manifest.tokenizer.vocab_size}, or point data.path to another data set.",
-        )
+def check_vocabulary(config: RunConfig, manifests: Mapping[str, Manifest]) -> None:
+    """Raise DataError unless every id of the data sets' tokenizer has a row in the model's embedding."""
+    for name, manifest in manifests.items():
+        num_ids = manifest.tokenizer.vocab_size
+        if num_ids > config.model.vocab_size:
+            raise DataError.at(
+                config.data.sources[name].path,
+                found=f"a tokenizer of {num_ids} ids",
+                allowed=f"model.vocab_size is {config.model.vocab_size}",
+                remedy=f"Set model.vocab_size to {num_ids}, or point data.path to another data set.",
+            )
 
 
 def _documents(sequences_NL: npt.NDArray[np.int64], tokenizer: Tokenizer) -> list[str]:

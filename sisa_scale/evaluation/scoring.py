@@ -4,7 +4,7 @@ Shapes: B batch, L length (`sequence_tokens`).
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,18 +17,24 @@ from sisa_scale.models.head import TokenScores
 _PADDING_TOKEN = 0
 
 
-Scorer = Callable[[Tensor, Tensor], TokenScores]
-"""Maps int64 tokens_BL and targets_BL to their scores."""
+class Scorer(Protocol):
+    """Maps int64 tokens_BL and targets_BL to their scores."""
+
+    def __call__(self, tokens_BL: Tensor, targets_BL: Tensor, document_BL: Tensor | None = None) -> TokenScores:
+        """Score every target. document_BL numbers the document of every token, each read as if alone."""
+        ...
 
 
 class Item(NamedTuple):
     """A run of n + 1 tokens: n inputs `tokens[:-1]` and n targets `tokens[1:]`.
 
-    Targets with index >= `score_from` are scored, that is `tokens[score_from + 1 :]`.
+    Targets with index >= `score_from` are scored, that is `tokens[score_from + 1 :]`. With `documents`, the number of
+    each token's document, every document is read as if alone, and a target in another than its input is not scored.
     """
 
     tokens: np.ndarray | list[int]
     score_from: int
+    documents: np.ndarray | None = None
 
     @classmethod
     def continuation(cls, context: Sequence[int], target: Sequence[int]) -> "Item":
@@ -103,7 +109,8 @@ def _fit(index: int, item: Item, sequence_tokens: int) -> Item:
             allowed=f"the scored part fits in sequence_tokens = {sequence_tokens}",
             remedy="Evaluate with a longer sequence or split the item.",
         )
-    return Item(item.tokens[num_dropped:], item.score_from - num_dropped)
+    documents = None if item.documents is None else item.documents[num_dropped:]
+    return Item(item.tokens[num_dropped:], item.score_from - num_dropped, documents)
 
 
 @torch.no_grad()
@@ -112,6 +119,7 @@ def _score_batch(
 ) -> list[ItemResult]:
     tokens_BL = torch.full(shape, _PADDING_TOKEN, dtype=torch.int64)
     targets_BL = torch.full(shape, _PADDING_TOKEN, dtype=torch.int64)
+    document_BL = torch.zeros(shape, dtype=torch.int32)
     is_scored_BL = torch.zeros(shape, dtype=torch.bool)
     for row, item in enumerate(batch):
         tokens = torch.from_numpy(np.asarray(item.tokens, dtype=np.int64))
@@ -119,7 +127,14 @@ def _score_batch(
         tokens_BL[row, :num_targets] = tokens[:-1]
         targets_BL[row, :num_targets] = tokens[1:]
         is_scored_BL[row, item.score_from : num_targets] = True
-    scores = scorer(tokens_BL.to(device), targets_BL.to(device))
+        if item.documents is not None:
+            documents = torch.from_numpy(item.documents)
+            document_BL[row, :num_targets] = documents[:-1]
+            is_scored_BL[row, :num_targets] &= documents[:-1] == documents[1:]
+    if any(item.documents is not None for item in batch):
+        scores = scorer(tokens_BL.to(device), targets_BL.to(device), document_BL.to(device))
+    else:
+        scores = scorer(tokens_BL.to(device), targets_BL.to(device))
     # torch.where rather than a product: an infinite score of the padding must not become NaN here.
     log_probability_BL = scores.log_probability_BL.cpu().double()
     sums = torch.where(is_scored_BL, log_probability_BL, 0.0).sum(dim=1).tolist()

@@ -27,7 +27,8 @@ class EvaluationResources:
     heldout_sequences: int array (N, sequence_tokens + 1); heldout_documents: the texts of the held-out split;
     bytes_per_token: UTF-8 bytes per token of that split; unigram_entropy: nats per token of that split;
     lambada_path: OpenAI's file, None for cloze passages from `heldout_documents`; needle_lengths: input tokens, empty
-    for a quarter, a half and the whole of `sequence_tokens`; limits of None mean everything there is.
+    for a quarter, a half and the whole of `sequence_tokens`; limits of None mean everything there is;
+    has_separate_documents: the held-out loss reads each document as if alone (all other items are one document each).
     """
 
     tokenizer: TextTokenizer
@@ -44,6 +45,7 @@ class EvaluationResources:
     needle_lengths: Sequence[int] = ()
     num_needle_items: int = 100
     seed: int = 0
+    has_separate_documents: bool = False
     _built: dict[str, Task] = field(default_factory=dict, init=False, repr=False)
 
     def task(self, name: str) -> Task:
@@ -108,6 +110,7 @@ def _heldout(resources: EvaluationResources) -> Task:
         bytes_per_token=resources.bytes_per_token,
         unigram_entropy=resources.unigram_entropy,
         num_sequences=resources.num_heldout_sequences,
+        separate_at=resources.tokenizer.eos_id if resources.has_separate_documents else None,
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.cache import KeyValueCache
-from sisa_scale.models.importance import same_document
+from sisa_scale.models.importance import document_mask
 from sisa_scale.models.rotary import rotate
 from sisa_scale.models.sdpa import attend, attend_where
 
@@ -19,21 +19,29 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, backend: str) -> None:
         super().__init__()
         self.num_heads, self.head_width = config.num_heads, config.head_width
-        self.backend, self.scale = backend, config.head_width**-0.5
+        self.backend, self.scale = backend, config.head_width**-0.5 * config.attention_factor**2
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
 
-    def forward(self, x_BLD: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BLD: Tensor,
+        angles_LK: Tensor,
+        document_BL: Tensor | None = None,
+        mask_BLM: Tensor | None = None,
+    ) -> Tensor:
         """Mix along the length.
 
         angles_LK are the position angles of K / 2 pairs in radians, (L, K / 2) or (B, L, K / 2). document_BL numbers
-        the document of every token: each is read as if alone, through a mask, which is slower.
+        the document of every token: each is read as if alone, through a mask, which is slower. mask_BLM is that mask
+        (see `document_mask`), made here if it is not given.
         """
         q_BLHK, k_BLHK, v_BLHK = self._project(x_BLD, angles_LK)
         if document_BL is None:
             out = attend(q_BLHK, k_BLHK, v_BLHK, scale=self.scale, backend=self.backend)
         else:
-            out = attend_where(same_document(document_BL), q_BLHK, k_BLHK, v_BLHK, scale=self.scale)
+            mask_BLM = document_mask(document_BL, v_BLHK.dtype) if mask_BLM is None else mask_BLM
+            out = attend_where(mask_BLM, q_BLHK, k_BLHK, v_BLHK, scale=self.scale)
         return self.out(out.flatten(2))
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> KeyValueCache:

@@ -29,10 +29,12 @@ class AugmentedHeads(nn.Module):
         self.num_heads, self.head_width = config.num_heads, config.head_width
         self.d_s = self.config.d_s_of(layer) if self.config.has_importance else 0
         self.num_phases = self.d_s // 2 if self.config.has_rotation else 0
-        self.form = self.config.form_at(config.max_length_tokens)
+        self.form = self.config.form_at(config.num_positions, config.trained_positions)
+        self.decay_limit = self.config.decay_limit(config.trained_positions)
+        # An outgrown bound holds over as many tokens as it was made for, so no block is longer.
+        self.block_tokens = min(self.config.block_tokens, config.trained_positions)
+        self.content_factor = config.attention_factor
         has_decay, has_importance = self.config.has_learned_decay, self.config.has_importance
-        is_bounded = self.form == "single_call" and self.config.decay_kind == "data"
-        self.decay_limit = self.config.decay_range_nats / config.max_length_tokens if is_bounded else math.inf
 
         # Queries and keys come out of one product as [content; importance] heads: nothing is copied together later.
         self.key_width = self.head_width + self.d_s
@@ -75,13 +77,20 @@ class AugmentedHeads(nn.Module):
         return x_BLC.view(*x_BLC.shape[:-1], self.num_heads, width)
 
     def rotate(self, q_BLHK: Tensor, k_BLHK: Tensor, angles: Tensor, phase_BLHS: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotate content pairs by position and importance pairs by phase, at once."""
+        """Rotate content pairs by position and importance pairs by phase, at once.
+
+        The attention factor of scaled positions is the content's alone: both kinds share the scale of the attention.
+        """
         heads = phase_BLHS.shape[:-1]
         if not self.num_phases:
             phase_BLHS = phase_BLHS.new_zeros(()).expand(*heads, self.d_s // 2)
         content = angles.unsqueeze(-2).expand(*heads, self.head_width // 2)
         angles_BLHK = torch.cat((content, phase_BLHS), dim=-1)
         cos, sin = angles_BLHK.cos(), angles_BLHK.sin()
+        if self.content_factor != 1.0:
+            factor_K = angles_BLHK.new_ones(angles_BLHK.shape[-1])
+            factor_K[: self.head_width // 2] = self.content_factor
+            cos, sin = cos * factor_K, sin * factor_K
         return rotate(q_BLHK, cos, sin), rotate(k_BLHK, cos, sin)
 
     def weight(self) -> Tensor:

@@ -21,16 +21,23 @@ class CausalConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(taps, channels))
         self.bias = nn.Parameter(torch.empty(channels))
 
-    def forward(self, x_BLC: Tensor, before_BKC: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_BLC: Tensor, before_BKC: Tensor | None = None, document_BL: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return y_t = bias + sum_k weight_k x_{t-K+1+k} in float32 or wider, and the last K - 1 inputs.
 
-        `before_BKC` are the K - 1 inputs before the first; zeros if not given.
+        `before_BKC` are the K - 1 inputs before the first; zeros if not given. With document_BL, the number of every
+        token's document, the inputs of other documents count as zeros, too.
         """
         taps, length = self.weight.shape[0], x_BLC.shape[1]
         padded = pad(x_BLC, (0, 0, taps - 1, 0)) if before_BKC is None else torch.cat((before_BKC, x_BLC), dim=1)
         y_BLC = widen(self.bias)
         for tap, weight_C in enumerate(widen(self.weight)):
-            y_BLC = y_BLC + padded[:, tap : tap + length] * weight_C
+            shifted_BLC = padded[:, tap : tap + length]
+            if document_BL is not None:
+                shifted_BL = pad(document_BL, (taps - 1 - tap, 0), value=-1)[:, :length]
+                shifted_BLC = shifted_BLC.masked_fill((shifted_BL != document_BL)[..., None], 0.0)
+            y_BLC = y_BLC + shifted_BLC * weight_C
         return y_BLC, padded[:, length:]
 
     @torch.no_grad()

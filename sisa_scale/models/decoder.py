@@ -16,11 +16,16 @@ from torch.nn.functional import softplus
 
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.config.model import ModelConfig
+from sisa_scale.models.attention import Attention
 from sisa_scale.models.block import Block, RMSNorm
 from sisa_scale.models.head import Head, TokenScores
+from sisa_scale.models.importance import document_mask
+from sisa_scale.models.local_sisa import LocalSisa
 from sisa_scale.models.mixers import MixerModule, build_mixer
 from sisa_scale.models.rotary import position_angles
 from sisa_scale.models.sisa import Sisa
+from sisa_scale.models.ssd_kernels import scan_kernel
+from sisa_scale.models.ssm_path import SsmPath
 
 
 class LayerMonitor(NamedTuple):
@@ -52,22 +57,50 @@ class Decoder(nn.Module):
             Block(config, build_mixer(config, layer, attention_backend), recompute=is_recomputed(layer, execution))
             for layer in range(config.num_layers)
         )
+        kernel = scan_kernel(execution.state_space_kernel)
+        for path in (module for module in self.modules() if isinstance(module, SsmPath)):
+            path.kernel = kernel
         self.norm = RMSNorm(config.d_model, config.norm_epsilon)
         self.head = Head(self.embedding.weight, config.vocab_size, execution.loss_chunk_tokens)
 
-    def forward(self, tokens_BL: Tensor, targets_BL: Tensor, per_token: bool = False) -> Tensor | TokenScores:
-        """Return the mean next-token loss in nats, or with `per_token` the scores of every target."""
-        return self.head(self.hidden(tokens_BL), targets_BL, per_token)
+    def forward(
+        self,
+        tokens_BL: Tensor,
+        targets_BL: Tensor,
+        per_token: bool = False,
+        document_BL: Tensor | None = None,
+    ) -> Tensor | TokenScores:
+        """Return the mean next-token loss in nats, or with `per_token` the scores of every target.
 
-    def hidden(self, tokens_BL: Tensor) -> Tensor:
-        """Return the final hidden states x_BLD; position t depends on tokens <= t alone."""
+        Targets of -100 are left out. document_BL: see `hidden`.
+        """
+        return self.head(self.hidden(tokens_BL, document_BL), targets_BL, per_token)
+
+    def hidden(self, tokens_BL: Tensor, document_BL: Tensor | None = None) -> Tensor:
+        """Return the final hidden states x_BLD; position t depends on tokens <= t alone.
+
+        document_BL numbers the document of every token of a packed sequence: each is read as if it stood alone. Raises
+        ValueError beyond max_length_tokens, and for documents where meta tokens would have to come before each.
+        """
         length = tokens_BL.shape[1]
         if length > self.config.max_length_tokens:
             raise ValueError(f"length {length} exceeds max_length_tokens {self.config.max_length_tokens}")
+        if self.meta is not None and document_BL is not None:
+            raise ValueError("a model with meta tokens cannot read packed documents apart")
         x_BLD = self._with_meta(self._embed(tokens_BL))
-        angles_LK = self._angles(torch.arange(x_BLD.shape[1], device=x_BLD.device))
-        for block in self.blocks:
-            x_BLD = block(x_BLD, angles_LK)
+        positions = torch.arange(x_BLD.shape[1], device=x_BLD.device)
+        if document_BL is not None:
+            # Only differences of positions act, but large ones have larger rounding errors: count anew, too.
+            positions = positions - torch.searchsorted(document_BL, document_BL)
+        angles_LK = self._angles(positions)
+        documents: tuple[Tensor, ...] = ()
+        masked: tuple[Tensor, ...] = ()
+        if document_BL is not None:
+            documents = (document_BL,)
+            if any(isinstance(block.mixer, Attention | Sisa) for block in self._layers()):
+                masked = (document_BL, document_mask(document_BL, x_BLD.dtype))
+        for block in self._layers():
+            x_BLD = block(x_BLD, angles_LK, *(masked if isinstance(block.mixer, Attention | Sisa) else documents))
         return self.norm(x_BLD[:, self.config.num_meta_tokens :])
 
     def _layers(self) -> list[Block]:
@@ -98,7 +131,7 @@ class Decoder(nn.Module):
         return whole_BLD[torch.arange(batch, device=x_BLD.device)[:, None], source], ~is_padding
 
     def _angles(self, positions: Tensor) -> Tensor:
-        angles = position_angles(positions, self.config.head_width, self.config.rope_base)
+        angles = position_angles(positions, self.config.head_width, self.config.rope_base, self.config.rope_scaling)
         return torch.zeros_like(angles) if self.config.position == "none" else angles
 
     def new_cache(self, batch: int) -> "DecoderCache":
@@ -146,20 +179,20 @@ class Decoder(nn.Module):
                 nn.init.normal_(module.weight, std=std, generator=generator)
 
     @torch.no_grad()
-    def monitor(self, tokens_BL: Tensor) -> list[LayerMonitor]:
+    def monitor(self, tokens_BL: Tensor, document_BL: Tensor | None = None) -> list[LayerMonitor]:
         """Return half-life and lambda of every layer with SISA's decay on these tokens; empty when there is none."""
         readings: list[LayerMonitor] = []
 
         def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            assert isinstance(module, Sisa)
+            assert isinstance(module, Sisa | LocalSisa)
             assert module.lambda_raw is not None
             decay_BLH, _ = module.rates(inputs[0])
             half_life = math.log(2) / decay_BLH.mean().item()
             readings.append(LayerMonitor(half_life, softplus(module.lambda_raw).tolist()))
 
-        decaying = [m for m in self.modules() if isinstance(m, Sisa) and m.config.decay_kind == "data"]
+        decaying = [m for m in self.modules() if isinstance(m, Sisa | LocalSisa) and m.config.decay_kind == "data"]
         with _pre_hooks(decaying, read):
-            self.hidden(tokens_BL)
+            self.hidden(tokens_BL, document_BL)
         return readings
 
 

@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from sisa_scale.models.precision import widen
 
+IGNORED_TARGET = -100
+
 
 class TokenScores(NamedTuple):
     """What a model says of every target: its log-probability in nats, and whether it is the most probable token."""
@@ -36,7 +38,8 @@ class Head(nn.Module):
     def forward(self, x_BLD: Tensor, targets_BL: Tensor, per_token: bool) -> Tensor | TokenScores:
         """Return the mean cross-entropy in nats, or with `per_token` the scores of every target.
 
-        The logits of one chunk live at a time; with several chunks they are computed again in the backward pass.
+        Targets of IGNORED_TARGET do not count: the mean is over the others, 0 if there are none; their scores are 0 and
+        False. The logits of one chunk live at a time; with several chunks they are computed again in the backward pass.
         """
         xs, targets = x_BLD.flatten(0, 1).split(self.chunk_tokens), targets_BL.flatten().split(self.chunk_tokens)
         if per_token:
@@ -45,16 +48,23 @@ class Head(nn.Module):
             shape = targets_BL.shape
             return TokenScores(torch.cat(log_probabilities).view(shape), torch.cat(are_greedy).view(shape))
         if len(xs) == 1:
-            return self._loss_sum(xs[0], targets[0]) / targets_BL.numel()
+            return _mean(self._loss_sum(xs[0], targets[0]), targets_BL)
         losses = [
             checkpoint(self._loss_sum, x_ND, targets_N, use_reentrant=False)
             for x_ND, targets_N in zip(xs, targets, strict=True)
         ]
-        return torch.stack(losses).sum() / targets_BL.numel()
+        return _mean(torch.stack(losses).sum(), targets_BL)
 
     def _loss_sum(self, x_ND: Tensor, targets_N: Tensor) -> Tensor:
-        return cross_entropy(self.logits(x_ND), targets_N, reduction="sum")
+        return cross_entropy(self.logits(x_ND), targets_N, reduction="sum", ignore_index=IGNORED_TARGET)
 
     def _scores(self, x_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
         logits_NV = self.logits(x_ND)
-        return -cross_entropy(logits_NV, targets_N, reduction="none"), logits_NV.argmax(-1) == targets_N
+        nats_N = cross_entropy(logits_NV, targets_N, reduction="none", ignore_index=IGNORED_TARGET)
+        return -nats_N, logits_NV.argmax(-1) == targets_N
+
+
+def _mean(loss_sum: Tensor, targets_BL: Tensor) -> Tensor:
+    """Divide by the number of targets that count; where all of them do, the second factor is an exact 1."""
+    num_counted = (targets_BL != IGNORED_TARGET).sum().clamp(min=1).to(loss_sum.dtype)
+    return loss_sum / targets_BL.numel() * (torch.full_like(num_counted, targets_BL.numel()) / num_counted)

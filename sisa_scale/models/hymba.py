@@ -17,6 +17,7 @@ Weights, with d_kv = G d_h and H_s = e d / P:
     + 3 H_s                                    D, dt_bias, A_log
     + 2 e d                                    the two norms
     + e d d                                    the output
+    + d (H d_s + G (d_s + d_s / 2 + 1)) + H + G   with SISA, see local_sisa
 
 The norm before the mixer is the block's and does not count.
 
@@ -30,9 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from sisa_scale.config.fields import Violation
-from sisa_scale.config.hymba import HymbaConfig
+from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import RMSNorm
 from sisa_scale.models.local_attention import AttentionCache, LocalAttention
+from sisa_scale.models.local_sisa import LocalSisa
 from sisa_scale.models.precision import widen
 from sisa_scale.models.ssm_path import SsmCache, SsmPath
 
@@ -50,25 +52,20 @@ class HymbaCache:
 class Hymba(nn.Module):
     """The mixer: one product projects for both paths, one takes the mean of their normed results back.
 
-    A path says how many `channels` of the projection it reads; another attention path need only do the same. In a
-    layer that is not `is_global` attention has the window of the config.
+    A path says how many `channels` of the projection it reads. In a layer that is not global attention has the window
+    of the config.
     """
 
-    def __init__(self, d_model: int, num_heads: int, config: HymbaConfig, backend: str, *, is_global: bool) -> None:
+    def __init__(self, model: ModelConfig, backend: str, layer: int) -> None:
         super().__init__()
-        for violation in (*config.width_violations(d_model), *config.head_violations(num_heads)):
+        config, d_model = model.hymba, model.d_model
+        assert config is not None
+        for violation in (*config.width_violations(d_model), *config.head_violations(model.num_heads)):
             raise ValueError(_message(violation))
         self.config = config
         inner = config.inner_width(d_model)
-        self.attention = LocalAttention(
-            num_heads,
-            config.kv_heads(num_heads),
-            d_model // num_heads,
-            inner // num_heads,
-            backend,
-            window_tokens=0 if is_global else config.window_tokens,
-            num_first_tokens=config.num_meta_tokens,
-        )
+        has_importance = config.attention == "sisa"
+        self.attention = LocalSisa(model, backend, layer) if has_importance else LocalAttention(model, backend, layer)
         self.ssm = SsmPath(d_model, config)
         self.widths = [self.attention.channels, self.ssm.channels]
         self.project = nn.Linear(d_model, sum(self.widths), bias=False)
@@ -76,10 +73,18 @@ class Hymba(nn.Module):
         self.ssm_norm = RMSNorm(inner, NORM_EPSILON)
         self.out = nn.Linear(inner, d_model, bias=False)
 
-    def forward(self, x_BLD: Tensor, angles_LK: Tensor) -> Tensor:
-        """Mix along the length; angles_LK are the position angles of d_h / 2 pairs in radians."""
+    def forward(self, x_BLD: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+        """Mix along the length.
+
+        angles_LK are the position angles of d_h / 2 pairs in radians, (L, d_h / 2) or (B, L, d_h / 2). document_BL
+        numbers the document of every token, the meta tokens' included, which every document sees: else each is read as
+        if alone.
+        """
         attention_BLC, ssm_BLC = self.project(x_BLD).split(self.widths, dim=-1)
-        return self._join(self.attention(attention_BLC, angles_LK), self.ssm(ssm_BLC))
+        attention_BLI = self.attention(attention_BLC, angles_LK, document_BL)
+        if document_BL is None:
+            return self._join(attention_BLI, self.ssm(ssm_BLC))
+        return self._join(attention_BLI, self.ssm(ssm_BLC, document_BL=document_BL))
 
     @torch.no_grad()
     def extend(self, x_BLD: Tensor, cache: HymbaCache, angles_BLK: Tensor, is_token_BL: Tensor | None = None) -> Tensor:
@@ -108,6 +113,8 @@ class Hymba(nn.Module):
         """Projections N(0, std^2) as in every mixer here; the rest as published."""
         for linear in (self.project, self.out):
             nn.init.normal_(linear.weight, std=std, generator=generator)
+        if isinstance(self.attention, LocalSisa):
+            self.attention.initialise(self.project.weight[: self.attention.channels], std)
         self.ssm.initialise(generator)
         for norm in (self.attention_norm, self.ssm_norm):
             nn.init.ones_(norm.weight)

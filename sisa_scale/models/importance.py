@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sisa_scale.config.sisa import BIAS_CHANNELS
 from sisa_scale.models.precision import widen
+from sisa_scale.models.scan import same_document
 
 PUBLISHED_CLAMP = 11.0
 
@@ -68,11 +69,11 @@ def alibi_slopes(num_heads: int, device: torch.device) -> Tensor:
     return 2.0 ** -torch.tensor(exponents, device=device, dtype=torch.float32)
 
 
-def same_document(document_BL: Tensor) -> Tensor:
-    """Return which keys every query sees, (B, L, M): those up to itself in its own document.
+def document_mask(document_BL: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what packed documents add to the logits, (B, L, M): 0 for the keys up to a query in its own document.
 
-    Decay, phase and position act through differences between two tokens, which no earlier document enters: the mask
-    alone starts all of them anew.
+    All others get -inf. In the dtype of queries and keys, so that the layers share one mask: of a boolean one, every
+    layer would make this and keep it for its backward pass. Positions need no new start: they act as differences.
     """
-    is_same_BLM = document_BL[:, :, None] == document_BL[:, None, :]
-    return is_same_BLM.tril()
+    mask_BLM = torch.zeros((), dtype=dtype, device=document_BL.device)
+    return mask_BLM.masked_fill(~same_document(document_BL), -torch.inf)

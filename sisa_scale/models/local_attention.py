@@ -9,12 +9,14 @@ J channels of a value, C channels of a projection.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.rotary import rotate
 from sisa_scale.models.sdpa import attend
 
@@ -31,69 +33,59 @@ class AttentionCache:
     position_BS: Tensor
     num_tokens_B: Tensor
 
+    def keep(self, kept_S: Tensor) -> None:
+        """Drop all other tokens."""
+        self.keys_BSGK, self.values_BSGJ = self.keys_BSGK[:, kept_S], self.values_BSGJ[:, kept_S]
+        self.position_BS = self.position_BS[:, kept_S]
+
 
 class LocalAttention(nn.Module):
-    """The attention path: no weights of its own, it reads `channels` of a projection as [q | k | v].
+    """The attention path of a layer: no weights of its own, it reads `channels` of a projection as [q | k | v]."""
 
-    window_tokens 0: no window. num_first_tokens are seen from everywhere.
-    """
-
-    def __init__(
-        self,
-        num_heads: int,
-        kv_heads: int,
-        head_width: int,
-        value_width: int,
-        backend: str,
-        *,
-        window_tokens: int,
-        num_first_tokens: int,
-    ) -> None:
+    def __init__(self, model: ModelConfig, backend: str, layer: int) -> None:
         super().__init__()
-        self.num_heads, self.kv_heads = num_heads, kv_heads
-        self.head_width, self.value_width = head_width, value_width
+        config = model.hymba
+        assert config is not None
+        self.num_heads, self.kv_heads = model.num_heads, config.kv_heads(model.num_heads)
+        self.head_width = self.key_width = model.head_width
+        self.value_width = config.inner_width(model.d_model) // model.num_heads
         self.backend = backend
-        self.window_tokens, self.num_first_tokens = window_tokens, num_first_tokens
-        self.widths = [num_heads * head_width, kv_heads * head_width, kv_heads * value_width]
-        self.channels = sum(self.widths)
+        self.scale = self.head_width**-0.5 * model.attention_factor**2
+        self.window_tokens = 0 if config.is_global(layer, model.num_layers) else config.window_tokens
+        self.num_first_tokens = config.num_meta_tokens
+        self.widths = [
+            self.num_heads * self.head_width,
+            self.kv_heads * self.head_width,
+            self.kv_heads * self.value_width,
+        ]
 
-    def forward(self, qkv_BLC: Tensor, angles_LK: Tensor) -> Tensor:
-        """Return (B, L, H J); angles_LK are the position angles of K / 2 pairs in radians."""
-        q_BLHK, k_BLGK, v_BLGJ = self._heads(qkv_BLC, angles_LK)
-        length = qkv_BLC.shape[1]
-        if self.window_tokens and length > self.window_tokens + self.num_first_tokens:
-            position_L = torch.arange(length, device=qkv_BLC.device)
-            return self._attend_masked(q_BLHK, k_BLGK, v_BLGJ, self._sees(position_L, position_L))
-        k_BLHK, v_BLHJ = self._for_every_head(k_BLGK), self._for_every_head(v_BLGJ)
-        if self.backend == "flash" or self.backend.endswith("_padded"):
-            # These kernels want equal widths; channels of zeros leave the scores as they are.
-            missing = self.value_width - self.head_width
-            q_BLHK, k_BLHK = pad(q_BLHK, (0, missing)), pad(k_BLHK, (0, missing))
-        out_BLHJ = attend(q_BLHK, k_BLHK, v_BLHJ, scale=self.head_width**-0.5, backend=self.backend)
-        return out_BLHJ.flatten(2)
+    @property
+    def channels(self) -> int:
+        """Channels of the projection that are this path's."""
+        return sum(self.widths)
+
+    def forward(self, qkv_BLC: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+        """Return (B, L, H J); angles_LK are the position angles of d_h / 2 pairs in radians.
+
+        document_BL numbers the document of every token; a token sees its own document's and the first tokens alone.
+        """
+        return self._attend(*self._heads(qkv_BLC, angles_LK), document_BL)
 
     def extend(
         self, qkv_BLC: Tensor, cache: AttentionCache, angles_BLK: Tensor, is_token_BL: Tensor | None = None
     ) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too."""
         q_BLHK, k_BLGK, v_BLGJ = self._heads(qkv_BLC, angles_BLK)
-        if is_token_BL is None:
-            is_token_BL = torch.ones_like(qkv_BLC[..., 0], dtype=torch.bool)
-        counted_BL = cache.num_tokens_B[:, None] + is_token_BL.cumsum(1)
-        position_BL = (counted_BL - 1).masked_fill(~is_token_BL, PADDING)
-        cache.keys_BSGK = torch.cat((cache.keys_BSGK, k_BLGK), 1)
-        cache.values_BSGJ = torch.cat((cache.values_BSGJ, v_BLGJ), 1)
-        cache.position_BS = torch.cat((cache.position_BS, position_BL), 1)
-        cache.num_tokens_B = counted_BL[:, -1]
+        position_BL = self._append(cache, k_BLGK, v_BLGJ, is_token_BL)
         sees_BLS = self._sees(position_BL, cache.position_BS)
-        out = self._attend_masked(q_BLHK, cache.keys_BSGK, cache.values_BSGJ, sees_BLS[:, None])
+        out = self._attend_masked(q_BLHK, cache.keys_BSGK, cache.values_BSGJ, sees_BLS)
         self._forget(cache)
         return out
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> AttentionCache:
         """Return the cache of rows that hold no token yet; `dtype` is that of the projection's result."""
         return AttentionCache(
-            keys_BSGK=torch.zeros(batch, 0, self.kv_heads, self.head_width, device=device, dtype=dtype),
+            keys_BSGK=torch.zeros(batch, 0, self.kv_heads, self.key_width, device=device, dtype=dtype),
             values_BSGJ=torch.zeros(batch, 0, self.kv_heads, self.value_width, device=device, dtype=dtype),
             position_BS=torch.zeros(batch, 0, device=device, dtype=torch.long),
             num_tokens_B=torch.zeros(batch, device=device, dtype=torch.long),
@@ -107,20 +99,41 @@ class LocalAttention(nn.Module):
         k_BLGK = rotate(k.unflatten(-1, (self.kv_heads, -1)), cos, sin).to(v.dtype)
         return q_BLHK, k_BLGK, v.unflatten(-1, (self.kv_heads, -1))
 
+    def _attend(self, q_BLHK: Tensor, k_BLGK: Tensor, v_BLGJ: Tensor, document_BL: Tensor | None) -> Tensor:
+        """Return (B, L, H J) for a whole sequence, by the chosen kernel where every token sees all of its past."""
+        length = q_BLHK.shape[1]
+        is_cut = bool(self.window_tokens) and length > self.window_tokens + self.num_first_tokens
+        if is_cut or document_BL is not None:
+            # The layers of a model ask for one mask. A compiled graph holds no such memory and makes its own.
+            make = visible.__wrapped__ if torch.compiler.is_compiling() else visible
+            sees_1LL = make(length, self.window_tokens, self.num_first_tokens, q_BLHK.device)[None]
+            sees = sees_1LL if document_BL is None else sees_1LL & self._shares(document_BL, document_BL)
+            return self._attend_masked(q_BLHK, k_BLGK, v_BLGJ, sees)
+        k_BLHK, v_BLHJ = self._for_every_head(k_BLGK), self._for_every_head(v_BLGJ)
+        if self.backend == "flash" or self.backend.endswith("_padded"):
+            # These kernels want equal widths; channels of zeros leave the scores as they are.
+            width = max(self.key_width, self.value_width)
+            q_BLHK, k_BLHK, v_BLHJ = (pad(t, (0, width - t.shape[-1])) for t in (q_BLHK, k_BLHK, v_BLHJ))
+        out_BLHJ = attend(q_BLHK, k_BLHK, v_BLHJ, scale=self.scale, backend=self.backend)
+        return out_BLHJ[..., : self.value_width].flatten(2)
+
     def _sees(self, query: Tensor, key: Tensor) -> Tensor:
         """Return whether the token at a query's position, (..., L), sees the one at a key's, (..., S): (..., L, S)."""
-        query, key = query[..., :, None], key[..., None, :]
-        sees = key <= query
-        if self.window_tokens:
-            sees = sees & ((query - key < self.window_tokens) | (key < self.num_first_tokens))
-        return sees
+        return sees(query, key, self.window_tokens, self.num_first_tokens)
 
-    def _attend_masked(self, q_BLHK: Tensor, k_BSGK: Tensor, v_BSGJ: Tensor, sees: Tensor) -> Tensor:
-        """Return (B, L, H J) for an explicit mask, which broadcasts to (B, H, L, S); not every kernel takes one."""
+    def _shares(self, query_BL: Tensor, key_BS: Tensor) -> Tensor:
+        """Return which keys, counted from the first token, are of a query's document or first tokens: (B, L, S)."""
+        is_first_S = torch.arange(key_BS.shape[1], device=key_BS.device) < self.num_first_tokens
+        return (query_BL[:, :, None] == key_BS[:, None, :]) | is_first_S
+
+    def _attend_masked(self, q_BLHK: Tensor, k_BSGK: Tensor, v_BSGJ: Tensor, sees_BLS: Tensor) -> Tensor:
+        """Return (B, L, H J) for an explicit mask, (B, L, S) or (1, L, S); not every kernel takes one."""
         q_BHLK, k_BHSK, v_BHSJ = (t.transpose(1, 2) for t in (q_BLHK, *map(self._for_every_head, (k_BSGK, v_BSGJ))))
         is_efficient = q_BLHK.is_cuda and self.backend != "math"
         with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION if is_efficient else SDPBackend.MATH):
-            out_BHLJ = scaled_dot_product_attention(q_BHLK, k_BHSK, v_BHSJ, attn_mask=sees, scale=self.head_width**-0.5)
+            out_BHLJ = scaled_dot_product_attention(
+                q_BHLK, k_BHSK, v_BHSJ, attn_mask=sees_BLS[:, None], scale=self.scale
+            )
         return out_BHLJ.transpose(1, 2).flatten(2)
 
     def _for_every_head(self, x_BSGK: Tensor) -> Tensor:
@@ -128,9 +141,35 @@ class LocalAttention(nn.Module):
         repeats = self.num_heads // self.kv_heads
         return x_BSGK if repeats == 1 else x_BSGK.repeat_interleave(repeats, dim=2)
 
+    def _append(self, cache: AttentionCache, k_BLGK: Tensor, v_BLGJ: Tensor, is_token_BL: Tensor | None) -> Tensor:
+        """Take keys and values into the cache; return the positions of their tokens, (B, L)."""
+        if is_token_BL is None:
+            is_token_BL = torch.ones(k_BLGK.shape[:2], device=k_BLGK.device, dtype=torch.bool)
+        counted_BL = cache.num_tokens_B[:, None] + is_token_BL.cumsum(1)
+        position_BL = (counted_BL - 1).masked_fill(~is_token_BL, PADDING)
+        cache.keys_BSGK = torch.cat((cache.keys_BSGK, k_BLGK), 1)
+        cache.values_BSGJ = torch.cat((cache.values_BSGJ, v_BLGJ), 1)
+        cache.position_BS = torch.cat((cache.position_BS, position_BL), 1)
+        cache.num_tokens_B = counted_BL[:, -1]
+        return position_BL
+
     def _forget(self, cache: AttentionCache) -> None:
         """Drop what the next token, and so any later one, does not see: once a window, for it makes a GPU wait."""
         if self.window_tokens and cache.position_BS.shape[1] > 2 * (self.window_tokens + self.num_first_tokens):
-            seen_S = self._sees(cache.num_tokens_B[:, None], cache.position_BS).any(1).any(0)
-            cache.keys_BSGK, cache.values_BSGJ = cache.keys_BSGK[:, seen_S], cache.values_BSGJ[:, seen_S]
-            cache.position_BS = cache.position_BS[:, seen_S]
+            cache.keep(self._sees(cache.num_tokens_B[:, None], cache.position_BS).any(1).any(0))
+
+
+def sees(query: Tensor, key: Tensor, window_tokens: int, num_first_tokens: int) -> Tensor:
+    """Return whether the token at a query's position, (..., L), sees the one at a key's, (..., S): (..., L, S)."""
+    query, key = query[..., :, None], key[..., None, :]
+    is_seen = key <= query
+    if window_tokens:
+        is_seen = is_seen & ((query - key < window_tokens) | (key < num_first_tokens))
+    return is_seen
+
+
+@lru_cache(maxsize=1)
+def visible(length: int, window_tokens: int, num_first_tokens: int, device: torch.device) -> Tensor:
+    """Return which tokens of a sequence every token sees, (L, L)."""
+    position_L = torch.arange(length, device=device)
+    return sees(position_L, position_L, window_tokens, num_first_tokens)

@@ -29,9 +29,12 @@ class Mamba2(nn.Module):
         self.norm = RMSNorm(inner, NORM_EPSILON)
         self.out = nn.Linear(inner, d_model, bias=False)
 
-    def forward(self, x_BLD: Tensor, angles_LK: Tensor) -> Tensor:
-        """Mix along the length; angles_LK, the position angles of other mixers, go unused."""
-        return self._mix(x_BLD, None, None)
+    def forward(self, x_BLD: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+        """Mix along the length; angles_LK, the position angles of other mixers, go unused.
+
+        document_BL numbers the document of every token: each is read as if alone.
+        """
+        return self._mix(x_BLD, None, None, document_BL)
 
     @torch.no_grad()
     def extend(self, x_BLD: Tensor, cache: SsmCache, angles_BLK: Tensor, is_token_BL: Tensor | None = None) -> Tensor:
@@ -39,15 +42,18 @@ class Mamba2(nn.Module):
 
         angles_BLK go unused. False in is_token_BL marks padding before the first token of a row; it has no influence.
         """
-        return self._mix(x_BLD, cache, is_token_BL)
+        return self._mix(x_BLD, cache, is_token_BL, None)
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> SsmCache:
         """Return the cache of rows that hold no token yet; `dtype` is that of the projections' results."""
         return self.path.new_cache(batch, device, dtype)
 
-    def _mix(self, x_BLD: Tensor, cache: SsmCache | None, is_token_BL: Tensor | None) -> Tensor:
+    def _mix(
+        self, x_BLD: Tensor, cache: SsmCache | None, is_token_BL: Tensor | None, document_BL: Tensor | None
+    ) -> Tensor:
         projected_BLC = self.project(x_BLD)
-        return self.out(self.norm(self.path(projected_BLC, cache, is_token_BL)).to(projected_BLC.dtype))
+        y_BLI = self.path(projected_BLC, cache, is_token_BL, document_BL)
+        return self.out(self.norm(y_BLI).to(projected_BLC.dtype))
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:

@@ -68,9 +68,12 @@ class Mamba3(nn.Module):
         self.out_scale = nn.Parameter(torch.empty(self.rank * inner)) if is_mimo else None
         self.out = nn.Linear(inner, d_model, bias=False)
 
-    def forward(self, x_BLD: Tensor, angles_LK: Tensor) -> Tensor:
-        """Mix along the length; angles_LK, the position angles of other mixers, go unused."""
-        return self._mix(x_BLD, None, None)
+    def forward(self, x_BLD: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+        """Mix along the length; angles_LK, the position angles of other mixers, go unused.
+
+        document_BL numbers the document of every token: each is read as if alone.
+        """
+        return self._mix(x_BLD, None, None, document_BL)
 
     @torch.no_grad()
     def extend(
@@ -80,7 +83,7 @@ class Mamba3(nn.Module):
 
         angles_BLK go unused. False in is_token_BL marks padding before the first token of a row; it has no influence.
         """
-        return self._mix(x_BLD, cache, is_token_BL)
+        return self._mix(x_BLD, cache, is_token_BL, None)
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> Mamba3Cache:
         """Return the cache of rows that hold no token yet; `dtype` is that of the projections' results."""
@@ -93,7 +96,9 @@ class Mamba3(nn.Module):
             values_BRHP=zeros.new_zeros(batch, self.rank, heads, width),
         )
 
-    def _mix(self, x_BLD: Tensor, cache: Mamba3Cache | None, is_token_BL: Tensor | None) -> Tensor:
+    def _mix(
+        self, x_BLD: Tensor, cache: Mamba3Cache | None, is_token_BL: Tensor | None, document_BL: Tensor | None
+    ) -> Tensor:
         z_BLI, x_BLI, keys, queries, dt_BLH, rate_BLH, trapezoid_BLH, angle_BLA = self.project(x_BLD).split(
             self.widths, dim=-1
         )
@@ -105,7 +110,7 @@ class Mamba3(nn.Module):
         now_BLH = torch.sigmoid(widen(trapezoid_BLH)) * dt_BLH
         later_BLH = dt_BLH - now_BLH  # (1 - u_t) Delta_t: the weight that token t gives the one before it
 
-        phase_BLHA = self._phases(angle_BLA, dt_BLH, cache)
+        phase_BLHA = self._phases(angle_BLA, dt_BLH, cache, document_BL)
         keys_BLRHN = self._turned(self.key_norm, self.key_bias, keys, phase_BLHA)
         queries_BLRHN = self._turned(self.query_norm, self.query_bias, queries, phase_BLHA)
         values_BLRHP = self._ranks(x_BLI, self.value_scale)
@@ -115,6 +120,7 @@ class Mamba3(nn.Module):
             # The first new token gives its weight to the last one of the cache.
             outer_BHNP = (widen(cache.keys_BRHN)[..., None] * widen(cache.values_BRHP)[..., None, :]).sum(1)
             initial_state = cache.state_BHNP + later_BLH[:, 0, :, None, None] * outer_BHNP
+        # What the first token of a document gives to the last one before it is read by neither.
         weight_BLH = now_BLH + pad(later_BLH[:, 1:], (0, 0, 0, 1))
         carried, state_BHNP = ssd(
             (values_BLRHP * weight_BLH[:, :, None, :, None]).to(x_BLI.dtype).flatten(1, 2),
@@ -124,6 +130,7 @@ class Mamba3(nn.Module):
             chunk_tokens=max(1, self.config.chunk_tokens // self.rank),
             initial_state=initial_state,
             strict=True,
+            document_BL=document_BL,
         )
         if cache:
             cache.state_BHNP, cache.phase_BHA = state_BHNP, torch.remainder(phase_BLHA[:, -1], 2 * math.pi)
@@ -139,11 +146,13 @@ class Mamba3(nn.Module):
             y_BLRHP = y_BLRHP * widen(self.out_scale).view(self.rank, self.num_heads, -1)
         return self.out(y_BLRHP.sum(2).flatten(2).to(x_BLI.dtype))
 
-    def _phases(self, angle_BLA: Tensor, dt_BLH: Tensor, cache: Mamba3Cache | None) -> Tensor:
+    def _phases(
+        self, angle_BLA: Tensor, dt_BLH: Tensor, cache: Mamba3Cache | None, document_BL: Tensor | None
+    ) -> Tensor:
         """Return the running sum of pi tanh(angle) Delta in radians, (B, L, H, A), float32 or wider."""
         with torch.autocast(angle_BLA.device.type, enabled=False):
             steps_BLHA = math.pi * torch.tanh(widen(angle_BLA))[:, :, None] * dt_BLH[..., None]
-            phase_BLHA = prefix_sum(steps_BLHA.flatten(2)).view(steps_BLHA.shape)
+            phase_BLHA = prefix_sum(steps_BLHA.flatten(2), document_BL).view(steps_BLHA.shape)
         return phase_BLHA + cache.phase_BHA[:, None] if cache else phase_BLHA
 
     def _turned(self, norm: RMSNorm, bias: Tensor, x_BLM: Tensor, phase_BLHA: Tensor) -> Tensor:

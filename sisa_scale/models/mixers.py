@@ -20,7 +20,5 @@ def build_mixer(config: ModelConfig, layer: int, attention_backend: str) -> Mixe
         assert config.mamba3 is not None
         return Mamba3(config.d_model, config.mamba3)
     if name == "hymba":
-        assert config.hymba is not None
-        is_global = config.hymba.is_global(layer, config.num_layers)
-        return Hymba(config.d_model, config.num_heads, config.hymba, attention_backend, is_global=is_global)
+        return Hymba(config, attention_backend, layer)
     return Sisa(config, attention_backend, layer) if name == "sisa" else Attention(config, attention_backend)

@@ -1,16 +1,56 @@
 """Rotations of channel pairs: by position (RoPE, Su et al. 2021) and by learned phase (SISA).
 
-Pairs are (c, c + K/2), the two halves of a head, so that one rotation serves concatenated channel groups.
+Pairs are (c, c + K/2), the two halves of a head, so that one rotation serves concatenated channel groups. Beyond the
+trained length, the frequency theta_i = base^(-2i / K) of pair i may be scaled by a factor s:
+
+    linear   theta_i / s                                       position interpolation (Chen et al. 2023, 2306.15595)
+    ntk      base s^(K / (K - 2)) in place of the base         the slowest pair as in linear, the fastest kept
+    yarn     (1 - r_i) theta_i + r_i theta_i / s               Peng et al. 2023, 2309.00071, section 3.2
+
+r_i rises from 0 to 1 between the pairs that turn beta_fast and beta_slow times within the original length. It is linear
+in i, with whole bounds, as in the released implementation of YaRN and those after it; the paper writes it linear in the
+number of turns. YaRN also multiplies rotated queries and keys by 0.1 ln(s) + 1 (equation 22): the mixers do, in content
+channels alone.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
+from sisa_scale.config.rope import RopeScaling
 
-def position_angles(positions: Tensor, width: int, base: float) -> Tensor:
-    """Return the RoPE angles (..., width / 2) in radians, float32: position x base^(-2i / width)."""
-    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
-    return positions[..., None].float() * base**-exponents
+
+def position_angles(positions: Tensor, width: int, base: float, scaling: RopeScaling | None = None) -> Tensor:
+    """Return the RoPE angles (..., width / 2) in radians, float32: position x frequency."""
+    return positions[..., None].float() * frequencies(width, base, scaling, positions.device)
+
+
+def frequencies(width: int, base: float, scaling: RopeScaling | None, device: torch.device) -> Tensor:
+    """Return the angle per token of every pair of a head of this width, (width / 2,) in radians, float32."""
+    if scaling is not None and scaling.kind == "ntk" and width > 2:
+        base *= scaling.factor ** (width / (width - 2))
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
+    own = base**-exponents
+    if scaling is None or scaling.kind in ("none", "ntk"):
+        return own
+    if scaling.kind == "linear":
+        return own / scaling.factor
+    first, last = interpolated_pairs(width, base, scaling)
+    pairs = torch.arange(width // 2, dtype=torch.float32, device=device)
+    ramp = ((pairs - first) / (last - first)).clamp(0, 1)
+    return own * (1 - ramp * (1 - 1 / scaling.factor))
+
+
+def interpolated_pairs(width: int, base: float, scaling: RopeScaling) -> tuple[float, float]:
+    """Return between which pairs YaRN goes over from the own frequency to the interpolated one."""
+
+    def pair_with(turns: float) -> float:
+        return width * math.log(scaling.original_length_tokens / (2 * math.pi * turns)) / (2 * math.log(base))
+
+    first = max(math.floor(pair_with(scaling.beta_fast)), 0)
+    last = min(math.ceil(pair_with(scaling.beta_slow)), width - 1)
+    return first, max(last, first + 0.001)
 
 
 def rotate(x_BLHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -59,14 +59,17 @@ def attend_last(q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, *, scale: float,
     return attend_where(is_visible_LM[None], q_BLHK, k_BMHK, v_BMHJ, scale=scale)
 
 
-def attend_where(is_visible_BLM: Tensor, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, *, scale: float) -> Tensor:
-    """Return attention over the visible keys alone, by the kernels that take a mask: slower than `attend`."""
+def attend_where(mask_BLM: Tensor, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, *, scale: float) -> Tensor:
+    """Return attention under a mask, by the kernels that take one: slower than `attend`.
+
+    The mask says which keys are visible, or what is added to the logits, in the dtype of queries and keys.
+    """
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         out_BHLJ = scaled_dot_product_attention(
             q_BLHK.transpose(1, 2),
             k_BMHK.transpose(1, 2),
             v_BMHJ.transpose(1, 2),
-            attn_mask=is_visible_BLM[:, None],
+            attn_mask=mask_BLM[:, None],
             scale=scale,
         )
     return out_BHLJ.transpose(1, 2)

@@ -30,7 +30,7 @@ from sisa_scale.config.sisa import BIAS_CHANNELS
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.augmented import AugmentedHeads
 from sisa_scale.models.cache import AnchoredCache, SisaCache
-from sisa_scale.models.importance import PUBLISHED_CLAMP, published_exponent, same_document
+from sisa_scale.models.importance import PUBLISHED_CLAMP, document_mask, published_exponent
 from sisa_scale.models.scan import prefix_sum
 from sisa_scale.models.sdpa import attend_last, attend_where
 from sisa_scale.models.sigmoid import attend_sigmoid
@@ -49,18 +49,26 @@ class Sisa(AugmentedHeads):
         if self.form == "published" and layer == 0:
             _warn_of_the_future(config.max_length_tokens)
 
-    def forward(self, x_BLD: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BLD: Tensor,
+        angles_LK: Tensor,
+        document_BL: Tensor | None = None,
+        mask_BLM: Tensor | None = None,
+    ) -> Tensor:
         """Mix along the length.
 
         angles_LK are the position angles of the d_h / 2 content pairs in radians, (L, d_h / 2) or (B, L, d_h / 2).
-        document_BL numbers the document of every token: each is read as if alone, through a mask, which is slower.
+        document_BL numbers the document of every token: each is read as if alone, its decay and phase summed anew,
+        through a mask, which is slower. mask_BLM is that mask (see `document_mask`), made here if it is not given.
         """
         q_BLHK, k_BLHK, v_BLHJ = self.project(x_BLD)
-        total_BLH, phase_BLC = self._sums(*self.rates(x_BLD), is_long=self.form == "query_blocks")
+        total_BLH, phase_BLC = self._sums(*self.rates(x_BLD), document_BL, is_long=self.form == "query_blocks")
         q_BLHK, k_BLHK = self.rotate(q_BLHK, k_BLHK, angles_LK, self.per_head(phase_BLC, self.num_phases))
-        is_visible_BLM = None if document_BL is None else same_document(document_BL)
+        if document_BL is not None and mask_BLM is None:
+            mask_BLM = document_mask(document_BL, v_BLHJ.dtype)
         if self.form == "query_blocks":
-            return self._merge(self._attend_by_blocks(q_BLHK, k_BLHK, v_BLHJ, total_BLH, is_visible_BLM))
+            return self._merge(self._attend_by_blocks(q_BLHK, k_BLHK, v_BLHJ, total_BLH, document_BL, mask_BLM))
         if not self.config.has_importance:
             q_BLHK, k_BLHK = self.biased(q_BLHK, k_BLHK, -total_BLH)
         elif self.form == "published":
@@ -69,7 +77,7 @@ class Sisa(AugmentedHeads):
             q_BLHK, k_BLHK = self.scaled(q_BLHK, k_BLHK, published_exponent(total_BLH))
         else:
             q_BLHK, k_BLHK = self.scaled(q_BLHK, k_BLHK, self.half_range - total_BLH)
-        return self._merge(self._attend(q_BLHK, k_BLHK, v_BLHJ, is_visible_BLM))
+        return self._merge(self._attend(q_BLHK, k_BLHK, v_BLHJ, mask_BLM))
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> SisaCache:
         """Return the cache of rows that hold no token yet; `dtype` is that of its keys and values."""
@@ -94,7 +102,7 @@ class Sisa(AugmentedHeads):
         if is_token_BL is not None:
             decay_BLH = decay_BLH.masked_fill(~is_token_BL[..., None], 0.0)
             phase_BLC = phase_BLC.masked_fill(~is_token_BL[..., None], 0.0)
-        total_BLH, phase_BLC = self._sums(decay_BLH, phase_BLC, is_long=True)
+        total_BLH, phase_BLC = self._sums(decay_BLH, phase_BLC, None, is_long=True)
         phase_BLHS = cache.phase_BHS[:, None] + self.per_head(phase_BLC, self.num_phases)
         cache.phase_BHS = phase_BLHS[:, -1].remainder(2 * math.pi)
         q_BLHK, k_BLHK = self.rotate(q_BLHK, k_BLHK, angles_BLK, phase_BLHS)
@@ -111,38 +119,53 @@ class Sisa(AugmentedHeads):
             start = now.stop
         return self._merge(torch.cat(pieces, dim=1).to(v_BLHJ.dtype))
 
-    def _sums(self, decay_BLH: Tensor, phase_BLC: Tensor, *, is_long: bool) -> tuple[Tensor, Tensor]:
+    def _sums(
+        self, decay_BLH: Tensor, phase_BLC: Tensor, document_BL: Tensor | None, *, is_long: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return the prefix sums of both; is_long: in float64, as small differences of large sums are to be used."""
         with torch.autocast(decay_BLH.device.type, enabled=False):
             rates_BLC = torch.cat((decay_BLH, phase_BLC), dim=-1)
-            sums_BLC = prefix_sum(rates_BLC.double() if is_long else rates_BLC)
+            sums_BLC = prefix_sum(rates_BLC.double() if is_long else rates_BLC, document_BL)
         total_BLH, sums_BLC = sums_BLC.split([self.num_heads, phase_BLC.shape[-1]], dim=-1)
         return total_BLH, sums_BLC.to(phase_BLC.dtype)
 
     def _attend_by_blocks(
-        self, q_BLHK: Tensor, k_BLHK: Tensor, v_BLHJ: Tensor, total_BLH: Tensor, is_visible_BLM: Tensor | None
+        self,
+        q_BLHK: Tensor,
+        k_BLHK: Tensor,
+        v_BLHJ: Tensor,
+        total_BLH: Tensor,
+        document_BL: Tensor | None,
+        mask_BLM: Tensor | None,
     ) -> Tensor:
         """Attend a block of queries at a time, with the keys' factors made anew from the sum before the block.
 
         Inside a block the decay saturates at `decay_range_nats`; up to there the result is exact.
         """
-        blocks, step, weight_H = [], self.config.block_tokens, self.weight()
+        blocks, step, weight_H = [], self.block_tokens, self.weight()
         for start in range(0, q_BLHK.shape[1], step):
             now, seen = slice(start, start + step), slice(0, start + step)
-            before_B1H = total_BLH[:, start - 1 : start] if start else torch.zeros_like(total_BLH[:, :1])
-            since_BMH = (total_BLH[:, seen] - before_B1H).clamp(max=2 * self.half_range)
+            before_BMH = total_BLH[:, start - 1 : start] if start else torch.zeros_like(total_BLH[:, :1])
+            if document_BL is not None and start:
+                # Documents that begin in the block begin with a sum of 0, their anchor.
+                is_same_BM = document_BL[:, seen] == document_BL[:, start - 1 : start]
+                before_BMH = before_BMH * is_same_BM[..., None]
+            since_BMH = (total_BLH[:, seen] - before_BMH).clamp(max=2 * self.half_range)
             q = q_BLHK[:, now] * self.scale(self.half_range - since_BMH[:, now], weight_H)
             k = k_BLHK[:, seen] * self.scale(since_BMH - self.half_range, weight_H)
-            mask = None if is_visible_BLM is None else is_visible_BLM[:, now, seen]
+            mask = None if mask_BLM is None else mask_BLM[:, now, seen]
             blocks.append(self._attend(q, k, v_BLHJ[:, seen], mask))
         return torch.cat(blocks, dim=1)
 
-    def _attend(self, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, is_visible_BLM: Tensor | None) -> Tensor:
+    def _attend(self, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, mask_BLM: Tensor | None) -> Tensor:
         q_BLHK, k_BMHK, scale = q_BLHK.to(v_BMHJ.dtype), k_BMHK.to(v_BMHJ.dtype), self.head_width**-0.5
         if self.config.activation == "sigmoid":
+            is_visible_BLM = mask_BLM
+            if mask_BLM is not None and mask_BLM.is_floating_point():
+                is_visible_BLM = mask_BLM == 0
             return attend_sigmoid(q_BLHK, k_BMHK, v_BMHJ, scale=scale, is_visible_BLM=is_visible_BLM)
-        if is_visible_BLM is not None:
-            return attend_where(is_visible_BLM, q_BLHK, k_BMHK, v_BMHJ, scale=scale)
+        if mask_BLM is not None:
+            return attend_where(mask_BLM, q_BLHK, k_BMHK, v_BMHJ, scale=scale)
         return attend_last(q_BLHK, k_BMHK, v_BMHJ, scale=scale, backend=self.backend)
 
     def _merge(self, out_BLHJ: Tensor) -> Tensor:

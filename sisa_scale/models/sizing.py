@@ -37,9 +37,9 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
     layers, width, mixers = model.num_layers, model.d_model, model.mixers
     num_attention = sum(mixer in ("attention", "sisa") for mixer in mixers)
     importance = [
-        model.sisa.layer_parameters(width, model.num_heads, layer)
+        model.sisa.layer_parameters(width, model.num_heads, layer, model.kv_heads(mixer))
         for layer, mixer in enumerate(mixers)
-        if mixer == "sisa" and model.sisa is not None
+        if model.sisa is not None and model.has_importance(mixer)
     ]
     hybrid = model.hymba.layer_parameters(width, model.num_heads) if model.hymba is not None else (0, 0)
     state_space = [_mamba2(model) if mixer == "mamba2" else _mamba3(model) for mixer in mixers if "mamba" in mixer]

@@ -17,6 +17,7 @@ from sisa_scale.config.ssm import Mamba2Config
 from sisa_scale.models.convolution import CausalConvolution
 from sisa_scale.models.precision import widen
 from sisa_scale.models.ssd import ssd
+from sisa_scale.models.ssd_kernels import Scan
 
 DT_FLOOR = 1e-4
 
@@ -43,18 +44,26 @@ class SsmPath(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
         self.a_log = nn.Parameter(torch.empty(self.num_heads))
         self.skip = nn.Parameter(torch.empty(self.num_heads))
+        self.kernel: Scan | None = None
 
     def forward(
-        self, projected_BLC: Tensor, cache: SsmCache | None = None, is_token_BL: Tensor | None = None
+        self,
+        projected_BLC: Tensor,
+        cache: SsmCache | None = None,
+        is_token_BL: Tensor | None = None,
+        document_BL: Tensor | None = None,
     ) -> Tensor:
-        """Return the gated (B, L, I) in float32 or wider, after the tokens of the cache; it then holds these, too."""
+        """Return the gated (B, L, I) in float32 or wider, after the tokens of the cache; it then holds these, too.
+
+        document_BL numbers the document of every token: convolution and state begin anew with each. Without a cache.
+        """
         z_BLI, conv_BLC, dt_BLH = projected_BLC.split(self.widths, dim=-1)
         dt_BLH = softplus(widen(dt_BLH) + widen(self.dt_bias))
         if is_token_BL is not None:
             conv_BLC = conv_BLC.masked_fill(~is_token_BL[..., None], 0.0)
             dt_BLH = dt_BLH.masked_fill(~is_token_BL[..., None], 0.0)
 
-        conv_BLC, conv_BKC = self.conv(conv_BLC, cache.conv_BKC if cache else None)
+        conv_BLC, conv_BKC = self.conv(conv_BLC, cache.conv_BKC if cache else None, document_BL)
         x_BLI, keys_BLN, queries_BLN = silu(conv_BLC).to(z_BLI.dtype).split(self.inner_widths, dim=-1)
         x_BLHP = x_BLI.unflatten(-1, (self.num_heads, -1))
         y_BLHP, state_BHNP = ssd(
@@ -64,6 +73,8 @@ class SsmPath(nn.Module):
             queries_BLN[:, :, None],
             chunk_tokens=self.config.chunk_tokens,
             initial_state=cache.state_BHNP if cache else None,
+            document_BL=document_BL,
+            kernel=self.kernel,
         )
         if cache:
             cache.conv_BKC, cache.state_BHNP = conv_BKC, state_BHNP

@@ -1,7 +1,8 @@
 """Floating-point operations of a model, by term.
 
 Only matrix products are counted, a multiply-add as two operations. Attention is counted by its causal half, the part
-that is needed; kernels that compute the masked half as well do more work than this.
+that is needed. These are the model's own operations, which MFU is about; `planning.counted` adds what a profiler finds
+beyond them. A chunked scan computes its chunks densely, and that is counted: it is how the model is defined here.
 """
 
 from dataclasses import dataclass
@@ -39,14 +40,13 @@ def flops_per_token(model: ModelConfig, sequence_tokens: int) -> FlopsPerToken:
     share = length / sequence_tokens
     content = importance = state_space = 0.0
     for layer, mixer in enumerate(mixers):
+        keys = keys_needed(model, layer, length)
         if mixer in ("attention", "sisa"):
-            content += 2 * model.num_heads * _keys_seen(length) * 2 * model.head_width
-        if mixer == "sisa" and model.sisa is not None:
-            importance += 2 * model.num_heads * _keys_seen(length) * model.sisa.extra_channels(layer)
+            content += 2 * model.num_heads * keys * 2 * model.head_width
         if mixer == "hymba" and model.hymba is not None:
-            window = 0 if model.hymba.is_global(layer, model.num_layers) else model.hymba.window_tokens
-            keys = _keys_seen(length, window, model.hymba.num_meta_tokens)
             content += 2 * model.num_heads * keys * (1 + model.hymba.expand) * model.head_width
+        if model.sisa is not None and model.has_importance(mixer):
+            importance += 2 * model.num_heads * keys * model.sisa.extra_channels(layer)
         if mixer in ("mamba2", "mamba3", "hymba"):
             state_space += _scan(model, mixer, length)
     return FlopsPerToken(
@@ -58,12 +58,21 @@ def flops_per_token(model: ModelConfig, sequence_tokens: int) -> FlopsPerToken:
     )
 
 
-def _keys_seen(length: int, window: int = 0, num_always: int = 0) -> float:
-    """Return how many keys a query needs, mean over the positions: its past, or a window of it and the first ones."""
-    if not window or window + num_always >= length:
+def keys_needed(model: ModelConfig, layer: int, length: int) -> float:
+    """Return how many keys a query of a layer needs, mean over the positions: its past, or a window and meta tokens."""
+    hymba = model.hymba
+    is_local = hymba is not None and not hymba.is_global(layer, model.num_layers)
+    most = hymba.window_tokens + hymba.num_meta_tokens if hymba is not None and is_local else length
+    if most >= length:
         return (length + 1) / 2
-    full = window + num_always
-    return (full * (full + 1) / 2 + (length - full) * full) / length
+    return (most * (most + 1) / 2 + (length - most) * most) / length
+
+
+def chunk_of(section: SsmConfig, length: int) -> tuple[int, int]:
+    """Return the tokens of a chunk of a scan and the number of chunks of a sequence."""
+    rank = section.mimo_rank if isinstance(section, Mamba3Config) else 1
+    chunk_tokens = min(max(1, section.chunk_tokens // rank), length)
+    return chunk_tokens, -(-length // chunk_tokens)
 
 
 def _projections(model: ModelConfig, groups: ParameterCounts) -> int:
@@ -86,8 +95,7 @@ def _scan(model: ModelConfig, mixer: str, length: int) -> float:
     heads, state, width = section.num_heads(model.d_model), section.state_width, section.head_width
     rank = section.mimo_rank if isinstance(section, Mamba3Config) else 1
     groups = heads if isinstance(section, Mamba3Config) else 1
-    chunk_tokens = min(max(1, section.chunk_tokens // rank), length)
-    chunks = -(-length // chunk_tokens)
+    chunk_tokens, chunks = chunk_of(section, length)
     inside = rank * 2 * chunk_tokens * rank * (groups * state + heads * width)
     states = rank * 4 * heads * state * width
     between = 2 * (chunks + 1) * chunks * heads * state * width / length

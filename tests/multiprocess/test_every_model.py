@@ -21,6 +21,10 @@ MODELS = {
         "model.sisa=null",
         "model.hymba={num_kv_heads: 1, state_width: 8, head_width: 32, num_meta_tokens: 4}",
     ],
+    "hymba sisa": [
+        "model.kind=hymba",
+        "model.hymba={attention: sisa, num_kv_heads: 1, state_width: 8, head_width: 32, num_meta_tokens: 4}",
+    ],
     "forget gate": ["decay_kind=forget_gate", "has_rotation=false"],
     "query blocks": ["model.sisa.form=query_blocks", "block_tokens=32"],
     "pattern": ["model.kind=pattern", "pattern=[mamba3, sisa]", MAMBA3],

@@ -20,7 +20,7 @@ def test_every_missing_key_is_listed(write: Write) -> None:
     missing = {line.split(":")[0].removeprefix("recipe ") for line in found}
     assert missing == {
         *(f"model.{key}" for key in ("num_layers", "d_model", "d_ff", "vocab_size", "max_length_tokens")),
-        *(f"data.{key}" for key in ("path", "sequence_tokens", "global_batch_tokens")),
+        *(f"data.{key}" for key in ("sequence_tokens", "global_batch_tokens")),
         *("optimizer.learning_rate", "schedule.kind", "schedule.total", "execution.micro_batch_sequences"),
     }
 

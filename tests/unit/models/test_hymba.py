@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d, pad, silu, softplus
 
 from sisa_scale.config.hymba import HymbaConfig
+from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.hymba import Hymba
 from sisa_scale.models.local_attention import LocalAttention
 
@@ -38,10 +40,16 @@ def build(*, window: int = WINDOW, kv: int | None = 2, meta: int = META, is_glob
         **SMALL,  # type: ignore[arg-type]
     )
     assert not list(config.violations())
-    mixer = Hymba(WIDTH, HEADS, config, "math", is_global=is_global)
+    mixer = Hymba(around(config, WIDTH, HEADS), "math", layer=0 if is_global else 1)
     mixer.initialise(0.5, torch.Generator().manual_seed(1))
     mixer.ssm.dt_bias.data.add_(3.0)
     return mixer
+
+
+def around(config: HymbaConfig, d_model: int, num_heads: int, **settings: Any) -> ModelConfig:
+    """A model whose layers 0, 2 and 4 are global where a window leaves others local."""
+    sizes = {"num_layers": 5, "d_ff": 0, "vocab_size": 10, "max_length_tokens": 64}
+    return ModelConfig(kind="hymba", d_model=d_model, num_heads=num_heads, hymba=config, **sizes, **settings)
 
 
 @pytest.fixture(params=["local", "global", "every head has keys"])
@@ -134,7 +142,7 @@ def test_counts(d_model: int, sharing: int, expand: int, n: int, count: int, d_f
     heads, layers = SIZES[d_model]
     config = HymbaConfig(num_kv_heads=heads // sharing, state_width=n, expand=expand, num_meta_tokens=128)
     with torch.device("meta"):
-        mixer = Hymba(d_model, heads, config, "math", is_global=True)
+        mixer = Hymba(around(config, d_model, heads), "math", layer=0)
     matrices = sum(p.numel() for p in mixer.parameters() if p.dim() >= 2)
     vectors = sum(p.numel() for p in mixer.parameters() if p.dim() < 2)
     assert matrices + vectors == count
@@ -168,7 +176,7 @@ def test_the_mixer_is_its_equations(mixer: Hymba, length: int) -> None:
 @pytest.mark.parametrize("backend", ["flash", "flash_padded"])
 def test_kernels_that_want_equal_widths_get_them(backend: str) -> None:
     exact = build(is_global=True)
-    other = LocalAttention(HEADS, 2, 4, 8, backend, window_tokens=0, num_first_tokens=0)
+    other = LocalAttention(around(exact.config, WIDTH, HEADS), backend, layer=0)
     qkv = torch.randn(2, LENGTH, exact.attention.channels)
     torch.testing.assert_close(other(qkv, ANGLES), exact.attention(qkv, ANGLES))
 
@@ -288,7 +296,7 @@ def test_one_graph_holds_forward_and_backward() -> None:
 
 
 def test_initial_values() -> None:
-    mixer = Hymba(256, 4, HymbaConfig(), "math", is_global=True)
+    mixer = Hymba(around(HymbaConfig(), 256, 4), "math", layer=0)
     mixer.initialise(0.02, torch.Generator().manual_seed(0))
     assert all(p.isfinite().all() for p in mixer.parameters())
     for linear in (mixer.project, mixer.out):
@@ -316,6 +324,6 @@ def test_rules_of_the_section() -> None:
 
 def test_heads_must_be_whole() -> None:
     with pytest.raises(ValueError, match=r"num_kv_heads 3: must divide num_heads 8\. The nearest is 2"):
-        Hymba(512, 8, HymbaConfig(num_kv_heads=3), "math", is_global=True)
+        Hymba(around(HymbaConfig(num_kv_heads=3), 512, 8), "math", layer=0)
     with pytest.raises(ValueError, match=r"head_width 64: must divide expand x d_model = 96"):
-        Hymba(48, 8, HymbaConfig(), "math", is_global=True)
+        Hymba(around(HymbaConfig(), 48, 8), "math", layer=0)

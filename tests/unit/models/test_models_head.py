@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.head import TokenScores
+from sisa_scale.models.head import IGNORED_TARGET, TokenScores
 
 BuildDecoder = Callable[..., Decoder]
 
 
-def loss_and_gradients(model: Decoder, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    loss = model(tokens[:, :-1], tokens[:, 1:])
+def loss_and_gradients(
+    model: Decoder, tokens: Tensor, targets: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    loss = model(tokens[:, :-1], tokens[:, 1:]) if targets is None else model(tokens, targets)
     assert isinstance(loss, Tensor)
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -61,3 +63,32 @@ def test_the_head_is_the_embedding(build_decoder: BuildDecoder) -> None:
     model = build_decoder()
     assert model.head.weight is model.embedding.weight
     assert [name for name, _ in model.named_parameters() if name.startswith("head")] == []
+
+
+@pytest.mark.parametrize("chunk", [4096, 10])
+def test_ignored_targets_do_not_count(build_decoder: BuildDecoder, tokens: Tensor, chunk: int) -> None:
+    model, inputs, targets = build_decoder(loss_chunk_tokens=chunk), tokens[:, :-1], tokens[:, 1:].clone()
+    is_kept = torch.rand(targets.shape) < 0.3
+    whole = model(inputs, targets, per_token=True)
+    targets[~is_kept] = IGNORED_TARGET
+    torch.testing.assert_close(model(inputs, targets), -whole.log_probability_BL[is_kept].mean())
+    scores = model(inputs, targets, per_token=True)
+    torch.testing.assert_close(scores.log_probability_BL[is_kept], whole.log_probability_BL[is_kept])
+    assert (scores.log_probability_BL[~is_kept] == 0).all()
+    assert not scores.is_greedy_BL[~is_kept].any()
+
+
+@pytest.mark.parametrize("chunk", [4096, 10])
+def test_no_target_at_all_is_no_loss(build_decoder: BuildDecoder, tokens: Tensor, chunk: int) -> None:
+    model = build_decoder(loss_chunk_tokens=chunk)
+    loss, gradients = loss_and_gradients(model, tokens[:, :-1], torch.full_like(tokens[:, 1:], IGNORED_TARGET))
+    assert loss.item() == 0.0
+    assert all((gradient == 0).all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("length", [3, 49, 63])
+def test_the_mean_over_all_targets_is_divided_once(build_decoder: BuildDecoder, tokens: Tensor, length: int) -> None:
+    model, inputs, targets = build_decoder(), tokens[:, :length], tokens[:, 1 : length + 1]
+    logits = model.head.logits(model.hidden(inputs)).flatten(0, 1)
+    loss_sum = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum")
+    assert torch.equal(model(inputs, targets), loss_sum / targets.numel())

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sisa_scale.config import load_config
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.sisa import SisaConfig
@@ -61,6 +62,23 @@ def test_the_published_models_have_the_published_size(size: str, d_s: int | None
 def test_what_importance_costs_a_layer(size: str, d_s: int, per_layer: int) -> None:
     counts = count_parameters(published(size, 1000, d_s))
     assert counts.importance_matrices + counts.importance_vectors == per_layer * WIDTHS[size][2]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "total"),
+    [("hymba/152m-sisa", 152_230_548), ("jamba/152m-sisa", 152_299_264), ("sisa/152m", 152_009_760)],
+)
+def test_hybrids_with_sisa_are_as_large_as_the_transformer(recipe: str, total: int) -> None:
+    transformer = count_parameters(load_config("transformer/152m").config.model).total
+    assert count_parameters(load_config(recipe).config.model).total == total == pytest.approx(transformer, rel=0.003)
+
+
+def test_importance_in_grouped_heads_is_counted_by_group() -> None:
+    # 12 heads of C, and 3 groups of B, half as many phases and a decay; a lambda for a head, a bias for a group.
+    model = load_config("hymba/152m-sisa").config.model
+    assert model.sisa is not None
+    assert model.sisa.layer_parameters(768, 12, 0, 3) == (768 * (12 * 32 + 3 * (32 + 16 + 1)), 12 + 3)
+    assert model.sisa.layer_parameters(768, 12, 0, 12) == model.sisa.layer_parameters(768, 12, 0)
 
 
 def test_groups() -> None:

@@ -1,17 +1,19 @@
-"""Every architecture in the same decoder: counts, FLOPs, causality, movement."""
+"""Every architecture in the same decoder: counts, causality, movement."""
+
+import dataclasses
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from zoo import TINY, decoder, tiny
 
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.config.jamba import JambaConfig
 from sisa_scale.config.model import ModelConfig
+from sisa_scale.config.optimizer import OptimizerConfig
 from sisa_scale.config.ssm import Mamba2Config, Mamba3Config
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.sizing import count_parameters
-from sisa_scale.planning.flops import flops_per_token
+from sisa_scale.training.optimizer import build_optimizer, set_learning_rate
 
 SIZES = {"50m": (512, 6), "152m": (768, 12), "369m": (1024, 24)}
 MAMBA2, MAMBA3 = Mamba2Config(), Mamba3Config()
@@ -69,18 +71,6 @@ def test_counts_are_those_of_the_model(name: str, d_ff: int) -> None:
     assert sum(p.numel() for p in model.parameters()) == count_parameters(config).total
 
 
-@pytest.mark.parametrize("name", sorted(TINY.keys() - {"hymba local"}))  # its masked kernel skips nothing
-def test_flops_are_what_torch_counts(name: str) -> None:
-    config, length = tiny(name), 256
-    tokens = torch.randint(0, 100, (1, length))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        decoder(config)(tokens, tokens)
-    flops = flops_per_token(config, length)
-    masked = (2 * length / (length + 1) - 1) * (flops.attention_content + flops.attention_importance)
-    # Beyond the count: the masked half of attention, and small triangular products of prefix sums.
-    assert counter.get_total_flops() / length == pytest.approx(flops.forward + masked, rel=0.07)
-
-
 @pytest.mark.parametrize("name", TINY)
 def test_no_output_depends_on_a_later_token(name: str) -> None:
     model, position = decoder(tiny(name)).double(), 100
@@ -94,13 +84,21 @@ def test_no_output_depends_on_a_later_token(name: str) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_every_parameter_moves(name: str) -> None:
-    model = decoder(tiny(name))
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    tokens = torch.randint(0, 100, (2, 65))
-    for _ in range(3):
-        loss = model(tokens[:, :-1], tokens[:, 1:])
-        loss.backward()
+    # Without weight decay, so that gradients alone move what moves; lambda has its own, smaller learning rate.
+    config = tiny(name, d_ff=32)
+    needs_depth = config.kind == "jamba" or "local" in name
+    model = decoder(config if needs_depth else dataclasses.replace(config, num_layers=2))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=1e-3, weight_decay=0.0))
+    set_learning_rate(optimizer, 1e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        tokens = torch.randint(0, 100, (1, 17), generator=generator)
+        model(tokens[:, :-1], tokens[:, 1:]).backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert [name for name, p in model.named_parameters() if torch.equal(p, before[name])] == []
+    moved = {name: (p.detach() - before[name]).abs() for name, p in model.named_parameters()}
+    assert {name for name, by in moved.items() if not by.isfinite().all()} == set()
+    assert {name: (by > 0).float().mean().item() for name, by in moved.items() if (by == 0).any()} == {}
+    # A step of AdamW moves by about the learning rate: 200 of them, however their signs fall, by more than one.
+    assert {name for name, by in moved.items() if by.mean() < (1e-4 if name.endswith("lambda_raw") else 1e-3)} == set()
