@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.manifest import load_manifest
+from sisa_scale.data.sources import load_manifests
 from sisa_scale.errors import SisaScaleError, TrainingError
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.orchestration.cluster import Device, ray_cluster
@@ -27,7 +27,7 @@ def launch(config: RunConfig, watch: Callable[[], None], announce: Callable[[str
     Raises the SisaScaleError of a worker, or TrainingError when workers were lost more often than allowed.
     """
     directory = RunDirectory(config.directory)
-    check_vocabulary(load_manifest(Path(config.data.path)), config)
+    check_vocabulary(config, load_manifests(config.data))
     directory.stop_path.unlink(missing_ok=True)
     clear_failure(config.directory)
     announce(
