@@ -3,8 +3,7 @@
 import click
 
 from sisa_scale.cli.console import render
-from sisa_scale.config import RunConfig
-from sisa_scale.config.loading import dump_yaml, walk_fields
+from sisa_scale.config.loading import dump_yaml, known_fields
 from sisa_scale.config.run import to_plain
 from sisa_scale.planning.twins import load_recipe
 
@@ -34,14 +33,14 @@ def show(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
 def explain(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print every value of RECIPE with the file and line, or the override, that set it, and what it means."""
     loaded = load_recipe(recipe, overrides)
-    documents = {key: field.metadata["doc"] for key, field in walk_fields(RunConfig)}
+    fields = known_fields(loaded.origins)
     plain = to_plain(loaded.config)
     rows = []
     for key, origin in loaded.origins.items():
         value = plain
         for part in key.split("."):
             value = value[part] if value is not None else None
-        rows.append({"key": key, "value": value, "set by": origin, "meaning": documents[key]})
+        rows.append({"key": key, "value": value, "set by": origin, "meaning": fields[key].metadata["doc"]})
     if as_json:
         render(rows, as_json=True)
     else:

@@ -8,7 +8,7 @@ import click
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.cli.console import announce, render
 from sisa_scale.cli.device import torch_device
-from sisa_scale.config.loading import config_from_plain
+from sisa_scale.config.extension import trained_config
 
 
 @click.command("evaluate")
@@ -16,15 +16,31 @@ from sisa_scale.config.loading import config_from_plain
 @click.option("--tasks", help="Comma-separated: loss,lambada,needle,needle-paper. By default those of the run.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data set, if it has moved.")
 @click.option("--lambada", help="OpenAI's LAMBADA text as JSON lines, or `openai` to fetch it once.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change evaluation.*, the length or model.rope.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    run_or_checkpoint: Path, tasks: str | None, data: Path | None, lambada: str | None, device: str, as_json: bool
+    run_or_checkpoint: Path,
+    tasks: str | None,
+    data: Path | None,
+    lambada: str | None,
+    overrides: tuple[str, ...],
+    device: str,
+    as_json: bool,
 ) -> None:
     """Score the newest checkpoint of a run, or one checkpoint, with standard errors.
 
     Without --lambada (and without evaluation.lambada_path in the recipe) the lambada task scores a cloze set made from
     the held-out text, and says so.
+
+    Beyond the trained length: --set model.max_length_tokens=8192 --set model.rope.scaling=yarn
+    --set evaluation.context_tokens=8192 --set evaluation.needle_lengths=[4096,8192].
     """
     from sisa_scale.evaluation.fetch import lambada_file
     from sisa_scale.evaluation.loading import load_model, model_scorer
@@ -34,13 +50,13 @@ def command(
     if tasks is not None:
         check_tasks(tasks.split(","))
     path, manifest = find_checkpoint(run_or_checkpoint)
-    config = config_from_plain(manifest.config, str(path))
+    config = trained_config(manifest.config, str(path), overrides)
     evaluation = dataclasses.replace(
         config.evaluation,
         tasks=tuple(tasks.split(",")) if tasks else config.evaluation.tasks,
         lambada_path=str(lambada_file(lambada)) if lambada else config.evaluation.lambada_path,
     )
-    data_section = dataclasses.replace(config.data, path=str(data)) if data else config.data
+    data_section = config.data.at(str(data)) if data else config.data
     config = dataclasses.replace(config, evaluation=evaluation, data=data_section)
 
     place = torch_device(device)

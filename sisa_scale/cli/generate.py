@@ -7,7 +7,7 @@ import click
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.cli.console import render
 from sisa_scale.cli.device import torch_device
-from sisa_scale.config.loading import config_from_plain
+from sisa_scale.config.extension import trained_config
 from sisa_scale.errors import ConfigError
 
 
@@ -19,6 +19,7 @@ from sisa_scale.errors import ConfigError
 @click.option("--top-k", default=50, show_default=True, help="Sample from the k most probable tokens; 0 from all.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sampling.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data set, if it has moved.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the length or model.rope.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -29,22 +30,24 @@ def command(
     top_k: int,
     seed: int,
     data: Path | None,
+    overrides: tuple[str, ...],
     device: str,
     as_json: bool,
 ) -> None:
-    """Continue every PROMPT with the newest checkpoint of a run, or with one checkpoint."""
-    path, manifest = find_checkpoint(run_or_checkpoint)
-    config = config_from_plain(manifest.config, str(path))
-    directory = data or Path(config.data.path)
+    """Continue every PROMPT with the newest checkpoint of a run, or with one checkpoint.
 
+    Beyond the trained length: --set model.max_length_tokens=8192 --set model.rope.scaling=yarn.
+    """
+    path, manifest = find_checkpoint(run_or_checkpoint)
+    config = trained_config(manifest.config, str(path), overrides)
     import torch
 
-    from sisa_scale.data.manifest import load_manifest
+    from sisa_scale.data.sources import tokenizer_path
     from sisa_scale.data.tokenizer import load_tokenizer
     from sisa_scale.evaluation.loading import load_model
     from sisa_scale.models.generate import generate
 
-    tokenizer = load_tokenizer(directory / load_manifest(directory).tokenizer.file)
+    tokenizer = load_tokenizer(tokenizer_path(config.data.at(str(data)) if data else config.data))
     encoded = tokenizer.encode_batch(list(prompts))
     longest, limit = max(map(len, encoded)), config.model.max_length_tokens
     if min(map(len, encoded)) == 0 or longest + max_tokens > limit:
@@ -52,7 +55,8 @@ def command(
             "PROMPT",
             found=f"prompts of {min(map(len, encoded))} to {longest} tokens and --max-tokens {max_tokens}",
             allowed=f"at least one token, and together at most model.max_length_tokens {limit}",
-            remedy="Change the prompts or lower --max-tokens.",
+            remedy="Change the prompts, lower --max-tokens, or go beyond the trained length: --set "
+            "model.max_length_tokens=N with --set model.rope.scaling=none|linear|ntk|yarn (no scaling without RoPE).",
         )
     place = torch_device(device)
     model = load_model(path, manifest, config, place)

@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": ("generate", "Continue prompts with a trained model."),
     "report": ("report", "Draw or compare runs as one HTML page."),
     "plan": ("plan", "Count parameters and FLOPs of a recipe."),
+    "laws": ("laws", "Fit, compare, plan and forecast with scaling laws from a table of runs."),
     "config": ("config", "Show a resolved recipe, or where every value comes from."),
     "data": ("data", "Build, inspect and verify data sets."),
     "worker": ("worker", "Be one worker of a run under torchrun, without Ray."),

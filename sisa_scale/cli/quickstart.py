@@ -22,7 +22,7 @@ def command(overrides: tuple[str, ...]) -> None:
     """
     started = time.monotonic()
     config = load_config("quickstart", [f"run_dir={_free_run_dir()}", *overrides]).config
-    directory = Path(config.data.path)
+    directory = Path(config.data.path or "")
     if directory.exists():
         announce(f"the data set {directory} is there")
     else:

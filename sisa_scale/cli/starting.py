@@ -5,8 +5,12 @@ from pathlib import Path
 
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
 from sisa_scale.config import load_config
+from sisa_scale.config.data import DataConfig
+from sisa_scale.config.extension import check_begins
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.manifest import load_manifest
+from sisa_scale.data.sources import load_manifests
+from sisa_scale.data.storage import absolute_location
+from sisa_scale.data.stream import TokenStream
 from sisa_scale.errors import CheckpointError
 from sisa_scale.evaluation.fetch import lambada_file
 from sisa_scale.evaluation.resources import check_vocabulary
@@ -58,14 +62,28 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return dataclasses.replace(
         config,
         run_dir=str(config.directory.resolve()),
-        data=dataclasses.replace(config.data, path=str(Path(config.data.path).resolve())),
+        begin_from=str(Path(config.begin_from).resolve()) if config.begin_from else None,
+        data=_with_absolute_locations(config.data),
         evaluation=evaluation,
+    )
+
+
+def _with_absolute_locations(data: DataConfig) -> DataConfig:
+    return dataclasses.replace(
+        data,
+        path=absolute_location(data.path) if data.path else None,
+        mix={name: dataclasses.replace(s, path=absolute_location(s.path)) for name, s in data.mix.items()},
+        cache_directory=str(Path(data.cache_directory).resolve()) if data.cache_directory else None,
     )
 
 
 def check_inputs(config: RunConfig) -> str:
     """Check the data set and the tasks against the config; returns the data set's fingerprint."""
     check_tasks(config.evaluation.tasks)
-    manifest = load_manifest(Path(config.data.path))
-    check_vocabulary(manifest, config)
-    return manifest.fingerprint
+    if config.begin_from is not None:
+        path, checkpoint = find_checkpoint(Path(config.begin_from))
+        check_begins(checkpoint.config, str(path), config.model)
+    check_vocabulary(config, load_manifests(config.data))
+    stream = TokenStream(config.data)
+    stream.check_limits(config.total_steps)
+    return stream.fingerprint

@@ -6,17 +6,20 @@ that says where the data set lies or what its source files were called.
 
 import hashlib
 import json
-import tarfile
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from sisa_scale.data.storage import Buffer, LocalStorage, Storage, open_storage
 from sisa_scale.errors import DataError
-from sisa_scale.files import sha256_file, write_json
+from sisa_scale.files import write_json
 
 FORMAT = "sisa-scale-token-blocks"
-VERSION = 1
+VERSION = 2
+READABLE_VERSIONS = (1, VERSION)
 MANIFEST_NAME = "dataset.json"
 TOKENIZER_NAME = "tokenizer.json"
 INDEX_MEMBER = "__index__"
@@ -45,13 +48,18 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """One data tar. num_tokens: as stored, so the token that two neighbouring blocks share counts in both."""
+    """One data tar.
+
+    num_tokens: as stored, so the token that two neighbouring blocks share counts in both; index_sha256: of its index,
+    which holds a checksum of every block; empty in data sets of version 1.
+    """
 
     name: str
     num_bytes: int
     sha256: str
     num_blocks: int
     num_tokens: int
+    index_sha256: str = ""
 
     @property
     def index_name(self) -> str:
@@ -77,11 +85,43 @@ class SplitInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PackingInfo:
+    """How the documents of the split "train" were packed, where not one after the other: see `data.packing`."""
+
+    kind: str
+    sequence_tokens: int
+    num_padding_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInfo:
+    """How a data set came to be; no part of the fingerprint, because equal tokens are equal data sets.
+
+    engine, engine_version: what tokenized; num_verified_documents: strings on which it gave the reference's ids first;
+    unicode_version: of the normalization; num_removed: documents left out, by reason; files: SHA-256 by name of the
+    files beside the shards.
+    """
+
+    engine: str
+    engine_version: str
+    num_verified_documents: int
+    text_field: str
+    normalization: str
+    unicode_version: str
+    min_characters: int
+    min_tokens: int
+    deduplicate: bool
+    num_removed: Mapping[str, int]
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A data set.
 
     dtype: of the stored tokens, little-endian; block_tokens: targets of a full block; seed, heldout_fraction: of the
-    choice of the held-out documents; splits: "train" and, unless nothing was held out, "heldout".
+    choice of the held-out documents; splits: "train" and, unless nothing was held out, "heldout"; packing: None where
+    documents follow one another; build: None in data sets of earlier releases.
     """
 
     dtype: str
@@ -92,13 +132,23 @@ class Manifest:
     tokenizer: TokenizerInfo
     sources: tuple[SourceInfo, ...]
     splits: Mapping[str, SplitInfo]
+    packing: PackingInfo | None = None
+    build: BuildInfo | None = None
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal, the same wherever the data set lies."""
-        content = self._content()
-        del content["sources"], content["tokenizer"]["name"]
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return _fingerprint(self._content())
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of a stored token."""
+        return int(self.dtype[-1])
+
+    @property
+    def has_index_hashes(self) -> bool:
+        """Whether the manifest covers the indexes of the shards; in version 1 it covers the shards alone."""
+        return all(shard.index_sha256 for split in self.splits.values() for shard in split.shards[:1])
 
     def split(self, name: str) -> SplitInfo:
         """Return a split. Raises DataError if there is none of that name."""
@@ -116,7 +166,8 @@ class Manifest:
         write_json(directory / MANIFEST_NAME, self._content() | {"fingerprint": self.fingerprint})
 
     def _content(self) -> dict[str, Any]:
-        return {"format": FORMAT, "version": VERSION} | asdict(self)
+        content = {key: value for key, value in asdict(self).items() if value is not None}
+        return {"format": FORMAT, "version": VERSION} | content
 
     @classmethod
     def _parse(cls, content: Mapping[str, Any]) -> Self:
@@ -126,7 +177,10 @@ class Manifest:
             for name, split in content["splits"].items()
         }
         sources = tuple(SourceInfo(**source) for source in content["sources"])
-        return cls(**fields, tokenizer=TokenizerInfo(**content["tokenizer"]), sources=sources, splits=splits)
+        packing = PackingInfo(**content["packing"]) if "packing" in content else None
+        build = BuildInfo(**content["build"]) if "build" in content else None
+        tokenizer = TokenizerInfo(**content["tokenizer"])
+        return cls(**fields, tokenizer=tokenizer, sources=sources, splits=splits, packing=packing, build=build)
 
 
 def token_dtype(vocab_size: int) -> str:
@@ -134,100 +188,95 @@ def token_dtype(vocab_size: int) -> str:
     return "<u2" if vocab_size <= 1 << 16 else "<u4"
 
 
-def load_manifest(directory: Path) -> Manifest:
-    """Read `dataset.json` and check it against the files beside it.
+def read_manifest(location: str | Path) -> Manifest:
+    """Read `dataset.json` in a directory or at a URL; the shards are not looked at.
 
-    Raises DataError if it is missing, of another format, changed by hand, or if a shard is missing or has another
-    size. The contents of the shards are checked as they are read; `verify_dataset` checks them all at once.
+    Raises DataError if it is missing, of another format, or changed by hand.
     """
-    path = directory / MANIFEST_NAME
-    if not path.is_file():
-        raise DataError.at(
-            path,
-            found="no such file",
-            allowed=f"a data set is a directory with a {MANIFEST_NAME}",
-            remedy="Check the path, or build the data set first.",
-        )
+    storage = open_storage(location)
+    where = storage.where(MANIFEST_NAME)
+    raw = storage.read(MANIFEST_NAME)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(raw)
         kind = (content["format"], content["version"])
-        if kind != (FORMAT, VERSION):
+        if kind[0] != FORMAT or kind[1] not in READABLE_VERSIONS:
             raise DataError.at(
-                path,
+                where,
                 found=f"format {kind[0]!r}, version {kind[1]!r}",
-                allowed=f"this release reads {FORMAT!r}, version {VERSION}",
+                allowed=f"this release reads {FORMAT!r}, versions {' and '.join(map(str, READABLE_VERSIONS))}",
                 remedy="Build the data set again, or use the release that built it.",
             )
-        manifest, recorded = Manifest._parse(content), content["fingerprint"]
-        is_changed = manifest.fingerprint != recorded
+        recorded = content.pop("fingerprint")
+        manifest, found = Manifest._parse(content), _fingerprint(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError.at(
-            path,
+            where,
             found=f"a file that is no manifest ({type(error).__name__}: {error})",
             allowed="the manifest is as it was written",
             remedy=_REBUILD,
         ) from error
-    if is_changed:
+    if found != recorded:
         raise DataError.at(
-            path,
-            found=f"the fingerprint {recorded}, but its fields give {manifest.fingerprint}",
+            where,
+            found=f"the fingerprint {recorded}, but its fields give {found}",
             allowed="the manifest is as it was written",
             remedy=f"It was changed after the build. {_REBUILD}",
         )
-    _check_files(directory, manifest)
+    manifest.__dict__["fingerprint"] = found
     return manifest
 
 
-def verify_dataset(directory: Path, progress: Callable[[str], None] | None = None) -> Manifest:
-    """Read every byte of every shard and compare its SHA-256; `progress` gets the name of each shard before.
+def load_manifest(location: str | Path) -> Manifest:
+    """Read the manifest of a data set; in a directory, check that every file it names is there and of its size.
 
-    Raises DataError for the first shard or index that differs.
+    Raises DataError as `read_manifest`, or for the first file that differs. The contents of the shards are checked as
+    they are read; `verify.verify_dataset` checks them all at once.
     """
-    manifest = load_manifest(directory)
-    for split in manifest.splits.values():
-        for shard in split.shards:
-            if progress is not None:
-                progress(shard.name)
-            path = directory / shard.name
-            _check_sha256(path, shard.sha256)
-            with tarfile.open(path) as archive:
-                member = archive.extractfile(INDEX_MEMBER)
-                index = member.read() if member is not None else b""
-            if (directory / shard.index_name).read_bytes() != index:
-                raise DataError.at(
-                    directory / shard.index_name,
-                    found="another index than the shard holds",
-                    allowed=f"it is a copy of the member {INDEX_MEMBER} of {shard.name}",
-                    remedy=_REBUILD,
-                )
+    manifest, storage = read_manifest(location), open_storage(location)
+    read_tokenizer(storage, manifest)
+    if isinstance(storage, LocalStorage):
+        _check_files(storage.directory, manifest)
     return manifest
+
+
+def _fingerprint(content: Mapping[str, Any]) -> str:
+    covered = {key: value for key, value in content.items() if key not in ("sources", "build")}
+    covered["tokenizer"] = {key: value for key, value in covered["tokenizer"].items() if key != "name"}
+    return hashlib.sha256(json.dumps(covered, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_tokenizer(storage: Storage, manifest: Manifest) -> bytes:
+    """Return the tokenizer file of a data set. Raises DataError if it is missing or another one."""
+
+    def check(data: Buffer) -> None:
+        found, expected = hashlib.sha256(data).hexdigest(), manifest.tokenizer.sha256
+        if found != expected:
+            raise DataError.at(
+                storage.where(manifest.tokenizer.file),
+                found=f"the SHA-256 {found}",
+                allowed=f"the manifest says {expected}",
+                remedy=_REBUILD,
+            )
+
+    return storage.read(manifest.tokenizer.file, check)
 
 
 def _check_files(directory: Path, manifest: Manifest) -> None:
-    _check_exists(directory / manifest.tokenizer.file)
-    _check_sha256(directory / manifest.tokenizer.file, manifest.tokenizer.sha256)
+    sizes = {entry.name: entry.stat().st_size for entry in os.scandir(directory) if entry.is_file()}
     for split in manifest.splits.values():
         for shard in split.shards:
-            path = directory / shard.name
-            _check_exists(path)
-            _check_exists(directory / shard.index_name)
-            if path.stat().st_size != shard.num_bytes:
+            for name in (shard.name, shard.index_name):
+                if name not in sizes:
+                    raise DataError.at(
+                        directory / name,
+                        found="no such file",
+                        allowed="every file that the manifest names is there",
+                        remedy=_REBUILD,
+                    )
+            if sizes[shard.name] != shard.num_bytes:
                 raise DataError.at(
-                    path,
-                    found=f"{path.stat().st_size} bytes",
+                    directory / shard.name,
+                    found=f"{sizes[shard.name]} bytes",
                     allowed=f"the manifest says {shard.num_bytes} bytes",
                     remedy=f"The file is cut off or from another build. {_REBUILD}",
                 )
-
-
-def _check_exists(path: Path) -> None:
-    if not path.is_file():
-        raise DataError.at(
-            path, found="no such file", allowed="every file that the manifest names is there", remedy=_REBUILD
-        )
-
-
-def _check_sha256(path: Path, expected: str) -> None:
-    found = sha256_file(path)
-    if found != expected:
-        raise DataError.at(path, found=f"the SHA-256 {found}", allowed=f"the manifest says {expected}", remedy=_REBUILD)

@@ -84,11 +84,19 @@ class SequenceOrder:
         group = np.minimum(place // (self.lanes * self.sequences_per_block), num_groups - 1)
         lanes = np.where(group < num_groups - 1, self.lanes, self.num_full_blocks - (num_groups - 1) * self.lanes)
         row, lane = np.divmod(place - group * self.lanes * self.sequences_per_block, lanes)
-        block = permute(group * self.lanes + lane, self.num_full_blocks, _key(self.seed, _BLOCK_STREAM, epoch))
+        block = permute(group * self.lanes + lane, self.num_full_blocks, keyed(self.seed, _BLOCK_STREAM, epoch))
         return block, self._permute_rows(epoch, block, row, self.sequences_per_block)
 
     def _permute_rows(self, epoch: Int64Array, block: Int64Array, row: Int64Array, num_rows: int) -> Int64Array:
-        return permute(row, num_rows, _key(self.seed, _ROW_STREAM, epoch, block))
+        return permute(row, num_rows, keyed(self.seed, _ROW_STREAM, epoch, block))
+
+
+def keyed(seed: int, *parts: Any) -> UInt64Array:
+    """Mix a seed and numbers or arrays of them into keys; unsigned arithmetic wraps around."""
+    key: UInt64Array = _mix(np.array([seed], dtype=np.uint64))
+    for part in parts:
+        key = _mix(key ^ np.asarray(part).astype(np.uint64))
+    return key
 
 
 def permute(values: Int64Array, size: int, keys: UInt64Array) -> Int64Array:
@@ -127,14 +135,6 @@ def rank_positions(step: int, global_batch_sequences: int, rank: int, world_size
     return np.arange(
         start + global_batch_sequences * rank // world_size, start + global_batch_sequences * (rank + 1) // world_size
     )
-
-
-def _key(seed: int, *parts: Any) -> UInt64Array:
-    """Mix a seed and numbers or arrays of them into keys; unsigned arithmetic wraps around."""
-    key: UInt64Array = _mix(np.array([seed], dtype=np.uint64))
-    for part in parts:
-        key = _mix(key ^ np.asarray(part).astype(np.uint64))
-    return key
 
 
 def _mix(values: UInt64Array) -> UInt64Array:

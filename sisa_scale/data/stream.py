@@ -1,26 +1,41 @@
-"""The batches of a run: a pure function of (data set, seed, step), divided over the ranks by arithmetic."""
+"""The batches of a run: a pure function of (data sets, mixture, seed, step), divided over the ranks by arithmetic.
+
+Shapes: B sequences of a rank, L tokens of a sequence, M = L + 1 tokens as stored, X bytes of those and their position.
+"""
 
 import hashlib
-from collections import deque
-from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from sisa_scale.data.manifest import Manifest, load_manifest
-from sisa_scale.data.order import Int64Array, SequenceOrder, global_batch_positions, rank_positions
-from sisa_scale.data.shards import ShardReader, TokenArray
-from sisa_scale.errors import ConfigError, DataError
+from sisa_scale.config.data import DataConfig
+from sisa_scale.data.buffers import ArrayPool
+from sisa_scale.data.documents import IGNORED_TARGET, separate_targets
+from sisa_scale.data.manifest import Manifest
+from sisa_scale.data.packing import is_padding
+from sisa_scale.data.plan import Plan, Planner
+from sisa_scale.data.read_ahead import read_ahead
+from sisa_scale.data.shards import TokenArray
+from sisa_scale.data.skipping import Event, skip_damaged
+from sisa_scale.data.sources import build_mixture, open_sources
+from sisa_scale.data.usage import SourceUse, check_limits, source_use
+from sisa_scale.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
 DIGEST_MODULUS = 1 << 62
+
+T = TypeVar("T")
+
+_POSITION_BYTES = 8
+_POOLED_ARRAYS = 32  # three of a batch
+_REQUESTED_STEPS = 32  # whose blocks are fetched from a server in advance
 
 
 @dataclass(frozen=True)
@@ -28,128 +43,164 @@ class Batch:
     """The part of one step's global batch that one rank trains on.
 
     tokens_BL, targets_BL: int64 tensors on the CPU, (sequences of this rank, sequence_tokens); a target is the token
-    after. B may differ by one between ranks, and be 0.
+    after, or -100 where there is nothing to learn: padding, and what stands in for a damaged sequence. B may differ by
+    one between ranks, and be 0.
+
+    document_BL: int32, the number of each token's document within its sequence, from 0; the end-of-document token
+    belongs to the document that it ends. With it, a target that lies in another document than its token is -100.
+    None when documents are joined.
 
     digest: fingerprint of what was really read. Each sequence counts XXH3-64(global position as 8 bytes little-endian,
     then its sequence_tokens + 1 tokens as stored) >> 2; the digest is their sum modulo 2**62. The sum of the digests of
     all ranks, modulo 2**62, is therefore the digest of the global batch, whatever the number of ranks. An all-reduce of
-    int64 may overflow on the way: its wrapped sum & (2**62 - 1) is still right.
+    int64 may overflow on the way: its wrapped sum & (2**62 - 1) is still right. A damaged sequence counts with
+    end-of-document tokens in its place.
     """
 
     tokens_BL: "torch.Tensor"
     targets_BL: "torch.Tensor"
     digest: int
+    document_BL: "torch.Tensor | None" = None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The sequences of one rank in one step, as stored. raw_BX: each row its position, then its tokens."""
+
+    plan: Plan
+    raw_BX: npt.NDArray[np.uint8]
+    tokens_BM: TokenArray
+    is_damaged_B: npt.NDArray[np.bool_]
 
 
 class TokenStream:
-    """The training batches of a data set.
+    """The training batches of a run.
 
-    directory: of the data set; seed: of the order; sequence_tokens: targets of one sequence, a divisor of the block;
-    global_batch_sequences: sequences of one step over all ranks. Raises ConfigError or DataError if they do not fit.
+    config: the section `data`; on_event: told of sequences that were skipped. Opening reads the manifests alone.
+    Raises ConfigError or DataError if the sources do not fit the section.
     """
 
-    def __init__(
-        self, directory: Path, *, seed: int, sequence_tokens: int, global_batch_sequences: int, split: str = "train"
-    ) -> None:
-        if global_batch_sequences < 1:
+    def __init__(self, config: DataConfig, on_event: Callable[[Event], None] = lambda event: None) -> None:
+        if config.global_batch_sequences < 1:
             raise ConfigError.at(
-                "global_batch_sequences",
-                found=str(global_batch_sequences),
-                allowed="at least 1",
-                remedy="Choose the number of sequences of one step.",
+                "global_batch_tokens",
+                found=str(config.global_batch_tokens),
+                allowed=f"at least one sequence of {config.sequence_tokens} tokens",
+                remedy="Raise it.",
             )
-        self.manifest = load_manifest(directory)
-        self._sequence_tokens, self._global_batch_sequences = sequence_tokens, global_batch_sequences
-        self._reader = ShardReader(directory, self.manifest, split)
-        self._order = SequenceOrder(*_layout(self.manifest, split, sequence_tokens), seed)
+        self.config, self._on_event = config, on_event
+        self._pool = ArrayPool(_POOLED_ARRAYS)
+        self.sources, self._mixture = open_sources(config), build_mixture(config)
+        orders = [source.order for source in self.sources]
+        self.planner = Planner(orders, self._mixture, config.global_batch_sequences)
 
     @property
-    def sequences_per_epoch(self) -> int:
-        """Sequences of one pass over the split."""
-        return self._order.sequences_per_epoch
+    def manifest(self) -> Manifest:
+        """Of the first source; tokenizer, token type and end-of-document id are those of all."""
+        return self.sources[0].manifest
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data: that of the only data set, or the SHA-256 of all names and fingerprints of a mixture."""
+        if not self.config.mix:
+            return self.manifest.fingerprint
+        named = {source.name: source.manifest.fingerprint for source in self.sources}
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+    def use(self, num_steps: int) -> list[SourceUse]:
+        """Return what the first `num_steps` steps read of each source."""
+        return source_use(self.config, self.sources, self._mixture, num_steps)
+
+    def check_limits(self, num_steps: int) -> None:
+        """Raise ConfigError if `num_steps` steps read more of a source than its `max_epochs` allow."""
+        check_limits(self.config, self.sources, self._mixture, num_steps)
 
     def batch(self, step: int, rank: int, world_size: int) -> Batch:
         """Return what `rank` of `world_size` trains on in `step` (from 0). Raises DataError for damaged shards."""
-        import torch
-        import xxhash
+        return self._batch(self._read(step, rank, world_size))
 
-        positions = rank_positions(step, self._global_batch_sequences, rank, world_size)
-        rows = np.empty((positions.size, self._sequence_tokens + 1), dtype=np.int64)
-        digest = 0
-        for row, position, tokens in zip(rows, positions, self._sequences(positions), strict=True):
-            row[:] = tokens
-            digest += xxhash.xxh3_64_intdigest(position.tobytes() + tokens.tobytes()) >> 2
-        tokens_BL, targets_BL = (torch.from_numpy(part.copy()) for part in (rows[:, :-1], rows[:, 1:]))
-        return Batch(tokens_BL, targets_BL, digest % DIGEST_MODULUS)
+    def batches(self, steps: Iterable[int], rank: int, world_size: int) -> Generator[Batch, None, None]:
+        """Yield the batch of each of `steps`, read ahead by `data.loader_workers` threads; the same without."""
+        return self._ahead(self.batch, steps, rank, world_size)
 
-    def prefetch(
-        self, steps: Iterable[int], rank: int, world_size: int, num_ahead: int = 2
-    ) -> Generator[Batch, None, None]:
-        """Yield the batch of each of `steps`, read by a thread up to `num_ahead` batches ahead.
-
-        An error in the thread is raised here, in its turn. The thread ends when the generator is closed or collected.
-        """
-        remaining = iter(steps)
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token-stream")
-        try:
-            pending = deque(thread.submit(self.batch, step, rank, world_size) for step in islice(remaining, num_ahead))
-            while pending:
-                batch = pending.popleft().result()
-                pending.extend(thread.submit(self.batch, step, rank, world_size) for step in islice(remaining, 1))
-                yield batch
-        finally:
-            thread.shutdown(cancel_futures=True)
-
-    def fingerprint(self, start: int, stop: int) -> str:
+    def sha256(self, start: int, stop: int, world_size: int = 1) -> str:
         """Return the SHA-256 over (step, index in the global batch, tokens) for the steps start <= step < stop.
 
-        Step and index count as 8 bytes little-endian each, the sequence_tokens + 1 tokens as stored.
+        Step and index count as 8 bytes little-endian each, the sequence_tokens + 1 tokens as stored. The tokens are
+        those of the ranks 0 to world_size - 1, one after the other, read as in training.
         """
         digest = hashlib.sha256()
-        for step in range(start, stop):
-            positions = global_batch_positions(step, self._global_batch_sequences)
-            for index, tokens in enumerate(self._sequences(positions)):
-                digest.update(np.array([step, index], dtype="<i8").tobytes() + tokens.tobytes())
+        steps = range(start, stop)
+        ranks = [self._ahead(self._read, steps, rank, world_size) for rank in range(world_size)]
+        for step, *parts in zip(steps, *ranks, strict=True):
+            tokens = [row for rows in parts for row in rows.tokens_BM]
+            for index, row in enumerate(tokens):
+                digest.update(np.array([step, index], dtype="<i8").tobytes() + row.tobytes())
         return digest.hexdigest()
 
-    def _sequences(self, positions: Int64Array) -> Iterable[TokenArray]:
-        _, blocks, rows = self._order.locate(positions)
-        for block, row in zip(blocks.tolist(), rows.tolist(), strict=True):
-            yield self._reader.sequence(block, row, self._sequence_tokens)
+    def _ahead(
+        self, read: Callable[..., T], steps: Iterable[int], rank: int, world_size: int
+    ) -> Generator[T, None, None]:
+        is_remote = any(source.reader.is_remote for source in self.sources)
+        steps = self._requested(steps, rank, world_size) if is_remote else steps
+        try:
+            reader = partial(read, rank=rank, world_size=world_size)
+            yield from read_ahead(reader, steps, self.config.loader_workers)
+        finally:
+            for source in self.sources:
+                source.reader.close()
+
+    def _requested(self, steps: Iterable[int], rank: int, world_size: int) -> Iterable[int]:
+        """Yield `steps`, having asked the readers to fetch the blocks of those steps and the next ones."""
+        first = 0
+        for step in steps:
+            for ahead in range(max(first, step), step + _REQUESTED_STEPS):
+                plan = self.planner.share(ahead, rank, world_size)
+                for number, source in enumerate(self.sources):
+                    source.reader.request(dict.fromkeys(plan.block[plan.source == number].tolist()))
+            first = step + _REQUESTED_STEPS
+            yield step
+
+    def _read(self, step: int, rank: int, world_size: int) -> _Rows:
+        plan = self.planner.share(step, rank, world_size)
+        dtype, length = np.dtype(self.manifest.dtype), self.config.sequence_tokens
+        shape = plan.position.size, _POSITION_BYTES + (length + 1) * dtype.itemsize
+        raw_BX = self._pool.take(shape, np.uint8)
+        raw_BX[:, :_POSITION_BYTES] = plan.position.astype("<i8").view(np.uint8).reshape(-1, _POSITION_BYTES)
+        rows = _Rows(plan, raw_BX, raw_BX[:, _POSITION_BYTES:].view(dtype), np.zeros(plan.position.size, np.bool_))
+        buffer, starts = raw_BX.reshape(-1).data, np.arange(plan.position.size) * raw_BX.shape[1] + _POSITION_BYTES
+        for number, source in enumerate(self.sources):
+            chosen = np.flatnonzero(plan.source == number)
+            blocks, places = plan.block[chosen].tolist(), plan.row[chosen].tolist()
+            damaged = source.reader.read_rows(blocks, places, length, buffer, starts[chosen].tolist())
+            if damaged:
+                numbers = chosen[[index for index, _ in damaged]]
+                for event in skip_damaged(self.config.on_corrupt, source, damaged, blocks, places):
+                    self._on_event({"step": step + 1, "rank": rank, **event})
+                rows.tokens_BM[numbers] = self.manifest.eos_id
+                rows.is_damaged_B[numbers] = True
+        return rows
+
+    def _batch(self, rows: _Rows) -> Batch:
+        import torch
+
+        tokens_BM = rows.tokens_BM
+        tokens_BL, targets_BL = (self._pool.take((len(tokens_BM), tokens_BM.shape[1] - 1), np.int64) for _ in range(2))
+        tokens_BL[:], targets_BL[:] = tokens_BM[:, :-1], tokens_BM[:, 1:]
+        for number, source in enumerate(self.sources):
+            if source.manifest.packing is not None:
+                is_padding_BM = is_padding(tokens_BM, source.manifest.eos_id)
+                targets_BL[is_padding_BM[:, 1:] & (rows.plan.source == number)[:, None]] = IGNORED_TARGET
+        document_BL = None
+        if self.config.documents == "separate":
+            document_BL = torch.from_numpy(separate_targets(tokens_BM, targets_BL, self.manifest.eos_id))
+        targets_BL[rows.is_damaged_B] = IGNORED_TARGET
+        return Batch(torch.from_numpy(tokens_BL), torch.from_numpy(targets_BL), _digest(rows.raw_BX), document_BL)
 
 
-def heldout_sequences(directory: Path, sequence_tokens: int, limit: int) -> npt.NDArray[np.int64]:
-    """Return the first sequences of the held-out split in storage order: int64, (at most `limit`, sequence_tokens + 1).
+def _digest(raw_BX: npt.NDArray[np.uint8]) -> int:
+    from xxhash import xxh3_64_intdigest
 
-    Raises DataError if there is no held-out split or it is shorter than one sequence, ConfigError as `TokenStream`.
-    """
-    manifest = load_manifest(directory)
-    num_full_blocks, tail_sequences, sequences_per_block = _layout(manifest, "heldout", sequence_tokens)
-    num_sequences = min(limit, num_full_blocks * sequences_per_block + tail_sequences)
-    reader = ShardReader(directory, manifest, "heldout")
-    sequences = np.empty((num_sequences, sequence_tokens + 1), dtype=np.int64)
-    for number in range(num_sequences):
-        sequences[number] = reader.sequence(*divmod(number, sequences_per_block), sequence_tokens)
-    return sequences
-
-
-def _layout(manifest: Manifest, split: str, sequence_tokens: int) -> tuple[int, int, int]:
-    """Return (full blocks, sequences of the partial last block, sequences of a full block)."""
-    block_tokens = manifest.block_tokens
-    if sequence_tokens < 1 or block_tokens % sequence_tokens:
-        raise ConfigError.at(
-            "sequence_tokens",
-            found=str(sequence_tokens),
-            allowed=f"a power of two up to {block_tokens}, the block of this data set",
-            remedy="Choose one of these, or build the data set again with larger blocks.",
-        )
-    num_full_blocks, tail_tokens = divmod(manifest.split(split).num_tokens - 1, block_tokens)
-    layout = num_full_blocks, tail_tokens // sequence_tokens, block_tokens // sequence_tokens
-    if not any(layout[:2]):
-        raise DataError.at(
-            f"split {split!r}",
-            found=f"{tail_tokens + 1} tokens",
-            allowed=f"at least one sequence of {sequence_tokens} + 1 tokens",
-            remedy="Choose shorter sequences, or build the data set from more text.",
-        )
-    return layout
+    data, size = raw_BX.reshape(-1).data, raw_BX.shape[1]
+    total = sum(xxh3_64_intdigest(data[start : start + size]) >> 2 for start in range(0, raw_BX.size, size))
+    return total % DIGEST_MODULUS

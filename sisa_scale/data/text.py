@@ -1,17 +1,25 @@
-"""Documents out of text files: `.txt` (one document a file) and `.jsonl` (field "text"), plain, `.gz` or `.zst`."""
+"""Documents out of files: `.txt` (one a file), `.jsonl` and `.parquet` (one a record); the first two also packed.
+
+Memory holds one chunk and one document, for parquet the column chunk of one row group.
+"""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from sisa_scale.data.inputs import Input, find_inputs
 from sisa_scale.errors import DataError
 
-SUFFIXES = tuple(kind + packing for kind in (".txt", ".jsonl") for packing in ("", ".gz", ".zst"))
+TEXT_FIELD = "text"
 
 _CHUNK_BYTES = 1 << 18
+_PARQUET_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,76 +34,106 @@ class Document:
     index: int
 
 
-def find_text_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the text files that `paths` name, in reading order; a directory means all below it, sorted.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a file: the lines that begin in the bytes [start, stop), or these row groups; None: to the end."""
 
-    Raises DataError for a missing path, an unsupported suffix, or a directory without any supported file.
-    """
-    files = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
-            if not found:
-                raise DataError.at(
-                    path,
-                    found="a directory without any text file",
-                    allowed=f"text files end in {', '.join(SUFFIXES)}",
-                    remedy="Name a file, or a directory that holds some.",
-                )
-            files += found
-        elif not path.is_file():
-            raise DataError.at(
-                path, found="no such file", allowed="inputs are existing files or directories", remedy="Check the path."
-            )
-        elif not path.name.endswith(SUFFIXES):
-            raise DataError.at(
-                path,
-                found=f"the suffix {path.suffix!r}",
-                allowed=f"text files end in {', '.join(SUFFIXES)}",
-                remedy="Convert the file to one of these formats, or rename it.",
-            )
-        else:
-            files.append(path)
-    return files
+    file: Input
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole file."""
+        return self.start == 0 and self.stop is None
 
 
-def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
+def read_documents(paths: Sequence[Path | str], field: str = TEXT_FIELD) -> Iterator[Document]:
     """Yield the documents of files and directories in order, holding one document in memory at a time.
 
     Blank lines and records with an empty text are passed over. Raises DataError, naming the line or byte, for anything
     that cannot be read as text, and for a file without a single document.
     """
-    for path in find_text_files(paths):
+    for file in find_inputs(paths):
         index = -1
-        is_jsonl = path.name.removesuffix(".gz").removesuffix(".zst").endswith(".jsonl")
-        texts = _json_texts(path) if is_jsonl else _whole_text(path)
-        for index, text in enumerate(texts):
-            yield Document(text, str(path), index)
+        for index, text in enumerate(read_texts(Part(file), field)):
+            yield Document(text, file.url, index)
         if index < 0:
-            raise DataError.at(
-                path,
-                found="no document",
-                allowed="every input file holds at least one document that is not empty",
-                remedy="Remove the file from the inputs, or write it again.",
-            )
+            raise no_document(file.url)
 
 
-def _whole_text(path: Path) -> Iterator[str]:
-    raw = b"".join(_chunks(path))
+def read_texts(part: Part, field: str, chunks: Iterable[bytes] | None = None) -> Iterator[str]:
+    """Yield the texts of a part that are not empty. chunks: its stored bytes, if the caller reads them itself."""
+    if part.file.kind == "parquet":
+        yield from _parquet_texts(part, field)
+        return
+    if chunks is None:
+        chunks = stored_chunks(part)
+    unpacked = _unpack(chunks, part.file)
+    yield from _json_texts(unpacked, part, field) if part.file.kind == "jsonl" else _whole_text(unpacked, part.file)
+
+
+def stored_chunks(part: Part) -> Iterator[bytes]:
+    """Yield the stored bytes of a part of a `.txt` or `.jsonl` file and what follows it, as `read_texts` wants them."""
+    return part.file.chunks(max(part.start - 1, 0))
+
+
+def num_row_groups(file: Input) -> int:
+    """Return the number of row groups of a parquet file."""
+    with _open_parquet(file) as parquet:
+        return int(parquet.num_row_groups)
+
+
+def no_document(where: object) -> DataError:
+    """Return the error for a file without any."""
+    return DataError.at(
+        where,
+        found="no document",
+        allowed="every input file holds at least one document that is not empty",
+        remedy="Remove the file from the inputs, or write it again.",
+    )
+
+
+def _whole_text(chunks: Iterable[bytes], file: Input) -> Iterator[str]:
+    raw = b"".join(chunks)
     if raw:
-        yield _decode(raw, path)
+        yield _decode(raw, file.url)
 
 
-def _json_texts(path: Path) -> Iterator[str]:
-    for number, line in enumerate(_lines(_chunks(path)), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            text = _text_field(_decode(line, where), where)
+def _json_texts(chunks: Iterable[bytes], part: Part, field: str) -> Iterator[str]:
+    import orjson
+
+    offset = max(part.start - 1, 0)
+    for number, line in enumerate(_lines(chunks)):
+        begin, offset = offset, offset + len(line) + 1
+        if begin < part.start:
+            continue  # the end of a line that belongs to the part before
+        if part.stop is not None and begin >= part.stop:
+            return
+        if line and not line.isspace():
+            try:
+                text = orjson.loads(line)[field]
+            except (ValueError, TypeError, KeyError, IndexError):
+                text = None
+            if type(text) is not str:  # rare: find out why, by the rules of the standard library
+                where = f"{part.file.url}, line {_first_line(part) + number}"
+                text = _text_field(_decode(line, where), where, field)
             if text:
                 yield text
 
 
-def _text_field(line: str, where: str) -> str:
+def _first_line(part: Part) -> int:
+    """Return the number, from 1, of the line in which the reading of a part begins."""
+    number, position, end = 1, 0, max(part.start - 1, 0)
+    for chunk in part.file.chunks() if end else ():
+        number += chunk[: end - position].count(b"\n")
+        position += len(chunk)
+        if position >= end:
+            break
+    return number
+
+
+def _text_field(line: str, where: str, field: str) -> str:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -105,13 +143,13 @@ def _text_field(line: str, where: str) -> str:
             allowed="every line of a .jsonl file is one JSON object",
             remedy="Correct or remove the line.",
         ) from error
-    text = record.get("text") if isinstance(record, dict) else None
+    text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
         raise DataError.at(
             where,
             found=f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}",
-            allowed='every line is an object whose field "text" is a string',
-            remedy='Rename the field that holds the document to "text".',
+            allowed=f'every line is an object whose field "{field}" is a string',
+            remedy="Name the field that holds the document with --text-field, or correct the line.",
         )
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise DataError.at(
@@ -121,6 +159,55 @@ def _text_field(line: str, where: str) -> str:
             remedy="Write the file again with whole characters.",
         )
     return text
+
+
+def _parquet_texts(part: Part, field: str) -> Iterator[str]:
+    import pyarrow
+
+    with _open_parquet(part.file) as parquet:
+        names = parquet.schema_arrow.names
+        kind = parquet.schema_arrow.field(field).type if field in names else None
+        if kind not in (pyarrow.string(), pyarrow.large_string()):
+            raise DataError.at(
+                part.file.url,
+                found=f"the column {field!r} of type {kind}" if kind else f"the columns {', '.join(names)}",
+                allowed=f"a column {field!r} of type string",
+                remedy="Name the column that holds the documents with --text-field.",
+            )
+        stop = parquet.num_row_groups if part.stop is None else part.stop
+        row = sum(parquet.metadata.row_group(number).num_rows for number in range(part.start))
+        groups = list(range(part.start, stop))
+        for batch in parquet.iter_batches(_PARQUET_ROWS, row_groups=groups, columns=[field], use_threads=False):
+            for number, text in enumerate(batch.column(0).to_pylist(), start=row):
+                if text is None:
+                    raise DataError.at(
+                        f"{part.file.url}, row {number}",
+                        found="no value",
+                        allowed=f"every row of the column {field!r} holds a string",
+                        remedy="Remove the row, or write an empty string there.",
+                    )
+                if text:
+                    yield text
+            row += batch.num_rows
+
+
+@contextmanager
+def _open_parquet(file: Input) -> Iterator[Any]:
+    """Open a parquet file; what pyarrow or the connection raises inside the block becomes a DataError."""
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with file.open() as stream:
+            yield ParquetFile(stream)
+    except (DataError, GeneratorExit):
+        raise
+    except Exception as error:  # pyarrow's, or those of the protocol
+        raise DataError.at(
+            file.url,
+            found=f"a file that cannot be read as parquet ({str(error).partition(chr(10))[0]})",
+            allowed=".parquet files are whole",
+            remedy="Copy or write the file again.",
+        ) from error
 
 
 def _decode(raw: bytes, where: object) -> str:
@@ -146,40 +233,50 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(pending)
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    """Yield the unpacked bytes of a file."""
+def _unpack(chunks: Iterable[bytes], file: Input) -> Iterator[bytes]:
     from zstandard import ZstdError
 
-    unpack = {".gz": _gzip_chunks, ".zst": _zstd_chunks}.get(path.suffix, _plain_chunks)
+    unpack = {".gz": _unpack_gzip, ".zst": _unpack_zstd}.get(file.packing, iter)
     try:
-        yield from unpack(path)
+        yield from unpack(chunks)
     except (EOFError, gzip.BadGzipFile, zlib.error, ZstdError) as error:
         raise DataError.at(
-            path,
-            found=f"a damaged or cut off {path.suffix} stream ({error})",
+            file.url,
+            found=f"a damaged or cut off {file.packing} stream ({error})",
             allowed="compressed files are whole",
             remedy="Copy or compress the file again.",
         ) from error
 
 
-def _plain_chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
+def _unpack_gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=io.BufferedReader(_Stream(iter(chunks)), _CHUNK_BYTES)) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             yield chunk
 
 
-def _gzip_chunks(path: Path) -> Iterator[bytes]:
-    with gzip.open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            yield chunk
+class _Stream(io.RawIOBase):
+    """Chunks as a file, for readers that want one."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or next(self._chunks, b"")
+        taken = self._rest[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._rest = self._rest[len(taken) :]
+        return len(taken)
 
 
-def _zstd_chunks(path: Path) -> Iterator[bytes]:
+def _unpack_zstd(chunks: Iterable[bytes]) -> Iterator[bytes]:
     # Not `stream_reader`: it ends without an error where a file was cut off.
     from zstandard import ZstdDecompressor
 
     decoder = None
-    for packed in _plain_chunks(path):
+    for packed in chunks:
         rest = packed
         while rest:
             decoder = decoder or ZstdDecompressor().decompressobj()

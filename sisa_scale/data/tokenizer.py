@@ -29,6 +29,12 @@ class Tokenizer:
     eos_id: int
     _backend: Any
 
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """Names of the tokens that are found in a text before it is split into words, special ones included."""
+        tokens = self._backend.get_added_tokens_decoder().values()
+        return tuple(sorted(token.content for token in tokens))
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without any special token."""
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -23,8 +23,11 @@ def choose_backend(config: RunConfig, workers: Communicator) -> str:
     wanted = config.execution.attention_backend
     if wanted != "auto":
         return wanted
-    if workers.device.type == "cpu":
-        return portable_backend("cpu", config.execution.precision, is_augmented=config.model.sisa is not None)
+    # A document mask goes to the kernel that takes one: there is nothing to measure.
+    if workers.device.type == "cpu" or config.data.documents == "separate":
+        return portable_backend(
+            workers.device.type, config.execution.precision, is_augmented=config.model.sisa is not None
+        )
     choice = _recorded_or_measured(config, workers.device) if workers.is_main else None
     return str(workers.broadcast(choice))
 

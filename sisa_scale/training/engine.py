@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from sisa_scale.config.run import RunConfig
+from sisa_scale.data.documents import IGNORED_TARGET
 from sisa_scale.data.stream import Batch
 from sisa_scale.models.decoder import Decoder, LayerMonitor
 from sisa_scale.models.head import TokenScores
@@ -29,16 +30,21 @@ class StepResult:
 
 
 class Engine:
-    """A model under ZeRO. Weights must be in place before it is built: they become the fp32 masters."""
+    """A model under ZeRO. Weights must be in place before it is built: they become the fp32 masters.
 
-    def __init__(self, model: Decoder, config: RunConfig, workers: Communicator) -> None:
+    ignores_targets: batches, of whichever worker, may have targets that are not trained on.
+    """
+
+    def __init__(
+        self, model: Decoder, config: RunConfig, workers: Communicator, *, ignores_targets: bool = False
+    ) -> None:
         deepspeed = _import_deepspeed()
         if config.execution.compile:
             for block in model.blocks:
                 block.compile()
         model.to(workers.device)
         self.shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
-        self.config, self.workers = config, workers
+        self.config, self.workers, self.ignores_targets = config, workers, ignores_targets
         self.micro_batch = config.execution.micro_batch_sequences
         self.optimizer = build_optimizer(model, config.optimizer)
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=deepspeed_config(config))
@@ -51,8 +57,12 @@ class Engine:
         total = torch.zeros((), dtype=torch.float64, device=self.workers.device)
         tokens = batch.tokens_BL.to(self.workers.device, non_blocking=True).split(self.micro_batch)
         targets = batch.targets_BL.to(self.workers.device, non_blocking=True).split(self.micro_batch)
-        for tokens_BL, targets_BL in zip(tokens, targets, strict=True):
-            loss = self.engine(tokens_BL, targets_BL)
+        documents = self._documents(batch, len(tokens))
+        weights = self._weights(batch) if self.ignores_targets else [1.0] * len(tokens)
+        for tokens_BL, targets_BL, document, weight in zip(tokens, targets, documents, weights, strict=True):
+            loss = self.engine(tokens_BL, targets_BL, **document)
+            if self.ignores_targets:
+                loss = weight * loss
             self.engine.backward(loss)
             unpartitioned_norm = self._unpartitioned_gradient_norm()
             self.engine.step()
@@ -61,6 +71,23 @@ class Engine:
         norm = self.engine.get_global_grad_norm() if unpartitioned_norm is None else unpartitioned_norm
         return StepResult(mean.item(), float(norm), time.perf_counter() - started)
 
+    def _documents(self, batch: Batch, num_micro_steps: int) -> list[dict[str, Tensor]]:
+        """Return what the model is told of the documents of every micro-step, which is nothing when they are joined."""
+        if batch.document_BL is None:
+            return [{}] * num_micro_steps
+        documents = batch.document_BL.to(self.workers.device, non_blocking=True).split(self.micro_batch)
+        return [{"document_BL": document_BL} for document_BL in documents]
+
+    def _weights(self, batch: Batch) -> list[float]:
+        """Return the weight of every micro-step's mean loss, which is over the targets that are not ignored.
+
+        DeepSpeed takes the mean over micro-steps and workers; so weighted, it is the mean over the targets of the
+        global batch.
+        """
+        counts = [int((part != IGNORED_TARGET).sum()) for part in batch.targets_BL.split(self.micro_batch)]
+        num_targets = max(1, int(self.workers.sum(torch.tensor(sum(counts)))))
+        return [count * self.workers.world_size * len(counts) / num_targets for count in counts]
+
     def _unpartitioned_gradient_norm(self) -> Tensor | None:
         """Return the gradient norm of a whole step under stage 0, which DeepSpeed clips without telling its norm."""
         if self.config.execution.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
@@ -68,25 +95,30 @@ class Engine:
         return get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
 
     @torch.no_grad()
-    def score(self, tokens_BL: Tensor, targets_BL: Tensor) -> TokenScores:
-        """Return what the model says of every target; under ZeRO-3 all workers must call this together."""
+    def score(self, tokens_BL: Tensor, targets_BL: Tensor, document_BL: Tensor | None = None) -> TokenScores:
+        """Return what the model says of every target; under ZeRO-3 all workers must call this together.
+
+        document_BL numbers the document of every token, each read as if alone; None reads all as one.
+        """
+        device = self.workers.device
+        documents = {} if document_BL is None else {"document_BL": document_BL.to(device)}
         self.engine.eval()
         try:
             with torch.compiler.set_stance("force_eager"):
                 scores: TokenScores = self.engine(
-                    tokens_BL.to(self.workers.device), targets_BL.to(self.workers.device), per_token=True
+                    tokens_BL.to(device), targets_BL.to(device), per_token=True, **documents
                 )
             return scores
         finally:
             self.engine.train()
 
     @torch.no_grad()
-    def monitor(self, tokens_BL: Tensor) -> list[LayerMonitor]:
+    def monitor(self, tokens_BL: Tensor, document_BL: Tensor | None = None) -> list[LayerMonitor]:
         """Return half-life and lambda of every SISA layer; under ZeRO-3 all workers must call this together."""
         device = self.workers.device
         bf16 = self.config.execution.precision == "bf16"
         with torch.compiler.set_stance("force_eager"), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return self.model.monitor(tokens_BL.to(device))
+            return self.model.monitor(tokens_BL.to(device), None if document_BL is None else document_BL.to(device))
 
 
 def _import_deepspeed() -> Any:

@@ -72,15 +72,15 @@ class MetricsLog:
 class ImportanceMonitor:
     """Writes the half-life and lambda of every SISA layer, read on the first held-out sequences."""
 
-    def __init__(self, run: Run, tokens_BL: torch.Tensor) -> None:
-        self.run, self.tokens_BL = run, tokens_BL
+    def __init__(self, run: Run, tokens_BL: torch.Tensor, document_BL: torch.Tensor | None = None) -> None:
+        self.run, self.tokens_BL, self.document_BL = run, tokens_BL, document_BL
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
         """Read the layers every so many steps and at the end; all workers read together."""
         every = self.run.config.evaluation.monitor_every_steps
         if not every or (state.step % every and not report.is_last):
             return
-        layers = self.run.engine.monitor(self.tokens_BL)
+        layers = self.run.engine.monitor(self.tokens_BL, self.document_BL)
         if self.run.workers.is_main and layers:
             half_lives, lambdas = [layer.half_life_tokens for layer in layers], [layer.lambda_H for layer in layers]
             self.run.directory.append(
@@ -162,7 +162,7 @@ class Checkpointer:
             step=state.step,
             tokens=state.tokens,
             config=to_plain(config),
-            data_fingerprint=run.stream.manifest.fingerprint,
+            data_fingerprint=run.stream.fingerprint,
             world_size=run.workers.world_size,
             zero_stage=config.execution.zero_stage,
             shapes=run.engine.shapes,

@@ -10,6 +10,7 @@ import torch
 from sisa_scale.checkpoint.manifest import verify_files
 from sisa_scale.checkpoint.parts import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
+from sisa_scale.config.extension import check_begins
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.stream import DIGEST_MODULUS, Batch, TokenStream
 from sisa_scale.models.decoder import Decoder
@@ -18,7 +19,7 @@ from sisa_scale.training.communicator import Communicator
 from sisa_scale.training.engine import Engine
 from sisa_scale.training.engine_state import load_moments
 from sisa_scale.training.resume import check_resumable
-from sisa_scale.training.run_directory import RunDirectory
+from sisa_scale.training.run_directory import DATA_EVENTS, RunDirectory
 from sisa_scale.training.schedule import LearningRateSchedule
 from sisa_scale.training.state import StepReport, TrainState
 from sisa_scale.training.waiting import TimedIterator
@@ -34,12 +35,8 @@ class Run:
         self.directory = RunDirectory(config.directory)
         self.store = CheckpointStore(config.directory)
         self.schedule = LearningRateSchedule(config)
-        self.stream = TokenStream(
-            Path(config.data.path),
-            seed=config.data.seed,
-            sequence_tokens=config.data.sequence_tokens,
-            global_batch_sequences=config.data.global_batch_sequences,
-        )
+        self.stream = TokenStream(config.data, lambda event: self.directory.append(DATA_EVENTS, event))
+        self.stream.check_limits(config.total_steps)
         self.backend = choose_backend(config, workers)
         self.hooks: list[Hook] = []
 
@@ -48,27 +45,44 @@ class Run:
         model = Decoder(self.config.model, self.config.execution, self.backend)
         newest = self.store.newest()
         if newest is None:
-            model.initialise(self.config.seed)
-            self.engine = Engine(model, self.config, self.workers)
+            self._begin_weights(model)
+            self.engine = self._engine(model)
             return self._begin(TrainState())
         path, manifest = find_checkpoint(newest)
-        check_resumable(path, manifest, self.config, self.stream.manifest.fingerprint)
+        check_resumable(path, manifest, self.config, self.stream.fingerprint)
         rank, world_size = self.workers.rank, self.workers.world_size
         verify_files(path, manifest.files[rank::world_size])
         self.workers.barrier()
         reader = CheckpointReader(path, manifest)
         reader.load_weights(model.named_parameters())
-        self.engine = Engine(model, self.config, self.workers)
+        self.engine = self._engine(model)
         load_moments(self.engine, reader, manifest.step)
         rng_state = reader.rng_state(rank)
         if rng_state is not None:
             torch.set_rng_state(rng_state)
         return self._begin(TrainState(manifest.step, manifest.tokens))
 
+    def _engine(self, model: Decoder) -> Engine:
+        data = self.config.data
+        is_packed = any(source.manifest.packing is not None for source in self.stream.sources)
+        ignores_targets = data.documents == "separate" or data.on_corrupt == "skip" or is_packed
+        return Engine(model, self.config, self.workers, ignores_targets=ignores_targets)
+
+    def _begin_weights(self, model: Decoder) -> None:
+        """Draw the weights, or take those of the checkpoint that the run begins from."""
+        if self.config.begin_from is None:
+            model.initialise(self.config.seed)
+            return
+        path, manifest = find_checkpoint(Path(self.config.begin_from))
+        check_begins(manifest.config, str(path), self.config.model)
+        verify_files(path, manifest.files[self.workers.rank :: self.workers.world_size])
+        self.workers.barrier()
+        CheckpointReader(path, manifest).load_weights(model.named_parameters())
+
     def batches(self, state: TrainState) -> Iterator[Batch]:
         """Yield this worker's share of every global batch that is left, read ahead in the background."""
         steps = range(state.step, self.config.total_steps)
-        self._timed = TimedIterator(self.stream.prefetch(steps, self.workers.rank, self.workers.world_size))
+        self._timed = TimedIterator(self.stream.batches(steps, self.workers.rank, self.workers.world_size))
         return self._timed
 
     def step(self, state: TrainState, batch: Batch) -> StepReport:

@@ -4,7 +4,8 @@ config.yaml         the resolved recipe              deepspeed.json      DeepSpe
 provenance.json     versions, source, hardware       attempts.jsonl      one line for each life of the processes
 metrics.jsonl       one line a step                  monitors.jsonl      half-life and lambda
 evaluations.jsonl   scores by step                   checkpoints/        see checkpoint.manifest
-report.html         drawn at the end                 stop                asks a run to save and stop
+data_events.jsonl   damaged sequences, skipped       report.html         drawn at the end
+stop                asks a run to save and stop
 """
 
 import json
@@ -18,7 +19,8 @@ from sisa_scale.files import write_json, write_text
 from sisa_scale.training.deepspeed_config import deepspeed_config
 from sisa_scale.training.provenance import collect_provenance, now
 
-STEP_LOGS = ("metrics.jsonl", "monitors.jsonl", "evaluations.jsonl")
+DATA_EVENTS = "data_events.jsonl"
+STEP_LOGS = ("metrics.jsonl", "monitors.jsonl", "evaluations.jsonl", DATA_EVENTS)
 
 
 class RunDirectory:

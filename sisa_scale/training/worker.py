@@ -1,12 +1,12 @@
 """What one worker process does, whoever started it."""
 
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.stream import heldout_sequences
+from sisa_scale.data.documents import number_documents
+from sisa_scale.data.heldout import read_heldout
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.training.communicator import connect
 from sisa_scale.training.hooks import Checkpointer, Evaluation, FiniteLossGuard, ImportanceMonitor, MetricsLog
@@ -27,7 +27,7 @@ def work(config: RunConfig, device: str) -> Outcome:
         torch.set_num_threads(config.resources.cpus_per_worker)
     workers = connect(device)
     run = Run(config, workers)
-    check_vocabulary(run.stream.manifest, config)
+    check_vocabulary(config, {source.name: source.manifest for source in run.stream.sources})
     tracker = Tracker(config, workers.is_main)
     run.hooks = build_hooks(run, tracker)
     try:
@@ -54,8 +54,10 @@ def build_hooks(run: Run, tracker: Tracker) -> list[Hook]:
         hooks.append(MetricsLog(run, tracker))
     if run.config.evaluation.monitor_every_steps and run.config.model.sisa is not None:
         config = run.config.data
-        sequences = heldout_sequences(Path(config.path), config.sequence_tokens, _MONITOR_SEQUENCES)
-        hooks.append(ImportanceMonitor(run, torch.from_numpy(sequences[:, :-1])))
+        tokens = read_heldout(config, config.sequence_tokens, _MONITOR_SEQUENCES).sequences[:, :-1]
+        is_separate, eos_id = config.documents == "separate", run.stream.manifest.eos_id
+        document_BL = torch.from_numpy(number_documents(tokens, eos_id)) if is_separate else None
+        hooks.append(ImportanceMonitor(run, torch.from_numpy(tokens), document_BL))
     if run.config.evaluation.tasks:
         hooks.append(Evaluation(run, tracker))
     return [*hooks, Checkpointer(run)]

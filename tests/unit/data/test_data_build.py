@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_sets import reader_of
 
 from sisa_scale.data.build import BuildProgress, build_dataset, is_heldout
 from sisa_scale.data.manifest import load_manifest
-from sisa_scale.data.shards import ShardReader
 from sisa_scale.data.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
 from sisa_scale.errors import ConfigError, DataError
 
@@ -15,9 +15,8 @@ build = partial(build_dataset, block_tokens=256, blocks_per_shard=7, heldout_fra
 
 
 def stored_tokens(directory: Path, split: str) -> list[int]:
-    manifest = load_manifest(directory)
-    reader = ShardReader(directory, manifest, split)
-    blocks = [reader.block(number) for number in range(manifest.split(split).num_blocks)]
+    reader = reader_of(directory, split)
+    blocks = [reader.block(number) for number in range(reader.num_blocks)]
     return np.concatenate([blocks[0][:1], *(block[1:] for block in blocks)]).tolist()
 
 

@@ -1,7 +1,10 @@
 from pathlib import Path
 
+from data_sets import data_config
+
 from sisa_scale.data.embedded import VOCAB_SIZE, build_embedded, embedded_text
-from sisa_scale.data.stream import TokenStream, heldout_sequences
+from sisa_scale.data.heldout import read_heldout
+from sisa_scale.data.stream import TokenStream
 from sisa_scale.data.text import read_documents
 
 SHARDS = {"train": ["7f00531039fd631f"], "heldout": ["d4f2b542bae5b6b4"]}
@@ -22,6 +25,6 @@ def test_the_embedded_data_set_never_changes(tmp_path: Path) -> None:
     # Runs and published numbers are compared by these; a change of either is a change of the format or the order.
     shards = {name: [shard.sha256[:16] for shard in split.shards] for name, split in manifest.splits.items()}
     assert shards == SHARDS
-    stream = TokenStream(tmp_path / "embedded", seed=0, sequence_tokens=256, global_batch_sequences=32)
-    assert stream.fingerprint(0, 10) == BATCHES_FINGERPRINT
-    assert heldout_sequences(tmp_path / "embedded", 2048, limit=16).shape == (16, 2049)
+    config = data_config(tmp_path / "embedded", sequences=32, length=256, seed=0)
+    assert TokenStream(config).sha256(0, 10) == BATCHES_FINGERPRINT
+    assert read_heldout(config, 2048, limit=16).sequences.shape == (16, 2049)

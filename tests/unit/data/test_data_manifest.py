@@ -1,13 +1,15 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sisa_scale.data.manifest import MANIFEST_NAME, load_manifest, token_dtype, verify_dataset
+from sisa_scale.data.manifest import MANIFEST_NAME, load_manifest, token_dtype
+from sisa_scale.data.verify import verify_dataset
 from sisa_scale.errors import DataError
 
 
@@ -48,7 +50,7 @@ def test_fingerprint_ignores_names_of_sources(dataset: Path) -> None:
         (swap_shards, "fingerprint"),
         (lambda content: content.update(block_tokens=512), "fingerprint"),
         (lambda content: content.update(fingerprint="0" * 64), "fingerprint"),
-        (lambda content: content.update(version=2), "version 2"),
+        (lambda content: content.update(version=3), "version 3"),
         (lambda content: content.update(format="other"), "format 'other'"),
         (lambda content: content.pop("splits"), "no manifest"),
         (lambda content: content["splits"]["train"].pop("num_bytes"), "no manifest"),
@@ -94,13 +96,13 @@ def test_unknown_split_names_what_there_is(built: Path) -> None:
 
 
 def test_verify_finds_every_flipped_bit(dataset: Path, flip_bit: Callable[[Path, int], None]) -> None:
-    seen: list[str] = []
-    manifest = verify_dataset(dataset, seen.append)
-    assert seen == [shard.name for split in manifest.splits.values() for shard in split.shards]
+    seen: Counter[str] = Counter()
+    manifest = verify_dataset(str(dataset), lambda name, num_bytes: seen.update({name: num_bytes}))
+    assert seen == {shard.name: shard.num_bytes for split in manifest.splits.values() for shard in split.shards}
     for name, offset in (("train-000001.tar", 100), ("heldout-000000.tar", 700), ("train-000000.idx.json", 30)):
         flip_bit(dataset / name, offset)
         with pytest.raises(DataError, match=name):
-            verify_dataset(dataset)
+            verify_dataset(str(dataset))
         flip_bit(dataset / name, offset)
 
 

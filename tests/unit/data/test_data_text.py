@@ -8,7 +8,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sisa_scale.data.text import _lines, find_text_files, read_documents
+from sisa_scale.data.inputs import find_text_files
+from sisa_scale.data.text import _lines, read_documents
 from sisa_scale.errors import DataError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

@@ -28,6 +28,7 @@ def check(manifest: Manifest, *overrides: str, fingerprint: str | None = FINGERP
         ["workers=1", "device=cpu"],
         ["zero_stage=3", "precision=fp32", "micro_batch_sequences=4", "activation_checkpointing=full"],
         ["data.path=elsewhere"],
+        ["data.path=s3://elsewhere", "cache_directory=near", "cache_bytes=1e9", "loader_workers=4", "on_corrupt=skip"],
         ["schedule.total=400 steps", "schedule.kind=cosine", "learning_rate=1e-4"],
         ["name=other", "run_dir=other", "max_failures=0", "checkpoint.every_steps=7"],
     ],
@@ -75,7 +76,8 @@ def test_model_data_and_seed_are_locked_whole() -> None:
     plain = to_plain(load_config("quickstart").config)
     locked = locked_settings(plain)
     assert {key.split(".")[0] for key in locked} == {"seed", "model", "data"}
-    assert {key.partition(".")[2] for key in locked if key.startswith("data.")} == plain["data"].keys() - {"path"}
+    free = {"path", "loader_workers", "cache_directory", "cache_bytes", "on_corrupt"}
+    assert {key.partition(".")[2] for key in locked if key.startswith("data.")} == plain["data"].keys() - free
     assert locked["model.sisa.d_s"] == 16
 
 

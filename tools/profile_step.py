@@ -1,0 +1,185 @@
+"""Where the time of a training step goes: kernels by kind, and DeepSpeed's share against a bare step of the same model.
+
+    python tools/profile_step.py transformer/152m sisa/152m-ds16 --data DATA
+
+For every recipe: seconds of an optimizer step in the product's engine and in plain PyTorch (autocast, clipping, fused
+AdamW), peak memory of both, and the GPU time of the engine's step by kind of kernel. `--trace DIR` keeps the traces.
+"""
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from sisa_scale.config.run import RunConfig
+from sisa_scale.data.stream import Batch, TokenStream
+from sisa_scale.models.decoder import Decoder
+from sisa_scale.planning.flops import flops_per_token
+from sisa_scale.planning.twins import load_recipe
+from sisa_scale.planning.utilisation import peak_flops, utilisation
+from sisa_scale.training.attention_backend import choose_backend
+from sisa_scale.training.communicator import connect
+from sisa_scale.training.engine import Engine
+from sisa_scale.training.optimizer import build_optimizer
+
+KINDS = {
+    "attention": ("cudnn_generated", "sdpa", "flash", "fmha", "efficient_attention"),
+    "matrix products": ("nvjet", "gemm", "cutlass", "cublas", "sm90_xmma", "splitkreduce"),
+    "compiled elementwise and reductions": ("triton",),
+    "optimizer": ("adam", "multi_tensor"),
+    "copies and casts": ("copy", "memcpy", "memset", "fill", "catarray"),
+    "loss": ("softmax", "nll"),
+}
+
+
+def kind_of(kernel: str) -> str:
+    """Return the row of the table that a kernel belongs to."""
+    name = kernel.lower()
+    return next((kind for kind, marks in KINDS.items() if any(mark in name for mark in marks)), "other")
+
+
+def seconds_of(step: Callable[[Batch], Any], batches: list[Batch], warmup: int) -> float:
+    """Return the median wall seconds of a step, after `warmup` steps."""
+    seconds = []
+    for batch in batches:
+        started = time.perf_counter()
+        step(batch)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[warmup:])
+
+
+def bare_step(config: RunConfig, model: Decoder) -> Callable[[Batch], None]:
+    """Return an optimizer step in plain PyTorch."""
+    optimizer = build_optimizer(model, config.optimizer)
+    size = config.execution.micro_batch_sequences
+
+    def step(batch: Batch) -> None:
+        tokens, targets = batch.tokens_BL.cuda().split(size), batch.targets_BL.cuda().split(size)
+        for tokens_BL, targets_BL in zip(tokens, targets, strict=True):
+            with torch.autocast("cuda", torch.bfloat16, enabled=config.execution.precision == "bf16"):
+                loss = model(tokens_BL, targets_BL)
+            (loss / len(tokens)).backward()
+        clip_grad_norm_(model.parameters(), config.optimizer.gradient_clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def kernel_table(step: Callable[[Batch], Any], batches: list[Batch], trace: Path | None) -> dict[str, Any]:
+    """Return GPU milliseconds a step by kind of kernel, and the longest kernels."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        for batch in batches:
+            step(batch)
+        torch.cuda.synchronize()
+    if trace is not None:
+        profiler.export_chrome_trace(str(trace))
+    kernels = [e for e in profiler.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
+    by_kind: dict[str, float] = {}
+    for kernel in kernels:
+        share = kernel.self_device_time_total / 1e3 / len(batches)
+        by_kind[kind_of(kernel.key)] = by_kind.get(kind_of(kernel.key), 0.0) + share
+    longest = sorted(kernels, key=lambda e: -e.self_device_time_total)[:24]
+    return {
+        "by_kind_ms": {k: round(v, 2) for k, v in sorted(by_kind.items(), key=lambda item: -item[1])},
+        "longest": [
+            (round(e.self_device_time_total / 1e3 / len(batches), 2), e.count // len(batches), e.key[:110])
+            for e in longest
+        ],
+    }
+
+
+def build(config: RunConfig, backend: str) -> Decoder:
+    """Return a fresh model of a recipe."""
+    model = Decoder(config.model, config.execution, backend)
+    model.initialise(config.seed)
+    return model
+
+
+def measure(recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what a step of one recipe costs."""
+    overrides = [f"data.path={arguments.data}", f"run_dir={arguments.scratch}/{recipe.replace('/', '-')}"]
+    config = load_recipe(recipe, [*overrides, "wandb.mode=disabled", *arguments.overrides]).config
+    workers = connect("cuda")
+    stream = TokenStream(
+        arguments.data,
+        seed=config.data.seed,
+        sequence_tokens=config.data.sequence_tokens,
+        global_batch_sequences=config.data.global_batch_sequences,
+    )
+    batches = [stream.batch(step, 0, 1) for step in range(arguments.steps)]
+    backend = choose_backend(config, workers)
+    row: dict[str, Any] = {"recipe": recipe, "attention": backend}
+    engine = Engine(build(config, backend), config, workers)
+    for name in ("engine", "bare"):
+        torch.cuda.reset_peak_memory_stats()
+        if name == "engine":
+            step: Callable[[Batch], Any] = lambda batch: engine.step(batch, 1e-4)  # noqa: E731
+        else:
+            model = build(config, backend).cuda()
+            for block in model.blocks if config.execution.compile else ():
+                block.compile()
+            step = bare_step(config, model)
+        started = time.perf_counter()
+        step(batches[0])
+        torch.cuda.synchronize()
+        first = time.perf_counter() - started
+        seconds = seconds_of(step, batches, arguments.steps // 4)
+        rate = config.data.global_batch_tokens / seconds
+        flops = flops_per_token(config.model, config.data.sequence_tokens).train
+        mfu = utilisation(rate, flops, peak_flops(torch.cuda.get_device_name()), 1)
+        row[name] = {
+            "tokens/s": round(rate),
+            "MFU %": round(100 * mfu, 1) if mfu else None,
+            "step ms": round(1e3 * seconds, 1),
+            "peak GB": round(torch.cuda.max_memory_allocated() / 1e9, 1),
+            "first step s": round(first, 1),
+        }
+        if name == "engine" and not arguments.no_profile:
+            trace = arguments.trace / f"{recipe.replace('/', '-')}.json" if arguments.trace else None
+            row["kernels"] = kernel_table(step, batches[:2], trace)
+        print(json.dumps({k: v for k, v in row.items() if k != "kernels"}), flush=True)
+        if name == "engine":
+            engine.engine.destroy()
+            del engine, step
+            gc.collect()
+            torch.cuda.empty_cache()
+    return row
+
+
+def main() -> None:
+    """Measure every recipe; print one JSON object each, then the kernels."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("recipes", nargs="+")
+    parser.add_argument("--data", type=Path, required=True, help="a built data set")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="KEY=VALUE for every recipe")
+    parser.add_argument("--scratch", type=Path, default=Path("/tmp/profile-runs"))
+    parser.add_argument("--trace", type=Path, help="directory for Chrome traces")
+    parser.add_argument("--no-profile", action="store_true")
+    arguments = parser.parse_args()
+    for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        os.environ.setdefault(key, value)
+    os.environ.setdefault("MASTER_PORT", "29513")
+    for recipe in arguments.recipes:
+        torch.compiler.reset()
+        row = measure(recipe, arguments)
+        if "kernels" in row:
+            print(recipe, json.dumps(row["kernels"]["by_kind_ms"]))
+            for milliseconds, count, name in row["kernels"]["longest"]:
+                print(f"  {milliseconds:8.2f} ms {count:5d} x {name}")
+
+
+if __name__ == "__main__":
+    main()
