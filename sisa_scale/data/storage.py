@@ -77,7 +77,7 @@ class RemoteStorage:
                 raise ConnectionError(f"{len(data)} bytes came instead of {num_bytes}")
             return data
 
-        def check_span(data: bytes) -> None:
+        def check_span(data: Buffer) -> None:
             if check is not None:
                 check(data if len(data) == num_bytes else data[start : start + num_bytes])
 

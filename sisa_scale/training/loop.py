@@ -1,12 +1,13 @@
 """The training loop."""
 
+from sisa_scale.training.restoring import restore
 from sisa_scale.training.run import Run
 from sisa_scale.training.state import TrainState
 
 
 def train(run: Run) -> TrainState:
     """Take every step that is left, from the newest checkpoint to the end of the schedule or to a stop."""
-    state = run.restore()
+    state = restore(run)
     for batch in run.batches(state):
         report = run.step(state, batch)
         state = run.advance(state, report)

@@ -8,9 +8,12 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.data.documents import number_documents
 from sisa_scale.data.heldout import read_heldout
 from sisa_scale.evaluation.resources import check_vocabulary
+from sisa_scale.training.checkpointing import Checkpointer
 from sisa_scale.training.communicator import connect
-from sisa_scale.training.hooks import Checkpointer, Evaluation, FiniteLossGuard, ImportanceMonitor, MetricsLog
+from sisa_scale.training.guard import FiniteLossGuard
+from sisa_scale.training.hooks import Evaluation, ImportanceMonitor
 from sisa_scale.training.loop import train
+from sisa_scale.training.metrics import MetricsLog
 from sisa_scale.training.run import Hook, Run
 from sisa_scale.training.tracker import Tracker
 

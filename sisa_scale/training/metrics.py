@@ -1,0 +1,44 @@
+"""One line a step, to metrics.jsonl and to wandb."""
+
+import torch
+
+from sisa_scale.planning.flops import flops_per_token
+from sisa_scale.planning.utilisation import peak_flops, utilisation
+from sisa_scale.training.provenance import now
+from sisa_scale.training.run import Run
+from sisa_scale.training.state import StepReport, TrainState
+from sisa_scale.training.tracker import Tracker
+
+
+class MetricsLog:
+    """Writes one line a step to metrics.jsonl and to wandb."""
+
+    def __init__(self, run: Run, tracker: Tracker) -> None:
+        self.run, self.tracker = run, tracker
+        self.flops = flops_per_token(run.config.model, run.config.data.sequence_tokens).train
+        device = run.workers.device
+        self.peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        self.attempt = len(run.directory.attempts()) + 1
+
+    def __call__(self, state: TrainState, report: StepReport) -> None:
+        """Log a step."""
+        tokens_per_second = report.num_tokens / report.step_seconds
+        device = self.run.workers.device
+        mfu = utilisation(tokens_per_second, self.flops, self.peak, self.run.workers.world_size)
+        line = {
+            "step": state.step,
+            "tokens": state.tokens,
+            "loss": report.loss,
+            "learning_rate": report.learning_rate,
+            "gradient_norm": report.gradient_norm,
+            "tokens_per_second": round(tokens_per_second, 1),
+            "step_seconds": round(report.step_seconds, 6),
+            "data_wait_seconds": round(report.wait_seconds, 6),
+            "mfu": mfu,
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+            "stream_digest": report.stream_digest,
+            "attempt": self.attempt,
+            "time": now(),
+        }
+        self.run.directory.append("metrics.jsonl", line)
+        self.tracker.log(state.step, {f"train/{k}": v for k, v in line.items() if isinstance(v, int | float)})
