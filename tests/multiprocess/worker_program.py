@@ -9,8 +9,8 @@ import sys
 
 from sisa_scale.cli.starting import with_absolute_paths
 from sisa_scale.config import RunConfig, load_config
-from sisa_scale.training.communicator import connect
 from sisa_scale.training.checkpointing import Checkpointer
+from sisa_scale.training.communicator import connect
 from sisa_scale.training.run import Run
 from sisa_scale.training.worker import work
 
