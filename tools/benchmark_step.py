@@ -3,7 +3,8 @@
     python tools/benchmark_step.py transformer/152m sisa/152m-ds16 --data DATA --steps 100
 
 Every recipe runs by itself under torchrun, through the product's own worker: real shards, DeepSpeed, torch.compile as
-the recipe says. Figures are medians of the steps after the first fifth.
+the recipe says. Figures are medians of the steps after the first fifth; spread is the middle half of their rates.
+`--json` prints what tools/compare_benchmarks.py compares.
 """
 
 import argparse
@@ -41,9 +42,12 @@ def measure(recipe: str, arguments: argparse.Namespace, run_dir: Path) -> dict[s
     backend = run_dir / "attention_backend.json"
     has_mfu = steady[-1]["mfu"] is not None
     memory = lines[-1]["peak_memory_bytes"]
+    rates = sorted(line["tokens_per_second"] for line in steady)
+    middle_half = rates[(3 * len(rates)) // 4] - rates[len(rates) // 4]
     return {
         "recipe": recipe,
-        "tokens/s": round(statistics.median(line["tokens_per_second"] for line in steady)),
+        "tokens/s": round(statistics.median(rates)),
+        "spread %": round(100 * middle_half / statistics.median(rates), 2),
         "MFU %": round(100 * statistics.median(line["mfu"] for line in steady), 1) if has_mfu else None,
         "peak GB": round(memory / 1e9, 1) if memory else None,
         "first step s": round(lines[0]["step_seconds"], 1),
