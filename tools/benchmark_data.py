@@ -25,6 +25,7 @@ from sisa_scale.cli.console import announce, console, render
 from sisa_scale.config.data import DataConfig
 from sisa_scale.config.mixture import MixSource
 from sisa_scale.data.manifest import Manifest, SplitInfo, TokenizerInfo
+from sisa_scale.data.mixture import Mixture, Stage
 from sisa_scale.data.order import SequenceOrder
 from sisa_scale.data.shards import SplitWriter
 from sisa_scale.data.stream import TokenStream
@@ -248,52 +249,43 @@ def resident() -> int:
 
 
 def shuffle() -> list[dict[str, Any]]:
-    """Measure how far the order is from a uniform shuffle: neighbours, and sources in a batch.
+    """Measure how far the order is from a uniform shuffle: neighbours, and kinds of text and sources in a batch.
 
-    The corpus is ordered by origin: ten kinds of text one after the other, as files are when they are built. Only order
-    is measured; nothing is read.
+    The corpus of 2.1 billion tokens is ordered by origin: ten kinds of text one after the other, as files are when they
+    are built. Only order is measured; nothing is read.
     """
-    order, batch = SequenceOrder(4000, 0, 256, seed=1), 512
+    num_blocks, rows_per_block, batch = 4000, 256, 512
+    order = SequenceOrder(num_blocks, 0, rows_per_block, seed=1)
     num = order.sequences_per_epoch
     _, block, row = order.locate(np.arange(num))
-    place = block * 256 + row
-    distance = np.abs(np.diff(place))
+    place = block * rows_per_block + row
+    position = np.argsort(place)
     kinds = place * 10 // num
-    shares = np.stack([np.bincount(part, minlength=10) for part in kinds[: num // batch * batch].reshape(-1, batch)])
-    expected = batch * 0.1 * 0.9
-    chi_square = ((shares - batch * 0.1) ** 2 / (batch * 0.1)).sum(axis=1).mean()
-    lag = [float(np.corrcoef(place[:-k], place[k:])[0, 1]) for k in (1, 512, 131_072)]
+    counts = np.stack([np.bincount(part, minlength=10) for part in kinds[: num // batch * batch].reshape(-1, batch)])
+    chi_square = ((counts - batch * 0.1) ** 2 / (batch * 0.1)).sum(axis=1).mean()
+    mixed, _ = Mixture(1, [Stage(0, (2863, 1227))]).locate(np.arange(batch * 2000))
+    books = mixed.reshape(-1, batch).sum(axis=1)
+    share = 1227 / 4090
     return [
-        {"measure": "mean distance of neighbours / corpus", "here": distance.mean() / num, "uniform shuffle": 1 / 3},
-        {
-            "measure": "neighbours in the same block",
-            "here": float((np.diff(block) == 0).mean()),
-            "uniform shuffle": 1 / 4000,
-        },
-        {
-            "measure": "neighbours that follow each other in the corpus",
-            "here": float((np.diff(place) == 1).mean()),
-            "uniform shuffle": 1 / num,
-        },
-        {"measure": "correlation of places, 1 apart", "here": lag[0], "uniform shuffle": 0.0},
-        {"measure": "correlation of places, 512 apart (same lane)", "here": lag[1], "uniform shuffle": 0.0},
-        {"measure": "correlation of places, 131,072 apart (next group)", "here": lag[2], "uniform shuffle": 0.0},
-        {
-            "measure": "variance of a kind's count in a batch",
-            "here": float(shares.var(axis=0).mean()),
-            "uniform shuffle": expected,
-        },
-        {
-            "measure": "chi-square of a batch's kinds, 9 degrees of freedom",
-            "here": float(chi_square),
-            "uniform shuffle": 9.0,
-        },
-        {
-            "measure": "variance between windows of 131,072, per batch of one",
-            "here": float(_window_variance(kinds)),
-            "uniform shuffle": 0.09,
-        },
+        _measure("neighbours in the stream: mean distance in the corpus", np.abs(np.diff(place)).mean() / num, 1 / 3),
+        _measure("neighbours in the stream: of one block", (np.diff(block) == 0).mean(), 1 / num_blocks),
+        _measure("neighbours in the stream: correlation of places", np.corrcoef(place[:-1], place[1:])[0, 1], 0),
+        _measure("512 apart in the stream: correlation of places", np.corrcoef(place[:-512], place[512:])[0, 1], 0),
+        _measure(
+            "neighbours in the corpus: mean distance in the stream", np.abs(np.diff(position)).mean() / num, 1 / 3
+        ),
+        _measure(
+            "neighbours in the corpus: within one batch", (np.abs(np.diff(position)) < batch).mean(), 2 * batch / num
+        ),
+        _measure("kinds in a batch: variance of a count", counts.var(axis=0).mean(), batch * 0.1 * 0.9),
+        _measure("kinds in a batch: chi-square, 9 degrees of freedom", chi_square, 9),
+        _measure("kinds in 131,072 in a row: variance of a count / 131,072", _window_variance(kinds), 0.09),
+        _measure("sources of a mixture in a batch: variance of a count", books.var(), batch * share * (1 - share)),
     ]
+
+
+def _measure(what: str, found: float, uniform: float) -> dict[str, Any]:
+    return {"measure": what, "here": float(found), "uniform shuffle or multinomial": float(uniform)}
 
 
 def _window_variance(kinds: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from data_sets import Server, data_config, open_stream, send, serve
 
@@ -243,6 +244,19 @@ def test_a_torn_ledger_is_counted_again(tmp_path: Path) -> None:
     cache.add("bb", b"x" * 60)
     assert [path.name for path in tmp_path.glob("??/*")] == ["bb"]
     assert hashlib.sha256((tmp_path / "bb" / "bb").read_bytes()).hexdigest() == hashlib.sha256(b"x" * 60).hexdigest()
+
+
+def test_object_stores_go_the_same_way(dataset: Path, tmp_path: Path) -> None:
+    files = fsspec.filesystem("memory")
+    try:
+        files.put(str(dataset), "/bucket/corpus", recursive=True)
+        stream = open_stream("memory://bucket/corpus", cache_directory=str(tmp_path / "cache"))
+        assert stream.sha256(0, STEPS, 2) == open_stream(dataset).sha256(0, STEPS)
+        files.rm("/bucket/corpus/train-000003.tar")
+        with pytest.raises(DataError, match=r"memory://bucket/corpus/train-000003\.tar"):
+            verify_dataset("memory://bucket/corpus")
+    finally:
+        files.rm("/bucket", recursive=True)
 
 
 def test_unknown_schemes_say_what_to_install(tmp_path: Path) -> None:
