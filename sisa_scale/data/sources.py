@@ -111,9 +111,18 @@ def _cache_directory(config: DataConfig) -> Path:
 def split_layout(manifest: Manifest, split: str, sequence_tokens: int) -> tuple[int, int, int]:
     """Return (full blocks, sequences of the partial last block, sequences of a full block).
 
-    Raises ConfigError if the length does not divide the block, DataError if there is not one sequence.
+    Raises ConfigError if the length does not divide the block or is not the one that documents were packed for,
+    DataError if there is not one sequence.
     """
     block_tokens = manifest.block_tokens
+    packing = manifest.packing if split == "train" else None
+    if packing is not None and packing.sequence_tokens != sequence_tokens:
+        raise ConfigError.at(
+            "data.sequence_tokens",
+            found=str(sequence_tokens),
+            allowed=f"{packing.sequence_tokens}: the documents of this data set were packed into rows of that length",
+            remedy="Choose it, or build the data set again.",
+        )
     if sequence_tokens < 1 or block_tokens % sequence_tokens:
         raise ConfigError.at(
             "sequence_tokens",

@@ -17,7 +17,7 @@ from sisa_scale.config.data import DataConfig
 from sisa_scale.data.buffers import ArrayPool
 from sisa_scale.data.documents import IGNORED_TARGET, separate_targets
 from sisa_scale.data.manifest import Manifest
-from sisa_scale.data.packing import is_padding
+from sisa_scale.data.packing import is_ignored
 from sisa_scale.data.plan import Plan, Planner
 from sisa_scale.data.read_ahead import read_ahead
 from sisa_scale.data.shards import TokenArray
@@ -189,8 +189,8 @@ class TokenStream:
         tokens_BL[:], targets_BL[:] = tokens_BM[:, :-1], tokens_BM[:, 1:]
         for number, source in enumerate(self.sources):
             if source.manifest.packing is not None:
-                is_padding_BM = is_padding(tokens_BM, source.manifest.eos_id)
-                targets_BL[is_padding_BM[:, 1:] & (rows.plan.source == number)[:, None]] = IGNORED_TARGET
+                is_ignored_BL = is_ignored(tokens_BM, source.manifest.eos_id)
+                targets_BL[is_ignored_BL & (rows.plan.source == number)[:, None]] = IGNORED_TARGET
         document_BL = None
         if self.config.documents == "separate":
             document_BL = torch.from_numpy(separate_targets(tokens_BM, targets_BL, self.manifest.eos_id))

@@ -9,7 +9,7 @@ from sisa_scale.data.build import build_dataset
 from sisa_scale.data.heldout import read_heldout
 from sisa_scale.data.manifest import load_manifest
 from sisa_scale.data.tokenizer import train_tokenizer
-from sisa_scale.errors import DataError
+from sisa_scale.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,16 @@ def test_padding_is_no_target(packed: Path, documents: str) -> None:
         tokens, targets = batch.tokens_BL, batch.targets_BL
         is_pad = is_padding(tokens.numpy())
         assert (targets.numpy()[:, :-1][is_pad[:, 1:]] == -100).all()
+        assert (targets.numpy()[is_pad] == -100).all()  # nothing is learnt from padding either
         num_padding += int(is_pad.sum())
         if documents == "joined":
             assert (targets == -100).sum() <= is_pad.sum() + len(tokens)
     assert num_padding > 20
+
+
+def test_packed_rows_are_read_at_their_own_length_alone(packed: Path) -> None:
+    with pytest.raises(ConfigError, match="packed into rows of that length"):
+        open_stream(packed, sequence_tokens=open_stream(packed).config.sequence_tokens // 2)
 
 
 def is_padding(tokens: np.ndarray) -> np.ndarray:
