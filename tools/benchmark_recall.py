@@ -12,6 +12,7 @@ Shapes: B batch, L = 3 n length, n pairs.
 
 import argparse
 import dataclasses
+import itertools
 import sys
 import time
 from typing import Any
@@ -48,15 +49,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "mamba3": {"kind": "mamba3", "mamba3": _MAMBA3},
     "jamba": {"kind": "jamba", "mamba2": _MAMBA2, "jamba": JambaConfig(**_LAST), "position": "none"},
     "jamba-sisa": {
-        "kind": "jamba", "mamba3": _MAMBA3, "sisa": _SISA, "position": "none",
-        "jamba": JambaConfig(**_LAST, attention="sisa", state_space="mamba3"),
+        "kind": "jamba", "mamba2": _MAMBA2, "sisa": _SISA, "position": "none",
+        "jamba": JambaConfig(**_LAST, attention="sisa"),
     },
     "hymba": {"kind": "hymba", "hymba": HymbaConfig(chunk_tokens=32)},
     "hymba-sisa": {"kind": "hymba", "sisa": _SISA, "hymba": HymbaConfig(chunk_tokens=32, attention="sisa")},
 }  # fmt: skip
 
 
-def build(name: str, max_pairs: int, state_width: int, seed: int) -> Decoder:
+def build(name: str, max_pairs: int, state_width: int, init_std: float, seed: int) -> Decoder:
     """Return an initialised model of two layers that reads up to `max_pairs` pairs."""
     settings = {
         key: dataclasses.replace(value, state_width=state_width) if isinstance(value, SsmConfig) else value
@@ -69,6 +70,7 @@ def build(name: str, max_pairs: int, state_width: int, seed: int) -> Decoder:
         d_ff=2 * D_MODEL,
         vocab_size=NUM_KEYS + NUM_VALUES,
         max_length_tokens=3 * max_pairs,
+        init_std=init_std,
         **settings,
     )
     model = Decoder(config, ExecutionConfig(micro_batch_sequences=1, precision="fp32"), "math")
@@ -144,10 +146,10 @@ def _floats(cache: Any) -> int:
 
 
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train one model at the learning rates in turn and return the row of the first that solves it, or of the best."""
+    """Train one model at every setting in turn and return the row of the first that solves the task, or of the best."""
     rows = []
-    for learning_rate in arguments.learning_rates:
-        model = build(name, max(arguments.pairs), arguments.state_width, arguments.seed)
+    for init_std, learning_rate in itertools.product(arguments.init_stds, arguments.learning_rates):
+        model = build(name, max(arguments.pairs), arguments.state_width, init_std, arguments.seed)
         start = time.process_time()
         steps, found = train(model, arguments.pairs, arguments.steps, learning_rate, arguments.seed)
         seconds = time.process_time() - start
@@ -159,9 +161,11 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 **{f"{pairs} pairs %": round(100 * share, 1) for pairs, share in found.items()},
                 "steps": steps,
                 "CPU s": round(seconds),
+                "init std": init_std,
                 "learning rate": learning_rate,
             }
         )
+        print(rows[-1], file=sys.stderr, flush=True)
         if min(found.values()) >= SOLVED:
             break
     accuracy = [key for key in rows[0] if key.endswith("%")]
@@ -174,13 +178,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--pairs", nargs="+", type=int, default=[4, 8, 16, 32], help=f"at most {NUM_KEYS}")
     parser.add_argument("--steps", type=int, default=2000, help="most optimizer steps of a training")
-    parser.add_argument(
-        "--learning-rates",
-        nargs="+",
-        type=float,
-        default=[3e-3, 1e-2],
-        help="tried in turn until one solves the task; else the best counts",
-    )
+    parser.add_argument("--init-stds", nargs="+", type=float, default=[0.125, 0.02], help="tried in turn, with each of")
+    parser.add_argument("--learning-rates", nargs="+", type=float, default=[3e-3, 1e-2], help="until one solves it")
     parser.add_argument("--state-width", type=int, default=8, help="channels N of the state-space mixers' states")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -188,10 +187,7 @@ def main() -> None:
     if not all(1 <= pairs <= NUM_KEYS for pairs in arguments.pairs):
         parser.error(f"--pairs {arguments.pairs}: a sequence has 1 to {NUM_KEYS} pairs, as keys do not repeat")
     torch.set_num_threads(1)
-    rows = []
-    for name in arguments.models:
-        rows.append(measure(name, arguments))
-        print(rows[-1], file=sys.stderr, flush=True)
+    rows = [measure(name, arguments) for name in arguments.models]
     render(rows, as_json=arguments.json, title="Multi-query associative recall")
 
 

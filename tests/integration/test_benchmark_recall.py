@@ -41,7 +41,7 @@ def test_sequences_differ_and_a_seed_repeats_them(tool: ModuleType) -> None:
 
 
 def test_answers_are_read_where_keys_are_asked(tool: ModuleType) -> None:
-    model = tool.build("transformer", 4, 8, 0)
+    model = tool.build("transformer", 4, 8, 0.02, 0)
     tokens, _ = tool.recall_batch(2, 4, torch.Generator().manual_seed(0))
     everywhere = model.head.logits(model.hidden(tokens))
     assert torch.equal(tool.answers(model, tokens), everywhere[:, -4:])
@@ -49,17 +49,18 @@ def test_answers_are_read_where_keys_are_asked(tool: ModuleType) -> None:
 
 def test_the_state_is_counted_in_what_decoding_keeps(tool: ModuleType) -> None:
     width, heads, length = tool.D_MODEL, 2, 48
-    assert tool.state_floats(tool.build("transformer", 16, 8, 0), length) == 2 * width * length
+    assert tool.state_floats(tool.build("transformer", 16, 8, 0.02, 0), length) == 2 * width * length
     d_s = 16
     sisa = (2 * width + heads * d_s) * length + heads * (1 + d_s // 2)  # keys and values; decay and phases
-    assert tool.state_floats(tool.build("sisa", 16, 8, 0), length) == sisa
+    assert tool.state_floats(tool.build("sisa", 16, 8, 0.02, 0), length) == sisa
     inner, state = 2 * width, 4
     mamba2 = inner * state + 3 * (inner + 2 * state)  # states; the last inputs of the convolution
-    assert tool.state_floats(tool.build("mamba2", 16, state, 0), length) == mamba2
+    assert tool.state_floats(tool.build("mamba2", 16, state, 0.02, 0), length) == mamba2
 
 
 def test_the_tool_trains_every_model_and_prints_rows(tool: ModuleType) -> None:
-    command = [sys.executable, str(TOOL), "--pairs", "2", "4", "--steps", "2", "--learning-rates", "1e-3", "--json"]
+    command = [sys.executable, str(TOOL), "--pairs", "2", "4", "--steps", "2", "--init-stds", "0.02"]
+    command += ["--learning-rates", "1e-3", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     rows = json.loads(done.stdout)
     assert [row["model"] for row in rows] == list(tool.MODELS)
