@@ -28,12 +28,10 @@ def build(nats: float = 20.0, length: int = LENGTH, backend: str = "math", **sis
     mixer = Sisa(model(length, **sisa), backend)
     mixer.initialise(0.02, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        mixer.qkv.weight.mul_(10)
+        mixer.project.weight.mul_(10)
         mixer.out.weight.mul_(50)
-        if mixer.dynamics is not None:
-            mixer.dynamics.weight.mul_(10)
         if mixer.decay_bias is not None:
-            mixer.dynamics.weight[:HEADS].mul_(0.1)
+            parts(mixer, mixer.project.weight)[3].mul_(0.1)
             step = torch.tensor(nats / length).double()
             if mixer.decay_limit < math.inf:
                 step = mixer.decay_limit * torch.atanh((step / mixer.decay_limit).clamp(max=0.999))
@@ -43,14 +41,28 @@ def build(nats: float = 20.0, length: int = LENGTH, backend: str = "math", **sis
     return mixer
 
 
+def parts(mixer: Sisa, x: Tensor) -> tuple[Tensor, ...]:
+    """Return the rows of queries, keys, values, decay and phase in what has a row for each of their channels."""
+    config, d_h, d_s = mixer.config, mixer.head_width, mixer.d_s
+    num_phases = d_s // 2 if config.has_rotation else 0
+    widths = [d_h + d_s, d_h + d_s, d_h, int(config.decay_kind in ("data", "forget_gate")), num_phases]
+    return x.split([mixer.num_heads * width for width in widths])
+
+
 def angles(length: int = LENGTH) -> Tensor:
     pairs = WIDTH // HEADS // 2
     return torch.arange(length)[:, None] * 10000.0 ** -(torch.arange(pairs) / pairs)
 
 
-def dots(q: Tensor, k: Tensor, turns: Tensor) -> Tensor:
+def turns(length: int = LENGTH, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return what mixers are given of the positions: cosines and sines, (2, L, K / 2)."""
+    angle = angles(length).to(dtype)
+    return torch.stack((angle.cos(), angle.sin()))
+
+
+def dots(q: Tensor, k: Tensor, angle: Tensor) -> Tensor:
     """Return Re(q_i e^{i t_i} conj(k_j e^{i t_j})) summed over pairs, (B, H, L, L)."""
-    q, k = (torch.complex(*x.chunk(2, -1)) * torch.polar(torch.ones_like(turns), turns) for x in (q, k))
+    q, k = (torch.complex(*x.chunk(2, -1)) * torch.polar(torch.ones_like(angle), angle) for x in (q, k))
     return torch.einsum("blhc,bmhc->bhlm", q, k.conj()).real
 
 
@@ -59,32 +71,27 @@ def rates(mixer: Sisa, x: Tensor) -> tuple[Tensor, Tensor]:
     config, batch, length = mixer.config, *x.shape[:2]
     decay = torch.zeros(batch, length, HEADS).double()
     phase = torch.zeros(batch, length, HEADS, mixer.d_s // 2).double()
-    raw = x @ mixer.dynamics.weight.detach().double().T if mixer.dynamics is not None else None
+    *_, raw_decay, raw_phase = (x @ rows.T for rows in parts(mixer, mixer.project.weight.detach().double()))
     if config.decay_kind in ("data", "forget_gate"):
-        assert raw is not None
-        decay = softplus(raw[..., :HEADS] + mixer.decay_bias.detach().double())
+        decay = softplus(raw_decay + mixer.decay_bias.detach().double())
         if mixer.decay_limit < math.inf:
             decay = mixer.decay_limit * torch.tanh(decay / mixer.decay_limit)
-        raw = raw[..., HEADS:]
     elif config.decay_kind == "alibi":
         decay = decay + torch.tensor([2.0**-4, 2.0**-8]).double()
     if config.has_rotation:
-        assert raw is not None
-        phase = raw.view(phase.shape)
+        phase = raw_phase.view(phase.shape)
     return decay.transpose(1, 2), phase
 
 
-def reference(mixer: Sisa, x: Tensor, turns: Tensor) -> Tensor:
-    """Return what the mixer should."""
-    x, turns, config = x.detach().double(), turns.double(), mixer.config
+def reference(mixer: Sisa, x: Tensor, angle: Tensor) -> Tensor:
+    """Return what the mixer should, at these position angles, (L, K / 2)."""
+    x, angle, config = x.detach().double(), angle.double(), mixer.config
     batch, length = x.shape[:2]
     d_h, d_s = WIDTH // HEADS, mixer.d_s
-    parts = (x @ mixer.qkv.weight.detach().double().T).split([HEADS * (d_h + d_s)] * 2 + [WIDTH], -1)
-    q, k, v = (part.view(batch, length, HEADS, -1) for part in parts)
-    kinds = [d_h // 2, d_s // 2] * 2
-    (q1, c1, q2, c2), (k1, b1, k2, b2) = q.split(kinds, -1), k.split(kinds, -1)
-    turns = turns[None, :, None].expand(batch, -1, HEADS, -1)
-    logits = dots(torch.cat((q1, q2), -1), torch.cat((k1, k2), -1), turns) / d_h**0.5
+    rows = parts(mixer, mixer.project.weight.detach().double())
+    q, k, v = ((x @ own.T).view(batch, length, HEADS, -1) for own in rows[:3])
+    (q, c), (k, b) = (part.split([d_h, d_s], -1) for part in (q, k))
+    logits = dots(q, k, angle[None, :, None].expand(batch, -1, HEADS, -1)) / d_h**0.5
     decay, phase = rates(mixer, x)
     g = -decay.cumsum(-1)
     bias = g[..., :, None] - g[..., None, :]
@@ -95,7 +102,7 @@ def reference(mixer: Sisa, x: Tensor, turns: Tensor) -> Tensor:
     future = torch.ones(length, length, dtype=torch.bool).triu(1)
     bias = bias.masked_fill(future, 0)
     if mixer.d_s:
-        importance = dots(torch.cat((c1, c2), -1), torch.cat((b1, b2), -1), phase.cumsum(1))
+        importance = dots(c, b, phase.cumsum(1))
         weight = softplus(mixer.lambda_raw.detach().double())[:, None, None]
         weight = weight / d_s**0.5 if config.logit_scale == "sqrt_d_s" else weight
         logits = logits + weight * bias.exp() * importance
@@ -113,7 +120,7 @@ def reference(mixer: Sisa, x: Tensor, turns: Tensor) -> Tensor:
 def leak(mixer: Sisa, x: Tensor, cut: int) -> float:
     """Return the largest gradient of outputs before the cut with respect to inputs from the cut on."""
     x = x.detach().requires_grad_()
-    out = mixer(x, angles(x.shape[1]).to(x.dtype))[:, :cut]
+    out = mixer(x, turns(x.shape[1], x.dtype))[:, :cut]
     (gradient,) = torch.autograd.grad((out * torch.randn_like(out)).sum(), x)
     assert gradient.isfinite().all()
     assert gradient[:, :cut].abs().max() > 1e-4

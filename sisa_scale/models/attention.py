@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.cache import KeyValueCache
 from sisa_scale.models.importance import document_mask
-from sisa_scale.models.rotary import rotate
+from sisa_scale.models.rotary import rotate_by_position
 from sisa_scale.models.sdpa import attend, attend_where
 
 
@@ -19,24 +19,24 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, backend: str) -> None:
         super().__init__()
         self.num_heads, self.head_width = config.num_heads, config.head_width
-        self.backend, self.scale = backend, config.head_width**-0.5 * config.attention_factor**2
+        self.backend, self.scale = backend, config.head_width**-0.5
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def forward(
         self,
         x_BLD: Tensor,
-        angles_LK: Tensor,
+        turns_2LK: Tensor,
         document_BL: Tensor | None = None,
         mask_BLM: Tensor | None = None,
     ) -> Tensor:
         """Mix along the length.
 
-        angles_LK are the position angles of K / 2 pairs in radians, (L, K / 2) or (B, L, K / 2). document_BL numbers
-        the document of every token: each is read as if alone, through a mask, which is slower. mask_BLM is that mask
-        (see `document_mask`), made here if it is not given.
+        turns_2LK are those of `position_turns`. document_BL numbers the document of every token: each is read as if
+        alone, through a mask, which is slower. mask_BLM is that mask (see `document_mask`), made here if it is not
+        given.
         """
-        q_BLHK, k_BLHK, v_BLHK = self._project(x_BLD, angles_LK)
+        q_BLHK, k_BLHK, v_BLHK = self._project(x_BLD, turns_2LK)
         if document_BL is None:
             out = attend(q_BLHK, k_BLHK, v_BLHK, scale=self.scale, backend=self.backend)
         else:
@@ -50,14 +50,14 @@ class Attention(nn.Module):
 
     @torch.no_grad()
     def extend(
-        self, x_BLD: Tensor, cache: KeyValueCache, angles_BLK: Tensor, is_token_BL: Tensor | None = None
+        self, x_BLD: Tensor, cache: KeyValueCache, turns_2BLK: Tensor, is_token_BL: Tensor | None = None
     ) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too.
 
-        angles_BLK are per row, as padding gives rows other positions. False in is_token_BL marks padding before the
+        turns_2BLK are per row, as padding gives rows other positions. False in is_token_BL marks padding before the
         first token of a row; it has no influence.
         """
-        q_BLHK, k_BLHK, v_BLHK = self._project(x_BLD, angles_BLK)
+        q_BLHK, k_BLHK, v_BLHK = self._project(x_BLD, turns_2BLK)
         keys, values, is_visible_BLM = cache.append(k_BLHK, v_BLHK, is_token_BL)
         out = attend_where(is_visible_BLM, q_BLHK.to(keys.dtype), keys, values, scale=self.scale)
         return self.out(out.flatten(2).to(v_BLHK.dtype))
@@ -68,9 +68,9 @@ class Attention(nn.Module):
         for linear in (self.qkv, self.out):
             nn.init.normal_(linear.weight, std=std, generator=generator)
 
-    def _project(self, x_BLD: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x_BLD: Tensor, turns_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch, length, _ = x_BLD.shape
         qkv = self.qkv(x_BLD).view(batch, length, 3, self.num_heads, self.head_width)
         q_BLHK, k_BLHK, v_BLHK = qkv.unbind(2)
-        cos, sin = angles.cos().unsqueeze(-2), angles.sin().unsqueeze(-2)
-        return rotate(q_BLHK, cos, sin).to(v_BLHK.dtype), rotate(k_BLHK, cos, sin).to(v_BLHK.dtype), v_BLHK
+        q_BLHK, k_BLHK = (rotate_by_position(x_BLHK, turns_2LK).to(v_BLHK.dtype) for x_BLHK in (q_BLHK, k_BLHK))
+        return q_BLHK, k_BLHK, v_BLHK

@@ -53,18 +53,18 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config.d_model, config.d_ff) if config.d_ff else None
         self.recompute = recompute
 
-    def forward(self, x_BLD: Tensor, angles_LK: Tensor, *documents: Tensor) -> Tensor:
+    def forward(self, x_BLD: Tensor, turns_2LK: Tensor, *documents: Tensor) -> Tensor:
         """Apply the layer to the residual stream; `documents` are what the mixer takes of packed documents."""
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._forward, x_BLD, angles_LK, *documents, use_reentrant=False)
-        return self._forward(x_BLD, angles_LK, *documents)
+            return checkpoint(self._forward, x_BLD, turns_2LK, *documents, use_reentrant=False)
+        return self._forward(x_BLD, turns_2LK, *documents)
 
-    def extend(self, x_BLD: Tensor, cache: Any, angles_BLK: Tensor, is_token_BL: Tensor | None) -> Tensor:
+    def extend(self, x_BLD: Tensor, cache: Any, turns_2BLK: Tensor, is_token_BL: Tensor | None) -> Tensor:
         """Apply the layer to the tokens after those in the mixer's cache."""
-        return self._mlp(x_BLD + self.mixer.extend(self.mixer_norm(x_BLD), cache, angles_BLK, is_token_BL))
+        return self._mlp(x_BLD + self.mixer.extend(self.mixer_norm(x_BLD), cache, turns_2BLK, is_token_BL))
 
-    def _forward(self, x_BLD: Tensor, angles_LK: Tensor, *documents: Tensor) -> Tensor:
-        return self._mlp(x_BLD + self.mixer(self.mixer_norm(x_BLD), angles_LK, *documents))
+    def _forward(self, x_BLD: Tensor, turns_2LK: Tensor, *documents: Tensor) -> Tensor:
+        return self._mlp(x_BLD + self.mixer(self.mixer_norm(x_BLD), turns_2LK, *documents))
 
     def _mlp(self, x_BLD: Tensor) -> Tensor:
         if self.mlp is None or self.mlp_norm is None:

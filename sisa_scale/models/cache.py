@@ -3,7 +3,7 @@
 Keys and values lie in buffers that double when full: a token is then copied about once on average, where
 concatenation would copy the whole past for every new token.
 
-Shapes: B batch, L new tokens, M tokens so far, H heads, K channels of keys, J of values, S phases.
+Shapes: B batch, L new tokens, M tokens so far, H heads, K channels of keys, J of values, P phases, S importance.
 """
 
 import torch
@@ -49,7 +49,7 @@ class SisaCache(KeyValueCache):
     """Keys and values of SISA, with the sums that its logits need.
 
     decay_BH: nats of decay since the start. In float64, as it is small and sums up many tokens.
-    phase_BHS: sums of phase steps modulo 2 pi.
+    phase_BHP: sums of phase steps modulo 2 pi.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class SisaCache(KeyValueCache):
         dtype: torch.dtype,
     ) -> None:
         super().__init__(batch, heads, key_width, value_width, device, dtype)
-        self.content_pairs = value_width // 2
+        self.content_width = value_width
         self.decay_BH = torch.zeros(batch, heads, device=device, dtype=torch.float64)
         wide = torch.promote_types(dtype, torch.float32)
-        self.phase_BHS = torch.zeros(batch, heads, num_phases, device=device, dtype=wide)
+        self.phase_BHP = torch.zeros(batch, heads, num_phases, device=device, dtype=wide)
 
     def since(self, decay_BLH: Tensor) -> Tensor:
         """Take in the decay of new tokens, summed up from the first; return the sums since the start, (B, L, H)."""
@@ -89,8 +89,8 @@ class AnchoredCache(SisaCache):
         first_BH = since_BLH[:, 0]
         if (first_BH > REANCHOR_NATS).any():
             moved_BH = torch.where(first_BH > SETTLE_NATS, first_BH, 0.0)
-            pairs = self._keys[:, : self.length].unflatten(-1, (2, -1))
-            pairs[..., self.content_pairs :] *= (-moved_BH).exp().to(pairs.dtype)[:, None, :, None, None]
+            importance_BMHS = self._keys[:, : self.length, :, self.content_width :]
+            importance_BMHS *= (-moved_BH).exp().to(importance_BMHS.dtype)[:, None, :, None]
             since_BLH = since_BLH - moved_BH[:, None]
         is_near_L = (since_BLH <= REANCHOR_NATS).all(dim=-1).all(dim=0)
         since_BLH = since_BLH[:, : max(1, int(is_near_L.sum()))]

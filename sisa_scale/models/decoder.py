@@ -22,7 +22,7 @@ from sisa_scale.models.head import Head, TokenScores
 from sisa_scale.models.importance import document_mask
 from sisa_scale.models.local_sisa import LocalSisa
 from sisa_scale.models.mixers import MixerModule, build_mixer
-from sisa_scale.models.rotary import position_angles
+from sisa_scale.models.rotary import position_turns
 from sisa_scale.models.sisa import Sisa
 from sisa_scale.models.ssd_kernels import scan_kernel
 from sisa_scale.models.ssm_path import SsmPath
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         if document_BL is not None:
             # Only differences of positions act, but large ones have larger rounding errors: count anew, too.
             positions = positions - torch.searchsorted(document_BL, document_BL)
-        angles_LK = self._angles(positions)
+        turns_2LK = self._turns(positions)
         documents: tuple[Tensor, ...] = ()
         masked: tuple[Tensor, ...] = ()
         if document_BL is not None:
@@ -100,7 +100,7 @@ class Decoder(nn.Module):
             if any(isinstance(block.mixer, Attention | Sisa) for block in self._layers()):
                 masked = (document_BL, document_mask(document_BL, x_BLD.dtype))
         for block in self._layers():
-            x_BLD = block(x_BLD, angles_LK, *(masked if isinstance(block.mixer, Attention | Sisa) else documents))
+            x_BLD = block(x_BLD, turns_2LK, *(masked if isinstance(block.mixer, Attention | Sisa) else documents))
         return self.norm(x_BLD[:, self.config.num_meta_tokens :])
 
     def _layers(self) -> list[Block]:
@@ -130,9 +130,10 @@ class Decoder(nn.Module):
         source = torch.where(is_padding, num_meta + place_1L, torch.where(is_meta, place_1L - num_padding_B1, place_1L))
         return whole_BLD[torch.arange(batch, device=x_BLD.device)[:, None], source], ~is_padding
 
-    def _angles(self, positions: Tensor) -> Tensor:
-        angles = position_angles(positions, self.config.head_width, self.config.rope_base, self.config.rope_scaling)
-        return torch.zeros_like(angles) if self.config.position == "none" else angles
+    def _turns(self, positions: Tensor) -> Tensor:
+        if self.config.position == "none":
+            positions = torch.zeros_like(positions)
+        return position_turns(positions, self.config.head_width, self.config.rope_base, self.config.rope_scaling)
 
     def new_cache(self, batch: int) -> "DecoderCache":
         """Return the cache of `batch` rows that hold no token yet."""
@@ -157,9 +158,9 @@ class Decoder(nn.Module):
         cache.length_B = cache.length_B + counts_BL.sum(1)
         if int(cache.length_B.max()) > self.config.max_length_tokens + self.config.num_meta_tokens:
             raise ValueError(f"beyond max_length_tokens {self.config.max_length_tokens}")
-        angles_BLK = self._angles(positions_BL.clamp(min=0))
+        turns_2BLK = self._turns(positions_BL.clamp(min=0))
         for block, mixer_cache in zip(self._layers(), cache.mixers, strict=True):
-            x_BLD = block.extend(x_BLD, mixer_cache, angles_BLK, is_token_BL)
+            x_BLD = block.extend(x_BLD, mixer_cache, turns_2BLK, is_token_BL)
         return self.head.logits(self.norm(x_BLD[:, -1:]))[:, 0]
 
     def initialise(self, seed: int) -> None:

@@ -8,11 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
-from torch.utils.checkpoint import checkpoint
 
+from sisa_scale.models.linear_cross_entropy import IGNORED_TARGET, linear_cross_entropy
 from sisa_scale.models.precision import widen
-
-IGNORED_TARGET = -100
 
 
 class TokenScores(NamedTuple):
@@ -39,32 +37,20 @@ class Head(nn.Module):
         """Return the mean cross-entropy in nats, or with `per_token` the scores of every target.
 
         Targets of IGNORED_TARGET do not count: the mean is over the others, 0 if there are none; their scores are 0 and
-        False. The logits of one chunk live at a time; with several chunks they are computed again in the backward pass.
+        False. The logits of one chunk live at a time.
         """
-        xs, targets = x_BLD.flatten(0, 1).split(self.chunk_tokens), targets_BL.flatten().split(self.chunk_tokens)
+        x_ND, targets_N = x_BLD.flatten(0, 1), targets_BL.flatten()
         if per_token:
-            scores = [self._scores(x_ND, targets_N) for x_ND, targets_N in zip(xs, targets, strict=True)]
-            log_probabilities, are_greedy = zip(*scores, strict=True)
+            chunks = zip(x_ND.split(self.chunk_tokens), targets_N.split(self.chunk_tokens), strict=True)
+            log_probabilities, are_greedy = zip(*(self._scores(*chunk) for chunk in chunks), strict=True)
             shape = targets_BL.shape
             return TokenScores(torch.cat(log_probabilities).view(shape), torch.cat(are_greedy).view(shape))
-        if len(xs) == 1:
-            return _mean(self._loss_sum(xs[0], targets[0]), targets_BL)
-        losses = [
-            checkpoint(self._loss_sum, x_ND, targets_N, use_reentrant=False)
-            for x_ND, targets_N in zip(xs, targets, strict=True)
-        ]
-        return _mean(torch.stack(losses).sum(), targets_BL)
-
-    def _loss_sum(self, x_ND: Tensor, targets_N: Tensor) -> Tensor:
-        return cross_entropy(self.logits(x_ND), targets_N, reduction="sum", ignore_index=IGNORED_TARGET)
+        loss_sum = linear_cross_entropy(
+            x_ND, self.weight, targets_N, vocab_size=self.vocab_size, chunk_tokens=self.chunk_tokens
+        )
+        return loss_sum / (targets_N != IGNORED_TARGET).sum().clamp(min=1)
 
     def _scores(self, x_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
         logits_NV = self.logits(x_ND)
         nats_N = cross_entropy(logits_NV, targets_N, reduction="none", ignore_index=IGNORED_TARGET)
         return -nats_N, logits_NV.argmax(-1) == targets_N
-
-
-def _mean(loss_sum: Tensor, targets_BL: Tensor) -> Tensor:
-    """Divide by the number of targets that count; where all of them do, the second factor is an exact 1."""
-    num_counted = (targets_BL != IGNORED_TARGET).sum().clamp(min=1).to(loss_sum.dtype)
-    return loss_sum / targets_BL.numel() * (torch.full_like(num_counted, targets_BL.numel()) / num_counted)

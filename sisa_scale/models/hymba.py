@@ -73,28 +73,27 @@ class Hymba(nn.Module):
         self.ssm_norm = RMSNorm(inner, NORM_EPSILON)
         self.out = nn.Linear(inner, d_model, bias=False)
 
-    def forward(self, x_BLD: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+    def forward(self, x_BLD: Tensor, turns_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Mix along the length.
 
-        angles_LK are the position angles of d_h / 2 pairs in radians, (L, d_h / 2) or (B, L, d_h / 2). document_BL
-        numbers the document of every token, the meta tokens' included, which every document sees: else each is read as
-        if alone.
+        turns_2LK are those of `position_turns`. document_BL numbers the document of every token, the meta tokens'
+        included, which every document sees: else each is read as if alone.
         """
         attention_BLC, ssm_BLC = self.project(x_BLD).split(self.widths, dim=-1)
-        attention_BLI = self.attention(attention_BLC, angles_LK, document_BL)
+        attention_BLI = self.attention(attention_BLC, turns_2LK, document_BL)
         if document_BL is None:
             return self._join(attention_BLI, self.ssm(ssm_BLC))
         return self._join(attention_BLI, self.ssm(ssm_BLC, document_BL=document_BL))
 
     @torch.no_grad()
-    def extend(self, x_BLD: Tensor, cache: HymbaCache, angles_BLK: Tensor, is_token_BL: Tensor | None = None) -> Tensor:
+    def extend(self, x_BLD: Tensor, cache: HymbaCache, turns_2BLK: Tensor, is_token_BL: Tensor | None = None) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too.
 
-        angles_BLK are the angles of every row's own positions. False in is_token_BL marks padding before the first
+        turns_2BLK are those of every row's own positions. False in is_token_BL marks padding before the first
         token of a row; it has no influence.
         """
         attention_BLC, ssm_BLC = self.project(x_BLD).split(self.widths, dim=-1)
-        attention_BLI = self.attention.extend(attention_BLC, cache.attention, angles_BLK, is_token_BL)
+        attention_BLI = self.attention.extend(attention_BLC, cache.attention, turns_2BLK, is_token_BL)
         return self._join(attention_BLI, self.ssm(ssm_BLC, cache.ssm, is_token_BL))
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> HymbaCache:

@@ -1,30 +1,76 @@
 """The arithmetic of the logits: factors of the importance term, exact biases in channels, who sees whom.
 
-Shapes: B batch, L length, M keys, H heads, K channels of an augmented head, P pieces.
+Shapes: B batch, L length, M keys, H heads, K channels of content, S of importance, P pairs of those or pieces, C any.
 """
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from sisa_scale.config.sisa import BIAS_CHANNELS
 from sisa_scale.models.precision import widen
-from sisa_scale.models.scan import same_document
+from sisa_scale.models.rotary import rotate, rotate_by_position
+from sisa_scale.models.scan import prefix_sum, same_document
 
 PUBLISHED_CLAMP = 11.0
 
 
-def channel_scale(exponent_BLH: Tensor, weight_H: Tensor, content_pairs: int, phase_pairs: int) -> Tensor:
-    """Return the scale of every channel, (B, L, H, K): 1 for content, weight e^exponent for importance.
+class RotatedHeads(NamedTuple):
+    """Queries or keys, rotated: content by position, importance by phase. Apart, as importance is scaled yet."""
 
-    Channels are rotated in pairs (c, c + K / 2), so a head is [content, importance, content, importance].
+    content_BLHK: Tensor
+    importance_BLHS: Tensor
+
+    def at(self, tokens: slice) -> "RotatedHeads":
+        """Return those of some tokens."""
+        return RotatedHeads(self.content_BLHK[:, tokens], self.importance_BLHS[:, tokens])
+
+
+def rotate_heads(x_BLHC: Tensor, turns_2LK: Tensor, cos_BLHP: Tensor, sin_BLHP: Tensor) -> RotatedHeads:
+    """Rotate heads [content | importance]: content, two channels for every position angle, and importance by its phase.
+
+    Without phases importance stays as it is. Content is returned in the dtype of x, importance in the phases'.
+    """
+    content_width = 2 * turns_2LK.shape[-1]
+    content, importance = x_BLHC.split([content_width, x_BLHC.shape[-1] - content_width], dim=-1)
+    if cos_BLHP.shape[-1]:
+        importance = rotate(importance, cos_BLHP, sin_BLHP)
+    return RotatedHeads(rotate_by_position(content, turns_2LK).to(x_BLHC.dtype), importance)
+
+
+def scaled_heads(heads: RotatedHeads, exponent_BLH: Tensor, weight_H: Tensor) -> Tensor:
+    """Return heads [content | weight e^exponent importance], (B, L, H, K + S), in the dtype of content.
+
     An exponent of 40 in fp32 costs two digits of its exponential; one in float64 does not.
     """
     weight_H = widen(weight_H)
     scale_BLH = weight_H * exponent_BLH.exp().to(weight_H.dtype)
-    shape = scale_BLH.shape
-    ones = scale_BLH.new_ones(()).expand(*shape, content_pairs)
-    half = torch.cat((ones, scale_BLH[..., None].expand(*shape, phase_pairs)), dim=-1)
-    return torch.cat((half, half), dim=-1)
+    importance_BLHS = (heads.importance_BLHS * scale_BLH[..., None]).to(heads.content_BLHK.dtype)
+    return torch.cat((heads.content_BLHK, importance_BLHS), dim=-1)
+
+
+def bounded_decay(raw_BLH: Tensor, bias_H: Tensor, limit: float) -> Tensor:
+    """Return the decay of every token and head in nats: softplus(raw + bias), smoothly bounded by a finite limit."""
+    decay_BLH = softplus(raw_BLH + bias_H)
+    return decay_BLH if limit == math.inf else limit * torch.tanh(decay_BLH / limit)
+
+
+def running_sums(
+    decay_BLH: Tensor, phase_BLC: Tensor, document_BL: Tensor | None, *, is_long: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the prefix sums of decays and of phase steps, (B, L, H) and (B, L, H, P), of every document anew.
+
+    is_long: summed in float64, as small differences of large sums of decays are to be used; those stay in float64.
+    """
+    heads = decay_BLH.shape[-1]
+    with torch.autocast(decay_BLH.device.type, enabled=False):
+        rates_BLC = torch.cat((decay_BLH, phase_BLC), dim=-1)
+        sums_BLC = prefix_sum(rates_BLC.double() if is_long else rates_BLC, document_BL)
+    total_BLH, sums_BLC = sums_BLC.split([heads, phase_BLC.shape[-1]], dim=-1)
+    return total_BLH, sums_BLC.to(phase_BLC.dtype).unflatten(-1, (heads, phase_BLC.shape[-1] // heads))
 
 
 def published_exponent(total_BLH: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import log_softmax, nll_loss, pad
 
 from sisa_scale.models.precision import widen
 
@@ -30,20 +31,28 @@ def linear_cross_entropy(
     """
     device = x_ND.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ND.dtype
+    # Inside the function gradients are off, and what its inputs need says nothing of whether they were on outside.
+    is_differentiated = torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad)
     with torch.autocast(device, enabled=False):
         return _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            x_ND.to(dtype), weight_VD, targets_N, vocab_size, chunk_tokens
+            x_ND.to(dtype), weight_VD, targets_N, vocab_size, chunk_tokens, is_differentiated
         )
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int, chunk_tokens: int
+        ctx: Any,
+        x_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        vocab_size: int,
+        chunk_tokens: int,
+        is_differentiated: bool,
     ) -> Tensor:
         weight = weight_VD.to(x_ND.dtype)
         loss = widen(x_ND.new_zeros(()))
-        if not any(ctx.needs_input_grad):
+        if not is_differentiated:
             for now in _chunks(x_ND.shape[0], chunk_tokens):
                 loss += _loss(x_ND[now] @ weight.T, targets_N[now], vocab_size)
             return loss
@@ -57,9 +66,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         gradient_ND, gradient_VD = ctx.saved_tensors
-        return (gradient_ND * factor).to(gradient_ND.dtype), gradient_VD * factor, None, None, None
+        return (gradient_ND * factor).to(gradient_ND.dtype), gradient_VD * factor, None, None, None, None
 
 
 def _chunks(length: int, size: int) -> Iterator[slice]:
@@ -79,12 +88,24 @@ def _loss(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> Tensor:
 
 def _softmax_gradient(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     """Return the summed loss and its gradient by the logits, in their dtype."""
-    run = _compiled() if logits_NV.is_cuda else _eager
+    run = _compiled() if logits_NV.is_cuda else _in_few_passes
     nats, gradient_NV = run(logits_NV, targets_N, vocab_size)
     return nats, gradient_NV
 
 
-def _eager(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+def _in_few_passes(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """For devices where every operation passes over the logits once more."""
+    log_NV = log_softmax(widen(logits_NV[:, :vocab_size]), dim=-1)
+    nats = nll_loss(log_NV, targets_N, reduction="sum", ignore_index=IGNORED_TARGET)
+    gradient_NV, target_N1 = log_NV.exp_(), targets_N[:, None].clamp(min=0)
+    gradient_NV.scatter_add_(1, target_N1, -torch.ones_like(target_N1, dtype=gradient_NV.dtype))
+    gradient_NV[targets_N == IGNORED_TARGET] = 0.0
+    gradient_NV = gradient_NV.to(logits_NV.dtype)
+    num_unused = logits_NV.shape[1] - vocab_size
+    return nats, pad(gradient_NV, (0, num_unused)) if num_unused else gradient_NV
+
+
+def _fusible(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     row_V = torch.arange(logits_NV.shape[1], device=logits_NV.device)
     wide = widen(logits_NV).masked_fill(row_V >= vocab_size, -torch.inf)
     top_N1 = wide.amax(-1, keepdim=True)
@@ -98,5 +119,5 @@ def _eager(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tuple[Tenso
 
 @cache
 def _compiled() -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
-    """Return the same in one pass over the logits instead of ten."""
-    return torch.compile(_eager, dynamic=False)
+    """Return the same in one pass over the logits."""
+    return torch.compile(_fusible, dynamic=False)

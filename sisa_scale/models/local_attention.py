@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.rotary import rotate
+from sisa_scale.models.rotary import rotate_by_position
 from sisa_scale.models.sdpa import attend
 
 PADDING = 1 << 60
@@ -50,7 +50,7 @@ class LocalAttention(nn.Module):
         self.head_width = self.key_width = model.head_width
         self.value_width = config.inner_width(model.d_model) // model.num_heads
         self.backend = backend
-        self.scale = self.head_width**-0.5 * model.attention_factor**2
+        self.scale = self.head_width**-0.5
         self.window_tokens = 0 if config.is_global(layer, model.num_layers) else config.window_tokens
         self.num_first_tokens = config.num_meta_tokens
         self.widths = [
@@ -64,18 +64,18 @@ class LocalAttention(nn.Module):
         """Channels of the projection that are this path's."""
         return sum(self.widths)
 
-    def forward(self, qkv_BLC: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
-        """Return (B, L, H J); angles_LK are the position angles of d_h / 2 pairs in radians.
+    def forward(self, qkv_BLC: Tensor, turns_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+        """Return (B, L, H J); turns_2LK are those of `position_turns`.
 
         document_BL numbers the document of every token; a token sees its own document's and the first tokens alone.
         """
-        return self._attend(*self._heads(qkv_BLC, angles_LK), document_BL)
+        return self._attend(*self._heads(qkv_BLC, turns_2LK), document_BL)
 
     def extend(
-        self, qkv_BLC: Tensor, cache: AttentionCache, angles_BLK: Tensor, is_token_BL: Tensor | None = None
+        self, qkv_BLC: Tensor, cache: AttentionCache, turns_2BLK: Tensor, is_token_BL: Tensor | None = None
     ) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too."""
-        q_BLHK, k_BLGK, v_BLGJ = self._heads(qkv_BLC, angles_BLK)
+        q_BLHK, k_BLGK, v_BLGJ = self._heads(qkv_BLC, turns_2BLK)
         position_BL = self._append(cache, k_BLGK, v_BLGJ, is_token_BL)
         sees_BLS = self._sees(position_BL, cache.position_BS)
         out = self._attend_masked(q_BLHK, cache.keys_BSGK, cache.values_BSGJ, sees_BLS)
@@ -91,12 +91,11 @@ class LocalAttention(nn.Module):
             num_tokens_B=torch.zeros(batch, device=device, dtype=torch.long),
         )
 
-    def _heads(self, qkv_BLC: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, qkv_BLC: Tensor, turns_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys, rotated by their positions, and values."""
         q, k, v = qkv_BLC.split(self.widths, dim=-1)
-        cos, sin = angles.cos().unsqueeze(-2), angles.sin().unsqueeze(-2)
-        q_BLHK = rotate(q.unflatten(-1, (self.num_heads, -1)), cos, sin).to(v.dtype)
-        k_BLGK = rotate(k.unflatten(-1, (self.kv_heads, -1)), cos, sin).to(v.dtype)
+        q_BLHK = rotate_by_position(q.unflatten(-1, (self.num_heads, -1)), turns_2LK).to(v.dtype)
+        k_BLGK = rotate_by_position(k.unflatten(-1, (self.kv_heads, -1)), turns_2LK).to(v.dtype)
         return q_BLHK, k_BLGK, v.unflatten(-1, (self.kv_heads, -1))
 
     def _attend(self, q_BLHK: Tensor, k_BLGK: Tensor, v_BLGJ: Tensor, document_BL: Tensor | None) -> Tensor:

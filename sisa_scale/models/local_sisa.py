@@ -24,11 +24,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.importance import channel_scale
+from sisa_scale.models.importance import RotatedHeads, bounded_decay, rotate_heads, running_sums, scaled_heads
 from sisa_scale.models.local_attention import AttentionCache, LocalAttention
 from sisa_scale.models.precision import widen
-from sisa_scale.models.rotary import rotate
-from sisa_scale.models.scan import prefix_sum
 
 
 @dataclass(slots=True)
@@ -46,7 +44,7 @@ class LocalSisaCache(AttentionCache):
 
 
 class LocalSisa(LocalAttention):
-    """The attention path with importance: reads [q | k | v | decay | phase], queries and keys [content; importance]."""
+    """The attention path with importance: reads [q | k | v | decay | phase] with heads [content | importance]."""
 
     decay_bias: nn.Parameter
 
@@ -58,7 +56,6 @@ class LocalSisa(LocalAttention):
         self.d_s = config.d_s_of(layer)
         self.num_phases = self.d_s // 2 if config.has_rotation else 0
         self.key_width = self.head_width + self.d_s
-        self.content_factor, self.scale = model.attention_factor, self.head_width**-0.5
         self.form = config.form_at(model.num_positions, model.trained_positions)
         self.decay_limit = config.decay_limit(model.trained_positions)
         self.block_tokens = min(config.block_tokens, model.trained_positions)
@@ -79,27 +76,26 @@ class LocalSisa(LocalAttention):
         decay, phase = widen(qkv_BLC).split(self.widths, dim=-1)[3:]
         if not self.config.has_learned_decay:
             return decay.new_zeros(()).expand(*decay.shape[:-1], self.kv_heads), phase
-        decay_BLG = softplus(decay + self.decay_bias)
-        if self.decay_limit == math.inf:
-            return decay_BLG, phase
-        return self.decay_limit * torch.tanh(decay_BLG / self.decay_limit), phase
+        return bounded_decay(decay, self.decay_bias, self.decay_limit), phase
 
-    def forward(self, qkv_BLC: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
-        """Return (B, L, H J); angles_LK are the position angles of the d_h / 2 content pairs in radians.
+    def forward(self, qkv_BLC: Tensor, turns_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+        """Return (B, L, H J); turns_2LK are those of `position_turns`.
 
         document_BL numbers the document of every token; a token sees its own document's and the first tokens alone.
         """
-        total_BLG, phase_BLGP = self._sums(*self.rates(qkv_BLC), is_long=self.form == "query_blocks")
-        q_BLHK, k_BLGK, v_BLGJ = self._augmented(qkv_BLC, angles_LK, phase_BLGP)
+        # First tokens are seen across documents, so that their logits need one sum through all.
+        own_BL = None if self.num_first_tokens else document_BL
+        total_BLG, phase_BLGP = running_sums(*self.rates(qkv_BLC), own_BL, is_long=self.form == "query_blocks")
+        q, k, v_BLGJ = self._rotated(qkv_BLC, turns_2LK, phase_BLGP)
         if self.form == "query_blocks":
             position_1L = torch.arange(qkv_BLC.shape[1], device=qkv_BLC.device)[None]
             totals, positions = (total_BLG, total_BLG), (position_1L, position_1L)
-            return self._attend_by_blocks(q_BLHK, k_BLGK, v_BLGJ, totals, positions, document_BL)
+            return self._attend_by_blocks(q, k, v_BLGJ, totals, positions, document_BL)
         exponent_BLG = self.half_range - total_BLG
-        return self._attend(self._query(q_BLHK, exponent_BLG), self._key(k_BLGK, -exponent_BLG), v_BLGJ, document_BL)
+        return self._attend(self._query(q, exponent_BLG), self._key(k, -exponent_BLG), v_BLGJ, document_BL)
 
     def extend(
-        self, qkv_BLC: Tensor, cache: AttentionCache, angles_BLK: Tensor, is_token_BL: Tensor | None = None
+        self, qkv_BLC: Tensor, cache: AttentionCache, turns_2BLK: Tensor, is_token_BL: Tensor | None = None
     ) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too."""
         assert isinstance(cache, LocalSisaCache)
@@ -107,14 +103,16 @@ class LocalSisa(LocalAttention):
         if is_token_BL is not None:
             decay_BLG = decay_BLG.masked_fill(~is_token_BL[..., None], 0.0)
             phase_BLC = phase_BLC.masked_fill(~is_token_BL[..., None], 0.0)
-        total_BLG, phase_BLGP = self._sums(decay_BLG, phase_BLC, is_long=True)
+        total_BLG, phase_BLGP = running_sums(decay_BLG, phase_BLC, None, is_long=True)
         total_BLG, phase_BLGP = total_BLG + cache.last_BG[:, None], phase_BLGP + cache.phase_BGP[:, None]
         cache.last_BG, cache.phase_BGP = total_BLG[:, -1], phase_BLGP[:, -1].remainder(2 * math.pi)
-        q_BLHK, k_BLGK, v_BLGJ = self._augmented(qkv_BLC, angles_BLK, phase_BLGP)
-        positions = (self._append(cache, k_BLGK.to(v_BLGJ.dtype), v_BLGJ, is_token_BL), cache.position_BS)
+        q, k, v_BLGJ = self._rotated(qkv_BLC, turns_2BLK, phase_BLGP)
+        k_BLGK = torch.cat((k.content_BLHK, k.importance_BLHS.to(v_BLGJ.dtype)), dim=-1)
+        positions = (self._append(cache, k_BLGK, v_BLGJ, is_token_BL), cache.position_BS)
         cache.total_BSG = torch.cat((cache.total_BSG, total_BLG), 1)
         totals = (total_BLG, cache.total_BSG)
-        out = self._attend_by_blocks(q_BLHK, cache.keys_BSGK, cache.values_BSGJ, totals, positions, None)
+        k = RotatedHeads(*cache.keys_BSGK.split([self.head_width, self.d_s], dim=-1))
+        out = self._attend_by_blocks(q, k, cache.values_BSGJ, totals, positions, None)
         self._forget(cache)
         return out
 
@@ -132,52 +130,31 @@ class LocalSisa(LocalAttention):
             phase_BGP=torch.zeros(batch, self.kv_heads, self.num_phases, device=device, dtype=wide),
         )
 
-    def _sums(self, decay_BLG: Tensor, phase_BLC: Tensor, *, is_long: bool) -> tuple[Tensor, Tensor]:
-        """Return the sums of the decays, and the phases (B, L, G, P); is_long: small differences of them are used."""
-        with torch.autocast(decay_BLG.device.type, enabled=False):
-            rates_BLC = torch.cat((decay_BLG, phase_BLC), dim=-1)
-            sums_BLC = prefix_sum(rates_BLC.double() if is_long else rates_BLC)
-        total_BLG, sums_BLC = sums_BLC.split([self.kv_heads, phase_BLC.shape[-1]], dim=-1)
-        return total_BLG, sums_BLC.to(phase_BLC.dtype).unflatten(-1, (self.kv_heads, self.num_phases))
-
-    def _augmented(self, qkv_BLC: Tensor, angles: Tensor, phase_BLGP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _rotated(
+        self, qkv_BLC: Tensor, turns_2LK: Tensor, phase_BLGP: Tensor
+    ) -> tuple[RotatedHeads, RotatedHeads, Tensor]:
         """Return queries and keys, content rotated by position and importance by phase, and values."""
         q, k, v = qkv_BLC.split(self.widths, dim=-1)[:3]
-        heads = phase_BLGP.shape[:-1]
-        if not self.num_phases:
-            phase_BLGP = phase_BLGP.new_zeros(()).expand(*heads, self.d_s // 2)
-        content = angles.unsqueeze(-2).expand(*heads, self.head_width // 2)
-        angles_BLGK = torch.cat((content, phase_BLGP), dim=-1)
-        cos, sin = angles_BLGK.cos(), angles_BLGK.sin()
-        if self.content_factor != 1.0:
-            factor_K = cos.new_ones(cos.shape[-1])
-            factor_K[: self.head_width // 2] = self.content_factor
-            cos, sin = cos * factor_K, sin * factor_K
-        q_BLHK = rotate(q.unflatten(-1, (self.num_heads, -1)), self._for_every_head(cos), self._for_every_head(sin))
-        k_BLGK = rotate(k.unflatten(-1, (self.kv_heads, -1)), cos, sin)
-        return q_BLHK, k_BLGK, v.unflatten(-1, (self.kv_heads, -1))
+        turns = phase_BLGP.cos(), phase_BLGP.sin()
+        query = rotate_heads(q.unflatten(-1, (self.num_heads, -1)), turns_2LK, *map(self._for_every_head, turns))
+        key = rotate_heads(k.unflatten(-1, (self.kv_heads, -1)), turns_2LK, *turns)
+        return query, key, v.unflatten(-1, (self.kv_heads, -1))
 
-    def _query(self, q_BLHK: Tensor, exponent_BLG: Tensor) -> Tensor:
+    def _query(self, q: RotatedHeads, exponent_BLG: Tensor) -> Tensor:
         """Scale importance by e^exponent and the logit's weight, lambda sqrt(d_h), which SDPA divides by sqrt(d_h)."""
         weight_H = self.head_width**0.5 * softplus(widen(self.lambda_raw))
         if self.config.logit_scale == "sqrt_d_s":
             weight_H = weight_H * self.d_s**-0.5
-        return self._scaled(q_BLHK, self._for_every_head(exponent_BLG[..., None])[..., 0], weight_H)
+        return scaled_heads(q, self._for_every_head(exponent_BLG[..., None])[..., 0], weight_H)
 
-    def _key(self, k_BSGK: Tensor, exponent_BSG: Tensor) -> Tensor:
+    def _key(self, k: RotatedHeads, exponent_BSG: Tensor) -> Tensor:
         """Scale importance by e^exponent."""
-        return self._scaled(k_BSGK, exponent_BSG, self.lambda_raw.new_ones(()))
-
-    def _scaled(self, x_BLHK: Tensor, exponent_BLH: Tensor, weight_H: Tensor) -> Tensor:
-        return x_BLHK * channel_scale(exponent_BLH, weight_H, self.head_width // 2, self.d_s // 2)
-
-    def _attend(self, q_BLHK: Tensor, k_BLGK: Tensor, v_BLGJ: Tensor, document_BL: Tensor | None) -> Tensor:
-        return super()._attend(q_BLHK.to(v_BLGJ.dtype), k_BLGK.to(v_BLGJ.dtype), v_BLGJ, document_BL)
+        return scaled_heads(k, exponent_BSG, self.lambda_raw.new_ones(()))
 
     def _attend_by_blocks(
         self,
-        q_BLHK: Tensor,
-        k_BSGK: Tensor,
+        q: RotatedHeads,
+        k: RotatedHeads,
         v_BSGJ: Tensor,
         totals: tuple[Tensor, Tensor],
         positions: tuple[Tensor, Tensor],
@@ -187,21 +164,28 @@ class LocalSisa(LocalAttention):
 
         totals and positions are the queries', then the keys'. Inside a block the decay saturates at the range.
         """
-        pieces, ahead, step = [], k_BSGK.shape[1] - q_BLHK.shape[1], self.block_tokens
-        for start in range(0, q_BLHK.shape[1], step):
+        pieces, length, step = [], totals[0].shape[1], self.block_tokens
+        ahead = totals[1].shape[1] - length
+        for start in range(0, length, step):
             now, seen = slice(start, start + step), slice(0, ahead + start + step)
-            anchor_B1G = totals[0][:, start : start + 1]
             since_BLG, since_BSG = (
-                (total[:, part] - anchor_B1G).clamp(max=2 * self.half_range)
+                (total[:, part] - self._anchor(totals[0], start, part, document_BL)).clamp(max=2 * self.half_range)
                 for total, part in zip(totals, (now, seen), strict=True)
             )
-            q = self._query(q_BLHK[:, now], self.half_range - since_BLG).to(v_BSGJ.dtype)
-            k = self._key(k_BSGK[:, seen], since_BSG - self.half_range).to(v_BSGJ.dtype)
+            q_BLHK = self._query(q.at(now), self.half_range - since_BLG)
+            k_BSGK = self._key(k.at(seen), since_BSG - self.half_range)
             sees_BLS = self._sees(positions[0][:, now], positions[1][:, seen])
             if document_BL is not None:
                 sees_BLS = sees_BLS & self._shares(document_BL[:, now], document_BL[:, seen])
-            pieces.append(self._attend_masked(q, k, v_BSGJ[:, seen], sees_BLS))
+            pieces.append(self._attend_masked(q_BLHK, k_BSGK, v_BSGJ[:, seen], sees_BLS))
         return torch.cat(pieces, dim=1)
+
+    def _anchor(self, total_BLG: Tensor, start: int, part: slice, document_BL: Tensor | None) -> Tensor:
+        """Return the sum at a block's first query, for all; where documents have their own sums, 0 for all others'."""
+        anchor_B1G = total_BLG[:, start : start + 1]
+        if document_BL is None or self.num_first_tokens:
+            return anchor_B1G
+        return anchor_B1G * (document_BL[:, part] == document_BL[:, start : start + 1])[..., None]
 
     @torch.no_grad()
     def initialise(self, rows: Tensor, std: float) -> None:

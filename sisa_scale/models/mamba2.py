@@ -29,18 +29,18 @@ class Mamba2(nn.Module):
         self.norm = RMSNorm(inner, NORM_EPSILON)
         self.out = nn.Linear(inner, d_model, bias=False)
 
-    def forward(self, x_BLD: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
-        """Mix along the length; angles_LK, the position angles of other mixers, go unused.
+    def forward(self, x_BLD: Tensor, turns_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+        """Mix along the length; turns_2LK, the positions of other mixers, go unused.
 
         document_BL numbers the document of every token: each is read as if alone.
         """
         return self._mix(x_BLD, None, None, document_BL)
 
     @torch.no_grad()
-    def extend(self, x_BLD: Tensor, cache: SsmCache, angles_BLK: Tensor, is_token_BL: Tensor | None = None) -> Tensor:
+    def extend(self, x_BLD: Tensor, cache: SsmCache, turns_2BLK: Tensor, is_token_BL: Tensor | None = None) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too.
 
-        angles_BLK go unused. False in is_token_BL marks padding before the first token of a row; it has no influence.
+        turns_2BLK go unused. False in is_token_BL marks padding before the first token of a row; it has no influence.
         """
         return self._mix(x_BLD, cache, is_token_BL, None)
 

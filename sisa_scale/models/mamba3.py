@@ -68,8 +68,8 @@ class Mamba3(nn.Module):
         self.out_scale = nn.Parameter(torch.empty(self.rank * inner)) if is_mimo else None
         self.out = nn.Linear(inner, d_model, bias=False)
 
-    def forward(self, x_BLD: Tensor, angles_LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
-        """Mix along the length; angles_LK, the position angles of other mixers, go unused.
+    def forward(self, x_BLD: Tensor, turns_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
+        """Mix along the length; turns_2LK, the positions of other mixers, go unused.
 
         document_BL numbers the document of every token: each is read as if alone.
         """
@@ -77,11 +77,11 @@ class Mamba3(nn.Module):
 
     @torch.no_grad()
     def extend(
-        self, x_BLD: Tensor, cache: Mamba3Cache, angles_BLK: Tensor, is_token_BL: Tensor | None = None
+        self, x_BLD: Tensor, cache: Mamba3Cache, turns_2BLK: Tensor, is_token_BL: Tensor | None = None
     ) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too.
 
-        angles_BLK go unused. False in is_token_BL marks padding before the first token of a row; it has no influence.
+        turns_2BLK go unused. False in is_token_BL marks padding before the first token of a row; it has no influence.
         """
         return self._mix(x_BLD, cache, is_token_BL, None)
 

@@ -9,8 +9,13 @@ trained length, the frequency theta_i = base^(-2i / K) of pair i may be scaled b
 
 r_i rises from 0 to 1 between the pairs that turn beta_fast and beta_slow times within the original length. It is linear
 in i, with whole bounds, as in the released implementation of YaRN and those after it; the paper writes it linear in the
-number of turns. YaRN also multiplies rotated queries and keys by 0.1 ln(s) + 1 (equation 22): the mixers do, in content
-channels alone.
+number of turns. YaRN also multiplies rotated queries and keys by 0.1 ln(s) + 1 (equation 22): content channels alone.
+
+All layers turn by the same angles, so the decoder makes their cosines and sines once, and outside the compiled blocks,
+whose kernels would make them for every head and row anew. Mixers get them as one tensor, turns_2LK: (2, L, K/2), or
+(2, B, L, K/2) where rows have positions of their own (turns_2BLK).
+
+Shapes: B batch, L length, H heads, K channels of a head.
 """
 
 import math
@@ -24,6 +29,16 @@ from sisa_scale.config.rope import RopeScaling
 def position_angles(positions: Tensor, width: int, base: float, scaling: RopeScaling | None = None) -> Tensor:
     """Return the RoPE angles (..., width / 2) in radians, float32: position x frequency."""
     return positions[..., None].float() * frequencies(width, base, scaling, positions.device)
+
+
+def position_turns(positions: Tensor, width: int, base: float, scaling: RopeScaling | None = None) -> Tensor:
+    """Return what mixers turn content by, turns_2LK: cosines and sines of the angles, (2, ..., width / 2), float32.
+
+    YaRN's attention factor is multiplied in, so rotated queries and keys both have it.
+    """
+    angles = position_angles(positions, width, base, scaling)
+    turns = torch.stack((angles.cos(), angles.sin()))
+    return turns if scaling is None else turns * scaling.attention_factor
 
 
 def frequencies(width: int, base: float, scaling: RopeScaling | None, device: torch.device) -> Tensor:
@@ -57,3 +72,9 @@ def rotate(x_BLHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate every pair (x[c], x[c + K/2]) by its angle; cos and sin broadcast to (B, L, H, K / 2)."""
     first, second = x_BLHK.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+
+
+def rotate_by_position(x_BLHK: Tensor, turns_2LK: Tensor) -> Tensor:
+    """Rotate every head by the position of its token; see `position_turns`."""
+    cos, sin = turns_2LK.unsqueeze(-2).unbind(0)
+    return rotate(x_BLHK, cos, sin)

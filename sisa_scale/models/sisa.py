@@ -16,7 +16,7 @@ depend on later tokens. The forms differ in c alone:
 Controls take parts away (see SisaConfig). forget_gate and alibi have no importance term; they add g_i - g_j to the
 content logit, by extra channels as well.
 
-Shapes: B batch, L length, M keys, D width, H heads, J = d_h, K channels of an augmented head, S = d_s / 2 phases.
+Shapes: B batch, L length, M keys, D width, H heads, C channels of an augmented head, J = d_h, P = d_s / 2 phases.
 """
 
 import math
@@ -30,8 +30,14 @@ from sisa_scale.config.sisa import BIAS_CHANNELS
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.augmented import AugmentedHeads
 from sisa_scale.models.cache import AnchoredCache, SisaCache
-from sisa_scale.models.importance import PUBLISHED_CLAMP, document_mask, published_exponent
-from sisa_scale.models.scan import prefix_sum
+from sisa_scale.models.importance import (
+    PUBLISHED_CLAMP,
+    RotatedHeads,
+    document_mask,
+    published_exponent,
+    running_sums,
+    scaled_heads,
+)
 from sisa_scale.models.sdpa import attend_last, attend_where
 from sisa_scale.models.sigmoid import attend_sigmoid
 
@@ -52,32 +58,33 @@ class Sisa(AugmentedHeads):
     def forward(
         self,
         x_BLD: Tensor,
-        angles_LK: Tensor,
+        turns_2LK: Tensor,
         document_BL: Tensor | None = None,
         mask_BLM: Tensor | None = None,
     ) -> Tensor:
         """Mix along the length.
 
-        angles_LK are the position angles of the d_h / 2 content pairs in radians, (L, d_h / 2) or (B, L, d_h / 2).
-        document_BL numbers the document of every token: each is read as if alone, its decay and phase summed anew,
-        through a mask, which is slower. mask_BLM is that mask (see `document_mask`), made here if it is not given.
+        turns_2LK are those of `position_turns`. document_BL numbers the document of every token: each is read as if
+        alone, its decay and phase summed anew, through a mask, which is slower. mask_BLM is that mask (see
+        `document_mask`), made here if it is not given.
         """
-        q_BLHK, k_BLHK, v_BLHJ = self.project(x_BLD)
-        total_BLH, phase_BLC = self._sums(*self.rates(x_BLD), document_BL, is_long=self.form == "query_blocks")
-        q_BLHK, k_BLHK = self.rotate(q_BLHK, k_BLHK, angles_LK, self.per_head(phase_BLC, self.num_phases))
+        q_BLHC, k_BLHC, v_BLHJ, decay_BLH, phase_BLC = self.projected(x_BLD)
+        is_long = self.form == "query_blocks"
+        total_BLH, phase_BLHP = running_sums(decay_BLH, phase_BLC, document_BL, is_long=is_long)
+        q, k = self.rotate(q_BLHC, k_BLHC, turns_2LK, phase_BLHP)
         if document_BL is not None and mask_BLM is None:
             mask_BLM = document_mask(document_BL, v_BLHJ.dtype)
         if self.form == "query_blocks":
-            return self._merge(self._attend_by_blocks(q_BLHK, k_BLHK, v_BLHJ, total_BLH, document_BL, mask_BLM))
+            return self._merge(self._attend_by_blocks(q, k, v_BLHJ, total_BLH, document_BL, mask_BLM))
         if not self.config.has_importance:
-            q_BLHK, k_BLHK = self.biased(q_BLHK, k_BLHK, -total_BLH)
+            q_BLHC, k_BLHC = self.biased(q, k, -total_BLH)
         elif self.form == "published":
             if document_BL is not None:
                 raise ValueError("the published form reads documents together: its anchor spans the whole sequence")
-            q_BLHK, k_BLHK = self.scaled(q_BLHK, k_BLHK, published_exponent(total_BLH))
+            q_BLHC, k_BLHC = self.scaled(q, k, published_exponent(total_BLH))
         else:
-            q_BLHK, k_BLHK = self.scaled(q_BLHK, k_BLHK, self.half_range - total_BLH)
-        return self._merge(self._attend(q_BLHK, k_BLHK, v_BLHJ, mask_BLM))
+            q_BLHC, k_BLHC = self.scaled(q, k, self.half_range - total_BLH)
+        return self._merge(self._attend(q_BLHC, k_BLHC, v_BLHJ, mask_BLM))
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> SisaCache:
         """Return the cache of rows that hold no token yet; `dtype` is that of its keys and values."""
@@ -91,48 +98,37 @@ class Sisa(AugmentedHeads):
         return cache(batch, self.num_heads, key_width, self.head_width, self.num_phases, device, dtype)
 
     @torch.no_grad()
-    def extend(self, x_BLD: Tensor, cache: SisaCache, angles_BLK: Tensor, is_token_BL: Tensor | None = None) -> Tensor:
+    def extend(self, x_BLD: Tensor, cache: SisaCache, turns_2BLK: Tensor, is_token_BL: Tensor | None = None) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too.
 
         False in is_token_BL marks padding before the first token of a row; it has no influence. The anchor of a head
         moves on when 30 nats have decayed, so no form needs a bound here: any decay and any length are exact.
         """
-        q_BLHK, k_BLHK, v_BLHJ = self.project(x_BLD)
-        decay_BLH, phase_BLC = self.rates(x_BLD)
+        q_BLHC, k_BLHC, v_BLHJ, decay_BLH, phase_BLC = self.projected(x_BLD)
         if is_token_BL is not None:
             decay_BLH = decay_BLH.masked_fill(~is_token_BL[..., None], 0.0)
             phase_BLC = phase_BLC.masked_fill(~is_token_BL[..., None], 0.0)
-        total_BLH, phase_BLC = self._sums(decay_BLH, phase_BLC, None, is_long=True)
-        phase_BLHS = cache.phase_BHS[:, None] + self.per_head(phase_BLC, self.num_phases)
-        cache.phase_BHS = phase_BLHS[:, -1].remainder(2 * math.pi)
-        q_BLHK, k_BLHK = self.rotate(q_BLHK, k_BLHK, angles_BLK, phase_BLHS)
+        total_BLH, phase_BLHP = running_sums(decay_BLH, phase_BLC, None, is_long=True)
+        phase_BLHP = cache.phase_BHP[:, None] + phase_BLHP
+        cache.phase_BHP = phase_BLHP[:, -1].remainder(2 * math.pi)
+        q_rotated, k_rotated = self.rotate(q_BLHC, k_BLHC, turns_2BLK, phase_BLHP)
+        augment = self.scaled if self.config.has_importance else self.biased
         pieces, start, length = [], 0, x_BLD.shape[1]
         while start < length:
             before_B1H = total_BLH[:, start - 1 : start] if start else torch.zeros_like(total_BLH[:, :1])
             since_BLH = cache.since(total_BLH[:, start : start + PIECE_TOKENS] - before_B1H)
             now = slice(start, start + since_BLH.shape[1])
-            augment = self.scaled if self.config.has_importance else self.biased
-            q, k = augment(q_BLHK[:, now], k_BLHK[:, now], -since_BLH)
+            q, k = augment(q_rotated.at(now), k_rotated.at(now), -since_BLH)
             is_token = None if is_token_BL is None else is_token_BL[:, now]
             keys, values, is_visible_BLM = cache.append(k, v_BLHJ[:, now], is_token)
             pieces.append(self._attend(q.to(keys.dtype), keys, values, is_visible_BLM))
             start = now.stop
         return self._merge(torch.cat(pieces, dim=1).to(v_BLHJ.dtype))
 
-    def _sums(
-        self, decay_BLH: Tensor, phase_BLC: Tensor, document_BL: Tensor | None, *, is_long: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return the prefix sums of both; is_long: in float64, as small differences of large sums are to be used."""
-        with torch.autocast(decay_BLH.device.type, enabled=False):
-            rates_BLC = torch.cat((decay_BLH, phase_BLC), dim=-1)
-            sums_BLC = prefix_sum(rates_BLC.double() if is_long else rates_BLC, document_BL)
-        total_BLH, sums_BLC = sums_BLC.split([self.num_heads, phase_BLC.shape[-1]], dim=-1)
-        return total_BLH, sums_BLC.to(phase_BLC.dtype)
-
     def _attend_by_blocks(
         self,
-        q_BLHK: Tensor,
-        k_BLHK: Tensor,
+        q: RotatedHeads,
+        k: RotatedHeads,
         v_BLHJ: Tensor,
         total_BLH: Tensor,
         document_BL: Tensor | None,
@@ -143,7 +139,7 @@ class Sisa(AugmentedHeads):
         Inside a block the decay saturates at `decay_range_nats`; up to there the result is exact.
         """
         blocks, step, weight_H = [], self.block_tokens, self.weight()
-        for start in range(0, q_BLHK.shape[1], step):
+        for start in range(0, v_BLHJ.shape[1], step):
             now, seen = slice(start, start + step), slice(0, start + step)
             before_BMH = total_BLH[:, start - 1 : start] if start else torch.zeros_like(total_BLH[:, :1])
             if document_BL is not None and start:
@@ -151,22 +147,22 @@ class Sisa(AugmentedHeads):
                 is_same_BM = document_BL[:, seen] == document_BL[:, start - 1 : start]
                 before_BMH = before_BMH * is_same_BM[..., None]
             since_BMH = (total_BLH[:, seen] - before_BMH).clamp(max=2 * self.half_range)
-            q = q_BLHK[:, now] * self.scale(self.half_range - since_BMH[:, now], weight_H)
-            k = k_BLHK[:, seen] * self.scale(since_BMH - self.half_range, weight_H)
+            q_BLHC = scaled_heads(q.at(now), self.half_range - since_BMH[:, now], weight_H)
+            k_BMHC = scaled_heads(k.at(seen), since_BMH - self.half_range, weight_H)
             mask = None if mask_BLM is None else mask_BLM[:, now, seen]
-            blocks.append(self._attend(q, k, v_BLHJ[:, seen], mask))
+            blocks.append(self._attend(q_BLHC, k_BMHC, v_BLHJ[:, seen], mask))
         return torch.cat(blocks, dim=1)
 
-    def _attend(self, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, mask_BLM: Tensor | None) -> Tensor:
-        q_BLHK, k_BMHK, scale = q_BLHK.to(v_BMHJ.dtype), k_BMHK.to(v_BMHJ.dtype), self.head_width**-0.5
+    def _attend(self, q_BLHC: Tensor, k_BMHC: Tensor, v_BMHJ: Tensor, mask_BLM: Tensor | None) -> Tensor:
+        scale = self.head_width**-0.5
         if self.config.activation == "sigmoid":
             is_visible_BLM = mask_BLM
             if mask_BLM is not None and mask_BLM.is_floating_point():
                 is_visible_BLM = mask_BLM == 0
-            return attend_sigmoid(q_BLHK, k_BMHK, v_BMHJ, scale=scale, is_visible_BLM=is_visible_BLM)
+            return attend_sigmoid(q_BLHC, k_BMHC, v_BMHJ, scale=scale, is_visible_BLM=is_visible_BLM)
         if mask_BLM is not None:
-            return attend_where(mask_BLM, q_BLHK, k_BMHK, v_BMHJ, scale=scale)
-        return attend_last(q_BLHK, k_BMHK, v_BMHJ, scale=scale, backend=self.backend)
+            return attend_where(mask_BLM, q_BLHC, k_BMHC, v_BMHJ, scale=scale)
+        return attend_last(q_BLHC, k_BMHC, v_BMHJ, scale=scale, backend=self.backend)
 
     def _merge(self, out_BLHJ: Tensor) -> Tensor:
         return self.out(out_BLHJ.flatten(2))

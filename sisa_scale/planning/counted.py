@@ -5,7 +5,8 @@ convolution, exponentials of decays) stands in neither figure. It sees more prod
 
     masked attention   kernels that compute every score, the later keys' as well; flash kernels skip most of this
     prefix sums        sums over the length as triangular products, where a scan would only add
-    head padding       logits of the embedding's rows beyond the vocabulary
+    padding            logits of the embedding's rows beyond the vocabulary, and rows that make SISA's projection
+                       a fast width
 
 MFU counts the model's own operations, so that a wasteful kernel earns nothing.
 """
@@ -13,6 +14,7 @@ MFU counts the model's own operations, so that a wasteful kernel earns nothing.
 from dataclasses import dataclass
 
 from sisa_scale.config.model import ModelConfig
+from sisa_scale.models.fused_linear import padding_rows
 from sisa_scale.models.scan import BLOCK_TOKENS
 from sisa_scale.models.sigmoid import CHUNK_TOKENS
 from sisa_scale.planning.flops import FlopsPerToken, chunk_of, flops_per_token, keys_needed
@@ -25,12 +27,12 @@ class CountedFlops:
     model: FlopsPerToken
     masked_attention: float
     prefix_sums: float
-    head_padding: float
+    padding: float
 
     @property
     def forward(self) -> float:
         """All products of the forward pass."""
-        return self.model.forward + self.masked_attention + self.prefix_sums + self.head_padding
+        return self.model.forward + self.masked_attention + self.prefix_sums + self.padding
 
     @property
     def train(self) -> float:
@@ -41,15 +43,18 @@ class CountedFlops:
 def counted_flops_per_token(model: ModelConfig, sequence_tokens: int) -> CountedFlops:
     """Return the operations per token that `FlopCounterMode` finds, recomputation aside."""
     length = sequence_tokens + model.num_meta_tokens
+    share = length / sequence_tokens
     masked = sums = 0.0
+    rows = 0
     for layer, mixer in enumerate(model.mixers):
         masked += _masked(model, layer, mixer, length)
         sums += _sums(model, layer, mixer, length)
+        rows += _padding_rows(model, layer, mixer)
     return CountedFlops(
         model=flops_per_token(model, sequence_tokens),
         masked_attention=masked / sequence_tokens,
         prefix_sums=sums / sequence_tokens,
-        head_padding=2.0 * (model.padded_vocab_size - model.vocab_size) * model.d_model,
+        padding=2.0 * (model.padded_vocab_size - model.vocab_size + share * rows) * model.d_model,
     )
 
 
@@ -69,6 +74,14 @@ def _masked(model: ModelConfig, layer: int, mixer: str, length: int) -> float:
     computed = sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False))
     unneeded = computed - length * keys_needed(model, layer, length)
     return 2.0 * model.num_heads * (key_width + value_width) * unneeded
+
+
+def _padding_rows(model: ModelConfig, layer: int, mixer: str) -> int:
+    """Return the rows of zeros of a layer's projection."""
+    if mixer != "sisa" or model.sisa is None:
+        return 0
+    matrices, _ = model.sisa.layer_parameters(model.d_model, model.num_heads, layer)
+    return padding_rows(3 * model.d_model + matrices // model.d_model)
 
 
 def _sums(model: ModelConfig, layer: int, mixer: str, length: int) -> float:

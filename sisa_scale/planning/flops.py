@@ -61,8 +61,9 @@ def flops_per_token(model: ModelConfig, sequence_tokens: int) -> FlopsPerToken:
 def keys_needed(model: ModelConfig, layer: int, length: int) -> float:
     """Return how many keys a query of a layer needs, mean over the positions: its past, or a window and meta tokens."""
     hymba = model.hymba
-    is_local = hymba is not None and not hymba.is_global(layer, model.num_layers)
-    most = hymba.window_tokens + hymba.num_meta_tokens if hymba is not None and is_local else length
+    most = length
+    if hymba is not None and model.mixers[layer] == "hymba" and not hymba.is_global(layer, model.num_layers):
+        most = hymba.window_tokens + hymba.num_meta_tokens
     if most >= length:
         return (length + 1) / 2
     return (most * (most + 1) / 2 + (length - most) * most) / length

@@ -31,9 +31,9 @@ def mixer(backend: str, decay_bias: float) -> Sisa:
     return sisa.cuda()
 
 
-def output_and_gradient(sisa: Sisa, x_BLD: torch.Tensor, angles_LK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def output_and_gradient(sisa: Sisa, x_BLD: torch.Tensor, turns_2LK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     x_BLD = x_BLD.clone().requires_grad_()
-    out = sisa(x_BLD, angles_LK)
+    out = sisa(x_BLD, turns_2LK)
     (gradient,) = torch.autograd.grad(out.square().sum(), x_BLD)
     return out.detach().double(), gradient.double()
 
@@ -41,13 +41,13 @@ def output_and_gradient(sisa: Sisa, x_BLD: torch.Tensor, angles_LK: torch.Tensor
 @pytest.mark.parametrize("decay_bias", [-5.0, 5.0], ids=["initial decay", "decay at the bound: 80 nats"])
 @pytest.mark.parametrize("backend", ["math", "efficient", "flash_padded", "cudnn", "cudnn_padded"])
 def test_bf16_kernel_agrees_with_float64(backend: str, decay_bias: float) -> None:
-    from sisa_scale.models.rotary import position_angles
+    from sisa_scale.models.rotary import position_turns
 
     x_BLD = torch.randn(2, LENGTH, MODEL.d_model, device="cuda", generator=torch.Generator("cuda").manual_seed(1))
-    angles_LK = position_angles(torch.arange(LENGTH, device="cuda"), MODEL.head_width, MODEL.rope_base)
-    expected = output_and_gradient(mixer("math", decay_bias).double(), x_BLD.double(), angles_LK)
+    turns_2LK = position_turns(torch.arange(LENGTH, device="cuda"), MODEL.head_width, MODEL.rope_base)
+    expected = output_and_gradient(mixer("math", decay_bias).double(), x_BLD.double(), turns_2LK)
     with torch.autocast("cuda", torch.bfloat16):
-        found = output_and_gradient(mixer(backend, decay_bias), x_BLD, angles_LK)
+        found = output_and_gradient(mixer(backend, decay_bias), x_BLD, turns_2LK)
     for got, want in zip(found, expected, strict=True):
         assert got.isfinite().all()
         assert (got - want).norm() / want.norm() < 2e-2

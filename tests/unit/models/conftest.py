@@ -60,7 +60,7 @@ def set_range() -> Callable[[Sisa, float, int], None]:
         limit = mixer.decay_limit
         step = torch.tensor(min(nats / length / limit, 0.999)).double()
         with torch.no_grad():
-            mixer.dynamics.weight[: mixer.num_heads].mul_(0.1)
+            mixer.project.rows()[3].mul_(0.1)
             mixer.decay_bias.fill_(torch.log(torch.expm1(limit * torch.atanh(step))))
 
     return set_range

@@ -18,6 +18,7 @@ from sisa_scale.models.local_attention import LocalAttention
 WIDTH, HEADS, LENGTH, WINDOW, META = 16, 4, 37, 5, 3
 SMALL = {"state_width": 6, "head_width": 8, "chunk_tokens": 8}
 ANGLES = torch.outer(torch.arange(LENGTH), 10000.0 ** -torch.tensor([0.0, 0.5]))  # of the 2 pairs of a head
+TURNS = torch.stack((ANGLES.cos(), ANGLES.sin()))
 
 
 @pytest.fixture(autouse=True)
@@ -106,17 +107,17 @@ def normed(x: Tensor, weight: Tensor) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
 
 
-def row_angles(is_token: Tensor) -> Tensor:
-    return ANGLES[(is_token.cumsum(1) - 1).clamp(min=0)]
+def row_turns(is_token: Tensor) -> Tensor:
+    return TURNS[:, (is_token.cumsum(1) - 1).clamp(min=0)]
 
 
 def extend_in_parts(mixer: Hymba, x: Tensor, cuts: list[int], is_token: Tensor | None = None) -> Tensor:
     cache = mixer.new_cache(len(x), x.device, x.dtype)
-    angles = row_angles(torch.ones(x.shape[:2], dtype=torch.bool) if is_token is None else is_token)
+    turns = row_turns(torch.ones(x.shape[:2], dtype=torch.bool) if is_token is None else is_token)
     parts = []
     for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True):
         mask = None if is_token is None else is_token[:, start:end]
-        parts.append(mixer.extend(x[:, start:end], cache, angles[:, start:end], mask))
+        parts.append(mixer.extend(x[:, start:end], cache, turns[:, :, start:end], mask))
     return torch.cat(parts, 1)
 
 
@@ -166,11 +167,11 @@ def test_the_mixer_is_its_equations(mixer: Hymba, length: int) -> None:
     qkv, rest = projected.split(mixer.widths, dim=-1)
     attention = attention_reference(mixer, qkv, mixer.attention.window_tokens or None)
     ssm = ssm_reference(mixer, rest)
-    angles = ANGLES[:length].double()
-    torch.testing.assert_close(mixer.attention(qkv, angles), attention, rtol=0, atol=1e-10)
+    turns = torch.stack((ANGLES[:length].double().cos(), ANGLES[:length].double().sin()))
+    torch.testing.assert_close(mixer.attention(qkv, turns), attention, rtol=0, atol=1e-10)
     torch.testing.assert_close(mixer.ssm(rest), ssm, rtol=0, atol=1e-10)
     joined = (normed(attention, mixer.attention_norm.weight) + normed(ssm, mixer.ssm_norm.weight)) / 2
-    torch.testing.assert_close(mixer(x, angles), joined @ mixer.out.weight.T, rtol=0, atol=1e-10)
+    torch.testing.assert_close(mixer(x, turns), joined @ mixer.out.weight.T, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("backend", ["flash", "flash_padded"])
@@ -178,7 +179,7 @@ def test_kernels_that_want_equal_widths_get_them(backend: str) -> None:
     exact = build(is_global=True)
     other = LocalAttention(around(exact.config, WIDTH, HEADS), backend, layer=0)
     qkv = torch.randn(2, LENGTH, exact.attention.channels)
-    torch.testing.assert_close(other(qkv, ANGLES), exact.attention(qkv, ANGLES))
+    torch.testing.assert_close(other(qkv, TURNS), exact.attention(qkv, TURNS))
 
 
 @pytest.mark.parametrize("query", [META, WINDOW, WINDOW + META, 20, LENGTH - 1])
@@ -186,7 +187,7 @@ def test_local_attention_sees_the_window_and_the_first_tokens_and_nothing_else(q
     mixer = build()
     mixer.ssm_norm.weight.data.zero_()  # the other path has no window
     x = torch.randn(2, LENGTH, WIDTH, requires_grad=True)
-    out = mixer(x, ANGLES)[:, query]
+    out = mixer(x, TURNS)[:, query]
     (gradient,) = torch.autograd.grad((out * torch.randn_like(out)).sum(), x)
     size = gradient.abs().amax((0, 2))
     position = torch.arange(LENGTH)
@@ -199,7 +200,7 @@ def test_global_layers_see_everything() -> None:
     mixer = build(is_global=True)
     mixer.ssm_norm.weight.data.zero_()
     x = torch.randn(1, LENGTH, WIDTH, requires_grad=True)
-    out = mixer(x, ANGLES)[:, -1]
+    out = mixer(x, TURNS)[:, -1]
     (gradient,) = torch.autograd.grad((out * torch.randn_like(out)).sum(), x)
     assert gradient.abs().amax((0, 2)).min() > 0
 
@@ -207,7 +208,7 @@ def test_global_layers_see_everything() -> None:
 @pytest.mark.parametrize("cut", [1, 5, 8, 9, 20, LENGTH - 1])
 def test_no_gradient_comes_from_later_inputs(mixer: Hymba, cut: int) -> None:
     x = torch.randn(2, LENGTH, WIDTH, requires_grad=True)
-    out = mixer(x, ANGLES)[:, :cut]
+    out = mixer(x, TURNS)[:, :cut]
     (gradient,) = torch.autograd.grad((out * torch.randn_like(out)).sum(), x)
     assert gradient[:, :cut].abs().amax((0, 2)).min() > 1e-5
     assert (gradient[:, cut:] == 0).all()
@@ -217,10 +218,10 @@ def test_no_gradient_comes_from_later_inputs(mixer: Hymba, cut: int) -> None:
 def test_a_prefix_is_read_as_it_is_alone(mixer: Hymba, cut: int) -> None:
     mixer.double()
     x = torch.randn(2, LENGTH, WIDTH).double()
-    whole = mixer(x, ANGLES)
-    torch.testing.assert_close(mixer(x[:, :cut], ANGLES[:cut]), whole[:, :cut], rtol=0, atol=1e-10)
+    whole = mixer(x, TURNS)
+    torch.testing.assert_close(mixer(x[:, :cut], TURNS[:, :cut]), whole[:, :cut], rtol=0, atol=1e-10)
     other = torch.cat((x[:, :cut], torch.randn_like(x[:, cut:])), 1)
-    assert torch.equal(mixer(other, ANGLES)[:, :cut], whole[:, :cut])
+    assert torch.equal(mixer(other, TURNS)[:, :cut], whole[:, :cut])
 
 
 @pytest.mark.parametrize("trial", range(6))
@@ -228,7 +229,7 @@ def test_any_split_of_a_sequence_gives_the_whole(mixer: Hymba, trial: int) -> No
     mixer.double()
     x = torch.randn(2, LENGTH, WIDTH).double()
     cuts = list(range(1, LENGTH)) if trial == 0 else sorted(random.Random(trial).sample(range(1, LENGTH), trial - 1))
-    torch.testing.assert_close(extend_in_parts(mixer, x, cuts), mixer(x, ANGLES), rtol=0, atol=1e-10)
+    torch.testing.assert_close(extend_in_parts(mixer, x, cuts), mixer(x, TURNS), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("cuts", [[], [3], [9, 10], [20, 21, 22], list(range(1, LENGTH))])
@@ -241,7 +242,7 @@ def test_left_padding_has_no_influence(mixer: Hymba, cuts: list[int]) -> None:
     y = extend_in_parts(mixer, x, cuts, is_token)
     assert y.isfinite().all()
     for row, start in enumerate(pads):
-        alone = mixer(x[row : row + 1, start:], ANGLES[: LENGTH - start])[0]
+        alone = mixer(x[row : row + 1, start:], TURNS[:, : LENGTH - start])[0]
         torch.testing.assert_close(y[row, start:], alone, rtol=0, atol=1e-10)
 
 
@@ -249,7 +250,7 @@ def test_the_cache_of_a_local_layer_stays_short() -> None:
     mixer = build()
     cache = mixer.new_cache(2, torch.device("cpu"), torch.float32)
     for t in range(LENGTH):
-        mixer.extend(torch.randn(2, 1, WIDTH), cache, ANGLES[t].expand(2, 1, -1))
+        mixer.extend(torch.randn(2, 1, WIDTH), cache, TURNS[:, None, t : t + 1])
     assert cache.attention.keys_BSGK.shape[1] <= 2 * (WINDOW + META)
     assert cache.attention.position_BS[0, :META].tolist() == list(range(META))
     assert cache.attention.num_tokens_B.tolist() == [LENGTH, LENGTH]
@@ -260,7 +261,7 @@ def test_every_parameter_moves(mixer: Hymba) -> None:
     before = {name: p.detach().clone() for name, p in mixer.named_parameters()}
     for _ in range(20):
         x = torch.randn(2, LENGTH, WIDTH)
-        loss = (mixer(x, ANGLES) - x.roll(1, 1)).square().mean()
+        loss = (mixer(x, TURNS) - x.roll(1, 1)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -272,11 +273,11 @@ def test_every_parameter_moves(mixer: Hymba) -> None:
 def test_bf16_autocast_is_close_to_float64(mixer: Hymba) -> None:
     x = torch.randn(2, LENGTH, WIDTH)
     with torch.autocast("cpu", torch.bfloat16):
-        y = mixer(x, ANGLES)
+        y = mixer(x, TURNS)
         decoded = extend_in_parts(mixer, x, [10, 11, 12])
     y.float().square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in mixer.parameters())
-    exact = copy.deepcopy(mixer).double()(x.double(), ANGLES)
+    exact = copy.deepcopy(mixer).double()(x.double(), TURNS)
     assert y.dtype == decoded.dtype == torch.bfloat16
     for result in (y, decoded):
         assert ((result.double() - exact).norm() / exact.norm()).item() < 0.03
@@ -288,7 +289,7 @@ def test_one_graph_holds_forward_and_backward() -> None:
     results = []
     for run in (mixer, torch.compile(mixer, fullgraph=True, backend="aot_eager")):
         mixer.zero_grad()
-        y = run(x, ANGLES)
+        y = run(x, TURNS)
         y.square().mean().backward()
         results.append([y.detach(), *(p.grad.clone() for p in mixer.parameters() if p.grad is not None)])
     for eager, compiled in zip(*results, strict=True):

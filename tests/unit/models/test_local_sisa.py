@@ -66,6 +66,10 @@ def angles(length: int) -> Tensor:
     return position_angles(torch.arange(length), WIDTH // HEADS, 10000.0).double()
 
 
+def turns(length: int) -> Tensor:
+    return torch.stack((angles(length).cos(), angles(length).sin()))
+
+
 def path_of(mixer: Hymba) -> LocalSisa:
     assert isinstance(mixer.attention, LocalSisa)
     return mixer.attention
@@ -79,7 +83,7 @@ def reference(mixer: Hymba, projected: Tensor, document: Tensor | None = None) -
     d_k = d_h + D_S
     sizes = (HEADS * d_k, groups * d_k, groups * d_v)
     q, k, v, rest = projected.tensor_split(torch.tensor(sizes).cumsum(0).tolist(), dim=-1)
-    turns = angles(length)
+    angle = angles(length)
     out = projected.new_zeros(batch, length, HEADS * d_v)
     for row in range(batch):
         for head in range(HEADS):
@@ -95,9 +99,8 @@ def reference(mixer: Hymba, projected: Tensor, document: Tensor | None = None) -
 
             def parts(x: Tensor, index: int, phase: Tensor = phase, row: int = row) -> tuple[Tensor, Tensor]:
                 own = x[row, :, index * d_k : (index + 1) * d_k]
-                pairs = torch.complex(own[:, : d_k // 2].contiguous(), own[:, d_k // 2 :].contiguous())
-                pairs = pairs * torch.exp(1j * torch.cat((turns, phase), -1))
-                return pairs[:, : d_h // 2], pairs[:, d_h // 2 :]
+                content, importance = (torch.complex(*x.chunk(2, -1)) for x in (own[:, :d_h], own[:, d_h:]))
+                return content * torch.exp(1j * angle), importance * torch.exp(1j * phase)
 
             q_content, q_importance = parts(q, head)
             k_content, k_importance = parts(k, g)
@@ -120,10 +123,10 @@ def reference(mixer: Hymba, projected: Tensor, document: Tensor | None = None) -
 def extend_in_parts(mixer: Hymba, x: Tensor, cuts: list[int], is_token: Tensor | None = None) -> Tensor:
     cache = mixer.new_cache(len(x), x.device, x.dtype)
     real = torch.ones(x.shape[:2], dtype=torch.bool) if is_token is None else is_token
-    turns, parts = angles(x.shape[1])[(real.cumsum(1) - 1).clamp(min=0)], []
+    turned, parts = turns(x.shape[1])[:, (real.cumsum(1) - 1).clamp(min=0)], []
     for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True):
         mask = None if is_token is None else is_token[:, start:end]
-        parts.append(mixer.extend(x[:, start:end], cache, turns[:, start:end], mask))
+        parts.append(mixer.extend(x[:, start:end], cache, turned[:, :, start:end], mask))
     return torch.cat(parts, 1)
 
 
@@ -131,7 +134,7 @@ def extend_in_parts(mixer: Hymba, x: Tensor, cuts: list[int], is_token: Tensor |
 def test_the_path_is_its_equation(mixer: Hymba, length: int) -> None:
     projected = torch.randn(2, length, sum(path_of(mixer).widths)).double()
     torch.testing.assert_close(
-        mixer.attention(projected, angles(length)), reference(mixer, projected), rtol=0, atol=1e-10
+        mixer.attention(projected, turns(length)), reference(mixer, projected), rtol=0, atol=1e-10
     )
 
 
@@ -143,7 +146,7 @@ def test_controls_take_their_part_away(layer: str, control: dict[str, Any]) -> N
     mixer = build(layer, "auto", **control)
     projected = torch.randn(2, LENGTH, sum(path_of(mixer).widths)).double()
     torch.testing.assert_close(
-        mixer.attention(projected, angles(LENGTH)), reference(mixer, projected), rtol=0, atol=1e-10
+        mixer.attention(projected, turns(LENGTH)), reference(mixer, projected), rtol=0, atol=1e-10
     )
 
 
@@ -152,16 +155,15 @@ def test_with_a_group_for_every_head_and_no_window_it_is_sisa(form: str) -> None
     mixer = build("global", form, model={"kv": None, "expand": 1, "meta": 0})
     path = path_of(mixer)
     sisa = Sisa(ModelConfig(kind="sisa", sisa=path.config, max_length_tokens=64, **SIZES), "math").double()
-    rows, values = path.channels - path.widths[3] - path.widths[4], path.channels
+    values = path.channels
     with torch.no_grad():
-        sisa.qkv.weight.copy_(mixer.project.weight[:rows])
-        sisa.dynamics.weight.copy_(mixer.project.weight[rows:values])
+        sisa.project.weight.copy_(mixer.project.weight[:values])
         sisa.decay_bias.copy_(path.decay_bias)
         sisa.lambda_raw.copy_(path.lambda_raw)
         sisa.out.weight.copy_(torch.eye(WIDTH))
     x = torch.randn(2, LENGTH, WIDTH).double()
     projected = x @ mixer.project.weight[:values].T
-    torch.testing.assert_close(mixer.attention(projected, angles(LENGTH)), sisa(x, angles(LENGTH)), rtol=0, atol=1e-10)
+    torch.testing.assert_close(mixer.attention(projected, turns(LENGTH)), sisa(x, turns(LENGTH)), rtol=0, atol=1e-10)
 
 
 def test_both_forms_are_one_function_beyond_the_trained_length() -> None:
@@ -171,7 +173,7 @@ def test_both_forms_are_one_function_beyond_the_trained_length() -> None:
         assert (path_of(short).form, path_of(long).form) == ("single_call", "query_blocks")
         assert path_of(long).decay_limit == path_of(short).decay_limit == 80 / (64 + META)
         x = torch.randn(2, LENGTH, WIDTH).double()
-        torch.testing.assert_close(long(x, angles(LENGTH)), short(x, angles(LENGTH)), rtol=0, atol=1e-10)
+        torch.testing.assert_close(long(x, turns(LENGTH)), short(x, turns(LENGTH)), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("backend", ["flash", "flash_padded"])
@@ -181,15 +183,15 @@ def test_kernels_that_want_equal_widths_get_them(backend: str, expand: int) -> N
     other = LocalSisa(model_of(path_of(exact).config, expand=expand), backend, 0).double()
     other.load_state_dict(exact.attention.state_dict())
     qkv = torch.randn(2, LENGTH, path_of(exact).channels).double()
-    torch.testing.assert_close(other(qkv, angles(LENGTH)), exact.attention(qkv, angles(LENGTH)), rtol=0, atol=1e-10)
+    torch.testing.assert_close(other(qkv, turns(LENGTH)), exact.attention(qkv, turns(LENGTH)), rtol=0, atol=1e-10)
 
 
 def test_documents_are_read_apart_but_for_the_first_tokens(mixer: Hymba) -> None:
     document = torch.tensor([[0] * 15 + [1] * 20 + [2] * 6, [0] * 41])
     projected = torch.randn(2, LENGTH, path_of(mixer).channels).double()
-    apart = mixer.attention(projected, angles(LENGTH), document)
+    apart = mixer.attention(projected, turns(LENGTH), document)
     torch.testing.assert_close(apart, reference(mixer, projected, document), rtol=0, atol=1e-10)
-    assert not torch.allclose(apart[0, 15:], mixer.attention(projected, angles(LENGTH))[0, 15:])
+    assert not torch.allclose(apart[0, 15:], mixer.attention(projected, turns(LENGTH))[0, 15:])
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -198,20 +200,20 @@ def test_documents_without_importance_are_read_apart_too(layer: str) -> None:
     mixer.attention = local_attention.LocalAttention(model_of(path_of(mixer).config), "math", LAYERS[layer])
     document = torch.tensor([[0] * 15 + [1] * 26])
     qkv = torch.randn(1, LENGTH, mixer.attention.channels).double()
-    together = mixer.attention(qkv, angles(LENGTH))
-    apart = mixer.attention(qkv, angles(LENGTH), document)
+    together = mixer.attention(qkv, turns(LENGTH))
+    apart = mixer.attention(qkv, turns(LENGTH), document)
     torch.testing.assert_close(apart[:, :15], together[:, :15], rtol=0, atol=1e-12)
     changed = qkv.clone()
     changed[:, META:15] = torch.randn_like(changed[:, META:15])
-    assert torch.equal(mixer.attention(changed, angles(LENGTH), document)[:, 15:], apart[:, 15:])
+    assert torch.equal(mixer.attention(changed, turns(LENGTH), document)[:, 15:], apart[:, 15:])
     changed[:, :META] = torch.randn_like(changed[:, :META])
-    assert not torch.equal(mixer.attention(changed, angles(LENGTH), document)[:, 15:], apart[:, 15:])
+    assert not torch.equal(mixer.attention(changed, turns(LENGTH), document)[:, 15:], apart[:, 15:])
 
 
 @pytest.mark.parametrize("cut", [1, 5, 8, 9, 20, LENGTH - 1])
 def test_no_gradient_comes_from_later_inputs(mixer: Hymba, cut: int) -> None:
     x = torch.randn(2, LENGTH, WIDTH).double().requires_grad_()
-    out = mixer(x, angles(LENGTH))[:, :cut]
+    out = mixer(x, turns(LENGTH))[:, :cut]
     (gradient,) = torch.autograd.grad((out * torch.randn_like(out)).sum(), x)
     assert gradient[:, :cut].abs().amax((0, 2)).min() > 1e-5
     assert (gradient[:, cut:] == 0).all()
@@ -220,15 +222,15 @@ def test_no_gradient_comes_from_later_inputs(mixer: Hymba, cut: int) -> None:
 @pytest.mark.parametrize("cut", [1, 7, 9, 20])
 def test_a_prefix_is_read_as_it_is_alone(mixer: Hymba, cut: int) -> None:
     x = torch.randn(2, LENGTH, WIDTH).double()
-    whole = mixer(x, angles(LENGTH))
-    torch.testing.assert_close(mixer(x[:, :cut], angles(cut)), whole[:, :cut], rtol=0, atol=1e-10)
+    whole = mixer(x, turns(LENGTH))
+    torch.testing.assert_close(mixer(x[:, :cut], turns(cut)), whole[:, :cut], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("trial", range(6))
 def test_any_split_of_a_sequence_gives_the_whole(mixer: Hymba, trial: int) -> None:
     x = torch.randn(2, LENGTH, WIDTH).double()
     cuts = list(range(1, LENGTH)) if trial == 0 else sorted(random.Random(trial).sample(range(1, LENGTH), trial - 1))
-    torch.testing.assert_close(extend_in_parts(mixer, x, cuts), mixer(x, angles(LENGTH)), rtol=0, atol=1e-10)
+    torch.testing.assert_close(extend_in_parts(mixer, x, cuts), mixer(x, turns(LENGTH)), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("cuts", [[], [3], [20, 21, 22], list(range(1, LENGTH))], ids=len)
@@ -240,7 +242,7 @@ def test_left_padding_has_no_influence(mixer: Hymba, cuts: list[int]) -> None:
     y = extend_in_parts(mixer, x, cuts, is_token)
     assert y.isfinite().all()
     for row, start in enumerate(pads):
-        alone = mixer(x[row : row + 1, start:], angles(LENGTH - start))[0]
+        alone = mixer(x[row : row + 1, start:], turns(LENGTH - start))[0]
         torch.testing.assert_close(y[row, start:], alone, rtol=0, atol=1e-10)
 
 
@@ -248,7 +250,7 @@ def test_decoding_is_exact_however_fast_a_head_decays() -> None:
     mixer = build("global")
     path_of(mixer).decay_bias.data.copy_(torch.tensor([9.0, -3.0]))  # 370 nats in all, and 2
     x = torch.randn(2, LENGTH, WIDTH).double()
-    whole = mixer(x, angles(LENGTH))
+    whole = mixer(x, turns(LENGTH))
     assert whole.isfinite().all()
     for cuts in ([], [20], list(range(1, LENGTH))):
         torch.testing.assert_close(extend_in_parts(mixer, x, cuts), whole, rtol=0, atol=1e-10)
@@ -258,16 +260,18 @@ def test_a_block_that_decays_beyond_the_range_stays_finite() -> None:
     mixer = build("global").float()
     path_of(mixer).decay_bias.data.fill_(30.0)  # 150 nats in a block of 5
     x = torch.randn(2, LENGTH, WIDTH)
-    y = mixer(x, angles(LENGTH).float())
+    y = mixer(x, turns(LENGTH).float())
     assert y.isfinite().all()
-    torch.testing.assert_close(mixer.extend(x, mixer.new_cache(2, x.device, x.dtype), angles(LENGTH).float()), y)
+    torch.testing.assert_close(
+        mixer.extend(x, mixer.new_cache(2, x.device, x.dtype), turns(LENGTH).float()[:, None]), y
+    )
 
 
 def test_the_cache_of_a_local_layer_stays_short() -> None:
     mixer = build("local")
     cache = mixer.new_cache(2, torch.device("cpu"), torch.float64)
     for t in range(LENGTH):
-        mixer.extend(torch.randn(2, 1, WIDTH).double(), cache, angles(LENGTH)[t].expand(2, 1, -1))
+        mixer.extend(torch.randn(2, 1, WIDTH).double(), cache, turns(LENGTH)[:, None, t : t + 1])
     assert cache.attention.keys_BSGK.shape[1] <= 2 * (WINDOW + META)
     assert cache.attention.position_BS[0, :META].tolist() == list(range(META))
 
@@ -278,12 +282,12 @@ def test_bf16_autocast_is_close_to_float64(form: str) -> None:
     mixer = build("global", form).float()
     x = torch.randn(2, LENGTH, WIDTH)
     with torch.autocast("cpu", torch.bfloat16):
-        y = mixer(x, angles(LENGTH).float())
+        y = mixer(x, turns(LENGTH).float())
         cache = mixer.new_cache(2, x.device, torch.bfloat16)
-        decoded = mixer.extend(x, cache, angles(LENGTH).float().expand(2, -1, -1))
+        decoded = mixer.extend(x, cache, turns(LENGTH).float()[:, None])
     y.float().square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in mixer.parameters())
-    truth = exact(x.double(), angles(LENGTH))
+    truth = exact(x.double(), turns(LENGTH))
     for result in (y, decoded):
         assert result.dtype == torch.bfloat16
         assert ((result.double() - truth).norm() / truth.norm()).item() < 0.04
@@ -292,10 +296,10 @@ def test_bf16_autocast_is_close_to_float64(form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_one_graph_holds_forward_and_backward(form: str) -> None:
     mixer, results = build("local", form), []
-    x, turns = torch.randn(2, 11, WIDTH).double(), angles(11)  # a window, two blocks and one token more
+    x, turned = torch.randn(2, 11, WIDTH).double(), turns(11)  # a window, two blocks and one token more
     for run in (mixer, torch.compile(mixer, fullgraph=True, backend="aot_eager")):
         mixer.zero_grad()
-        y = run(x, turns)
+        y = run(x, turned)
         y.square().mean().backward()
         results.append([y.detach(), *(p.grad.clone() for p in mixer.parameters() if p.grad is not None)])
     for eager, compiled in zip(*results, strict=True):
@@ -326,7 +330,7 @@ def test_layers_make_a_mask_once() -> None:
     local_attention.visible.cache_clear()
     for _ in range(3):
         mixer = build("local", "single_call")
-        mixer(torch.randn(2, LENGTH, WIDTH).double(), angles(LENGTH))
+        mixer(torch.randn(2, LENGTH, WIDTH).double(), turns(LENGTH))
     assert local_attention.visible.cache_info().misses == 1
 
 

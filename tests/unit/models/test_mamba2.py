@@ -8,7 +8,7 @@ from torch.nn.functional import conv1d, pad, silu, softplus
 from sisa_scale.config.ssm import Mamba2Config
 from sisa_scale.models.mamba2 import Mamba2
 
-ANGLES = torch.zeros(0)
+NO_TURNS = torch.zeros(0)
 
 
 def reference(mixer: Mamba2, x: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def test_the_mixer_is_its_equations(chunk: int, kernel: int) -> None:
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x = torch.randn(2, 37, 12).double()
-    torch.testing.assert_close(mixer(x, ANGLES), reference(mixer, x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(mixer(x, NO_TURNS), reference(mixer, x), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("d_model", "count"), [(512, 1_653_936), (768, 3_666_376), (1024, 6_469_344)])

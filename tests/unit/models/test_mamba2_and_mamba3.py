@@ -17,8 +17,8 @@ from sisa_scale.models.ssd import ssd
 from sisa_scale.models.ssm_path import SsmPath
 
 WIDTH, LENGTH, CHUNK = 16, 37, 8
-UNUSED_ANGLES = torch.empty(0)
-ANGLES = torch.zeros(0)
+UNUSED = torch.empty(0)
+NO_TURNS = torch.zeros(0)
 Mixer = Mamba2 | Mamba3
 
 
@@ -46,7 +46,7 @@ def extend_in_parts(mixer: Mixer, x: Tensor, cuts: list[int], is_token: Tensor |
     parts = []
     for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True):
         mask = None if is_token is None else is_token[:, start:end]
-        parts.append(mixer.extend(x[:, start:end], cache, UNUSED_ANGLES, mask))
+        parts.append(mixer.extend(x[:, start:end], cache, UNUSED, mask))
     return torch.cat(parts, 1)
 
 
@@ -54,7 +54,7 @@ def extend_in_parts(mixer: Mixer, x: Tensor, cuts: list[int], is_token: Tensor |
 @pytest.mark.parametrize("cut", [1, 5, CHUNK, CHUNK + 1, 20, LENGTH - 1])
 def test_no_gradient_comes_from_later_inputs(mixer: Mixer, cut: int) -> None:
     x = torch.randn(2, LENGTH, WIDTH, requires_grad=True)
-    out = mixer(x, ANGLES)[:, :cut]
+    out = mixer(x, NO_TURNS)[:, :cut]
     (gradient,) = torch.autograd.grad((out * torch.randn_like(out)).sum(), x)
     assert gradient[:, :cut].abs().amax((0, 2)).min() > 1e-5
     assert gradient[:, cut:].abs().max().item() == 0.0
@@ -71,7 +71,7 @@ def test_the_weight_that_knows_the_next_token_reaches_later_outputs_alone(monkey
     monkeypatch.setattr("sisa_scale.models.mamba3.ssd", recording)
     mixer = Mamba3(WIDTH, Mamba3Config(state_width=8, head_width=8, chunk_tokens=CHUNK))
     mixer.initialise(0.5, torch.Generator().manual_seed(1))
-    out = mixer(torch.randn(1, LENGTH, WIDTH), ANGLES)
+    out = mixer(torch.randn(1, LENGTH, WIDTH), NO_TURNS)
     for t in (0, 5, CHUNK - 1, CHUNK, LENGTH - 2):
         (now,) = torch.autograd.grad(out[:, : t + 1].sum(), seen[0], retain_graph=True)
         (later,) = torch.autograd.grad(out[:, t + 1].sum(), seen[0], retain_graph=True)
@@ -83,20 +83,20 @@ def test_the_weight_that_knows_the_next_token_reaches_later_outputs_alone(monkey
 def test_a_prefix_is_read_as_it_is_alone(mixer: Mixer, cut: int) -> None:
     mixer.double()
     x = torch.randn(2, LENGTH, WIDTH).double()
-    whole = mixer(x, ANGLES)
-    torch.testing.assert_close(mixer(x[:, :cut], ANGLES), whole[:, :cut], rtol=0, atol=1e-10)
+    whole = mixer(x, NO_TURNS)
+    torch.testing.assert_close(mixer(x[:, :cut], NO_TURNS), whole[:, :cut], rtol=0, atol=1e-10)
     other = torch.cat((x[:, :cut], torch.randn_like(x[:, cut:])), 1)
-    assert torch.equal(mixer(other, ANGLES)[:, :cut], whole[:, :cut])
+    assert torch.equal(mixer(other, NO_TURNS)[:, :cut], whole[:, :cut])
 
 
 def test_chunk_lengths_give_the_same_result(mixer: Mixer) -> None:
     mixer.double()
     x = torch.randn(2, LENGTH, WIDTH).double()
-    expected = mixer(x, ANGLES)
+    expected = mixer(x, NO_TURNS)
     for chunk in (1, 5, 64):
         other = type(mixer)(WIDTH, dataclasses.replace(scanned(mixer).config, chunk_tokens=chunk)).double()  # type: ignore[arg-type]
         other.load_state_dict(mixer.state_dict())
-        torch.testing.assert_close(other(x, ANGLES), expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(other(x, NO_TURNS), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("trial", range(6))
@@ -104,7 +104,7 @@ def test_any_split_of_a_sequence_gives_the_whole(mixer: Mixer, trial: int) -> No
     mixer.double()
     x = torch.randn(2, LENGTH, WIDTH).double()
     cuts = list(range(1, LENGTH)) if trial == 0 else sorted(random.Random(trial).sample(range(1, LENGTH), trial - 1))
-    torch.testing.assert_close(extend_in_parts(mixer, x, cuts), mixer(x, ANGLES), rtol=0, atol=1e-10)
+    torch.testing.assert_close(extend_in_parts(mixer, x, cuts), mixer(x, NO_TURNS), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("cuts", [[], [3], [9, 10], [20, 21, 22], list(range(1, LENGTH))])
@@ -116,7 +116,7 @@ def test_left_padding_has_no_influence(mixer: Mixer, cuts: list[int]) -> None:
     x[is_token] /= 100
     y = extend_in_parts(mixer, x, cuts, is_token)
     for row, start in enumerate(pads):
-        alone = mixer(x[row : row + 1, start:], ANGLES)[0]
+        alone = mixer(x[row : row + 1, start:], NO_TURNS)[0]
         torch.testing.assert_close(y[row, start:], alone, rtol=0, atol=1e-10)
 
 
@@ -125,7 +125,7 @@ def test_phases_stay_small_in_the_cache(mixer: Mixer) -> None:
     if isinstance(cache, Mamba3Cache):
         assert isinstance(mixer, Mamba3)
         for _ in range(20):
-            mixer.extend(10 * torch.randn(1, 5, WIDTH), cache, UNUSED_ANGLES)
+            mixer.extend(10 * torch.randn(1, 5, WIDTH), cache, UNUSED)
         assert cache.phase_BHA.min() >= 0 and 1 < cache.phase_BHA.max() < 2 * math.pi
 
 
@@ -134,7 +134,7 @@ def test_every_parameter_moves(mixer: Mixer) -> None:
     before = {name: p.detach().clone() for name, p in mixer.named_parameters()}
     for _ in range(20):
         x = torch.randn(2, LENGTH, WIDTH)
-        loss = (mixer(x, ANGLES) - x.roll(1, 1)).square().mean()
+        loss = (mixer(x, NO_TURNS) - x.roll(1, 1)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -147,11 +147,11 @@ def test_every_parameter_moves(mixer: Mixer) -> None:
 def test_bf16_autocast_is_close_to_float64(mixer: Mixer) -> None:
     x = torch.randn(2, LENGTH, WIDTH)
     with torch.autocast("cpu", torch.bfloat16):
-        y = mixer(x, ANGLES)
+        y = mixer(x, NO_TURNS)
         decoded = extend_in_parts(mixer, x, [10, 11, 12])
     y.float().square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in mixer.parameters())
-    exact = copy.deepcopy(mixer).double()(x.double(), ANGLES)
+    exact = copy.deepcopy(mixer).double()(x.double(), NO_TURNS)
     assert y.dtype == decoded.dtype == torch.bfloat16
     for result in (y, decoded):
         assert ((result.double() - exact).norm() / exact.norm()).item() < 0.02
@@ -163,7 +163,7 @@ def test_one_graph_holds_forward_and_backward(mixer: Mixer) -> None:
     results = []
     for run in (mixer, torch.compile(mixer, fullgraph=True, backend="aot_eager")):
         mixer.zero_grad()
-        y = run(x, ANGLES)
+        y = run(x, NO_TURNS)
         y.square().mean().backward()
         results.append([y.detach(), *(p.grad.clone() for p in mixer.parameters() if p.grad is not None)])
     for eager, compiled in zip(*results, strict=True):
@@ -175,5 +175,5 @@ def test_compiled_code_gives_what_eager_gives(mixer: Mixer) -> None:
     mixer.double()
     x = torch.randn(2, LENGTH, WIDTH).double()
     with torch.no_grad():
-        compiled = torch.compile(mixer, fullgraph=True)(x, ANGLES)
-        torch.testing.assert_close(compiled, mixer(x, ANGLES), rtol=0, atol=1e-10)
+        compiled = torch.compile(mixer, fullgraph=True)(x, NO_TURNS)
+        torch.testing.assert_close(compiled, mixer(x, NO_TURNS), rtol=0, atol=1e-10)

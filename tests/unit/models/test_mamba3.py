@@ -10,7 +10,7 @@ from torch.nn.functional import silu, softplus
 from sisa_scale.config.ssm import Mamba3Config
 from sisa_scale.models.mamba3 import Mamba3
 
-ANGLES = torch.zeros(0)
+NO_TURNS = torch.zeros(0)
 
 
 def turn(x: Tensor, phase: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def test_the_mixer_is_its_recurrence(rank: int, chunk: int, fraction: float) -> 
     x = torch.randn(2, 37, 12).double()
     expected = reference(mixer, x)
     assert expected.abs().mean() > 0.1
-    torch.testing.assert_close(mixer(x, ANGLES), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(mixer(x, NO_TURNS), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("d_model", "count"), [(512, 1_673_888), (768, 3_708_848), (1024, 6_542_528)])

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, softplus
 
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.rotary import position_angles, rotate
+from sisa_scale.models.rotary import position_turns, rotate
 from sisa_scale.models.sisa import Sisa
 
 LENGTH, CUT = 64, 40
@@ -29,25 +29,20 @@ def leak(mix: Mix, x_BLD: Tensor) -> float:
 def published(mixer: Sisa, x_BLD: Tensor) -> Tensor:
     """The published form of SISA: its anchor is the middle of the whole sequence's range, its exponent is clamped."""
     batch, length, _ = x_BLD.shape
-    half, d_s = mixer.head_width // 2, mixer.d_s
-    width = mixer.num_heads * (mixer.head_width + d_s)
-    q, k, v = (
-        t.view(batch, length, mixer.num_heads, -1) for t in mixer.qkv(x_BLD).tensor_split((width, 2 * width), -1)
-    )
+    q, k, v = (t.view(batch, length, mixer.num_heads, -1) for t in mixer.project(x_BLD)[:3])
     decay, phase = mixer.rates(x_BLD)
     g = -decay.cumsum(1)
     offset = (g.amax(1, keepdim=True) + g.amin(1, keepdim=True)) / 2
     exponent = (g - offset).clamp(-11, 11)[..., None]
-    position = position_angles(torch.arange(length), mixer.head_width, 10000.0)[:, None].expand(
-        batch, -1, mixer.num_heads, -1
-    )
-    angles = torch.cat((position, phase.cumsum(1).view(batch, length, mixer.num_heads, -1)), -1)
+    position = position_turns(torch.arange(length), mixer.head_width, 10000.0)[:, :, None]
+    phase = phase.cumsum(1).view(batch, length, mixer.num_heads, -1)
     weight = mixer.head_width**0.25 * softplus(mixer.lambda_raw).sqrt()[:, None]
-    is_importance = (torch.arange(half + d_s // 2) >= half).repeat(2)
-    q, k = (
-        rotate(t, angles.cos(), angles.sin()) * torch.where(is_importance, weight * (sign * exponent).exp(), 1.0)
-        for t, sign in ((q, 1), (k, -1))
-    )
+
+    def augmented(x: Tensor, factor: Tensor) -> Tensor:
+        content, importance = x.split([mixer.head_width, mixer.d_s], -1)
+        return torch.cat((rotate(content, *position), rotate(importance, phase.cos(), phase.sin()) * factor), -1)
+
+    q, k = augmented(q, weight * exponent.exp()), augmented(k, weight * (-exponent).exp())
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     y = scaled_dot_product_attention(q, k, v, is_causal=True, scale=mixer.head_width**-0.5)
     return mixer.out(y.transpose(1, 2).reshape(x_BLD.shape))
@@ -57,7 +52,8 @@ def published(mixer: Sisa, x_BLD: Tensor) -> Tensor:
 def mixer(build_decoder: BuildDecoder, request: pytest.FixtureRequest) -> Sisa:
     mixer = build_decoder(backend=getattr(request, "param", "math"), max_length_tokens=LENGTH).blocks[0].mixer
     assert isinstance(mixer, Sisa)
-    mixer.qkv.weight.data.mul_(10)
+    for rows in mixer.project.rows()[:3]:
+        rows.data.mul_(10)
     mixer.out.weight.data.mul_(50)
     return mixer
 
@@ -68,18 +64,18 @@ def test_no_gradient_comes_from_later_inputs(mixer: Sisa, set_range: SetRange, n
     set_range(mixer, nats, LENGTH)
     x = torch.randn(2, LENGTH, 32)
     assert mixer.rates(x)[0].sum(1).mean().item() == pytest.approx(nats, rel=0.1)
-    angles = position_angles(torch.arange(LENGTH), 16, 10000.0)
-    assert leak(lambda x: mixer(x, angles), x) == 0.0
+    turns = position_turns(torch.arange(LENGTH), 16, 10000.0)
+    assert leak(lambda x: mixer(x, turns), x) == 0.0
 
 
 def test_the_same_probe_finds_the_leak_of_the_published_form(mixer: Sisa, set_range: SetRange) -> None:
-    x, angles = torch.randn(2, LENGTH, 32), position_angles(torch.arange(LENGTH), 16, 10000.0)
+    x, turns = torch.randn(2, LENGTH, 32), position_turns(torch.arange(LENGTH), 16, 10000.0)
     set_range(mixer, 10, LENGTH)
-    torch.testing.assert_close(published(mixer, x), mixer(x, angles), rtol=0, atol=1e-4)
+    torch.testing.assert_close(published(mixer, x), mixer(x, turns), rtol=0, atol=1e-4)
     assert leak(lambda x: published(mixer, x), x) < 1e-6
     set_range(mixer, 60, LENGTH)
     assert leak(lambda x: published(mixer, x), x) > 1e-4
-    assert leak(lambda x: mixer(x, angles), x) == 0.0
+    assert leak(lambda x: mixer(x, turns), x) == 0.0
 
 
 @pytest.mark.parametrize("kind", ["sisa", "transformer"])

@@ -68,9 +68,10 @@ def test_initial_values(build_decoder: BuildDecoder, kind: str) -> None:
             assert (weight == -5).all()
         elif name.endswith("lambda_raw"):
             assert (weight == -1).all()
-        elif name.endswith("dynamics.weight"):
-            assert weight[:2].std().item() == pytest.approx(0.02, rel=0.2)
-            assert weight[2:].std().item() == pytest.approx(0.01, rel=0.1)
+        elif name.endswith("project.weight"):
+            first_phase = 2 * (64 + 16) * 2 + 128 + 2  # after queries, keys, values and decays
+            assert weight[:first_phase].std().item() == pytest.approx(0.02, rel=0.03)
+            assert weight[first_phase:].std().item() == pytest.approx(0.01, rel=0.1)
         else:
             assert weight.std().item() == pytest.approx(0.02, rel=0.03)
             assert abs(weight.mean().item()) < 0.001

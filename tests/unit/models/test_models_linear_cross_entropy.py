@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
-from sisa_scale.models.linear_cross_entropy import IGNORED_TARGET, linear_cross_entropy
+from sisa_scale.models.linear_cross_entropy import IGNORED_TARGET, _fusible, _in_few_passes, linear_cross_entropy
 
 TOKENS, WIDTH, VOCAB, ROWS = 37, 24, 50, 64
 
@@ -66,3 +67,17 @@ def test_under_autocast_gradients_keep_the_dtypes_of_their_tensors() -> None:
     assert [gradient.dtype for gradient in gradients] == [torch.float32, torch.float32]
     torch.testing.assert_close(loss, expected, rtol=1e-2, atol=0.0)
     torch.testing.assert_close(gradients[1], torch.autograd.grad(expected, weight)[0], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("vocab", [VOCAB, ROWS])
+def test_both_ways_to_the_gradient_agree(vocab: int) -> None:
+    logits, targets = torch.randn(TOKENS, ROWS, dtype=torch.float64), torch.randint(0, VOCAB, (TOKENS,))
+    targets[::3] = IGNORED_TARGET
+    torch.testing.assert_close(_fusible(logits, targets, vocab), _in_few_passes(logits, targets, vocab))
+
+
+def test_a_loss_without_gradients_makes_none() -> None:
+    x, weight, targets = inputs(torch.float32)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        linear_cross_entropy(x.detach(), weight, targets, vocab_size=VOCAB, chunk_tokens=8)
+    assert counter.get_total_flops() == 2 * TOKENS * WIDTH * ROWS

@@ -10,7 +10,7 @@ from zoo import TINY, decoder, tiny
 
 from sisa_scale.config.rope import RopeConfig, RopeScaling
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.rotary import frequencies, interpolated_pairs, position_angles
+from sisa_scale.models.rotary import frequencies, interpolated_pairs, position_angles, position_turns
 
 CPU = torch.device("cpu")
 WITH_POSITIONS = [name for name in TINY if not name.startswith("mamba")]
@@ -156,15 +156,14 @@ def _large(model: Decoder) -> Decoder:
 @pytest.mark.parametrize("name", WITH_POSITIONS)
 def test_yarn_sharpens_content_and_nothing_else(name: str) -> None:
     """With factor 1 frequencies stay: the attention factor alone acts, as larger content queries and keys would."""
-    tokens, factor = torch.randint(0, 100, (1, 64)), 1.3
+    tokens, factor = torch.randint(0, 100, (1, 64)), 2.0  # exact in the float32 of the turns
     sharpened = _large(longer(name, "yarn", factor=1.0, attention_factor=factor))
     by_hand = _large(longer(name, "none"))
     before = logits(by_hand, tokens)
     with torch.no_grad():
         for module in by_hand.modules():
             for weight, heads, width, content in _query_and_key_rows(module):
-                pairs = weight.view(heads, 2, width // 2, -1)
-                pairs[:, :, : content // 2] *= factor
+                weight.view(heads, width, -1)[:, :content] *= factor
     torch.testing.assert_close(logits(sharpened, tokens), logits(by_hand, tokens), rtol=0, atol=1e-9)
     assert (logits(sharpened, tokens) - before).abs().max() > 1e-4
 
@@ -175,7 +174,7 @@ def _query_and_key_rows(module: Any) -> list[tuple[Tensor, int, int, int]]:
         case "Attention":
             counts, width, weight = [module.num_heads] * 2, module.head_width, module.qkv.weight
         case "Sisa":
-            counts, width, weight = [module.num_heads] * 2, module.key_width, module.qkv.weight
+            counts, width, weight = [module.num_heads] * 2, module.head_width + module.d_s, module.project.weight
         case "Hymba":
             path = module.attention
             counts, width, weight = [path.num_heads, path.kv_heads], path.key_width, module.project.weight
@@ -192,3 +191,13 @@ def test_angles_are_positions_times_frequencies() -> None:
     angles = position_angles(torch.tensor([[0, 10], [3, 4]]), 4, 100.0, chosen)
     torch.testing.assert_close(angles[..., 0], torch.tensor([[0.0, 5.0], [1.5, 2.0]]))
     torch.testing.assert_close(angles[..., 1], torch.tensor([[0.0, 0.5], [0.15, 0.2]]))
+
+
+def test_turns_are_cosines_and_sines_with_the_attention_factor() -> None:
+    positions, chosen = torch.tensor([[0, 10], [3, 4]]), scaling("yarn", 4.0, 2048)
+    angles = position_angles(positions, 4, 100.0, chosen)
+    turns = position_turns(positions, 4, 100.0, chosen)
+    assert turns.shape == (2, 2, 2, 2)
+    torch.testing.assert_close(turns[0], (0.1 * math.log(4) + 1) * angles.cos())
+    torch.testing.assert_close(turns[1], (0.1 * math.log(4) + 1) * angles.sin())
+    torch.testing.assert_close(position_turns(positions, 4, 100.0).square().sum(0), torch.ones(2, 2, 2))

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.rotary import position_angles
+from sisa_scale.models.rotary import position_turns
 from sisa_scale.models.sisa import Sisa
 
 LENGTH = 64
@@ -16,11 +16,11 @@ SetRange = Callable[[Sisa, float, int], None]
 BuildDecoder = Callable[..., Decoder]
 
 
-def pairs(x_BLHK: Tensor, content: int) -> tuple[Tensor, Tensor]:
-    """Return the content and the importance channels as complex numbers; a pair is (c, c + K / 2)."""
-    first, second = x_BLHK.chunk(2, dim=-1)
-    z = torch.complex(first, second)
-    return z[..., : content // 2], z[..., content // 2 :]
+def pairs(x_BLHC: Tensor, content: int) -> tuple[Tensor, Tensor]:
+    """Return the content and the importance channels as complex numbers; a pair is (c, c + half of their number)."""
+    parts = x_BLHC[..., :content], x_BLHC[..., content:]
+    z, w = (torch.complex(*part.chunk(2, dim=-1)) for part in parts)
+    return z, w
 
 
 def scores(q_BLHC: Tensor, k_BLHC: Tensor, angles_BLHC: Tensor) -> Tensor:
@@ -35,13 +35,13 @@ def reference(mixer: Sisa, x_BLD: Tensor) -> Tensor:
     heads, d_h, d_s = mixer.num_heads, mixer.head_width, mixer.d_s
     weights = {name: p.detach().double() for name, p in mixer.named_parameters()}
     x = x_BLD.detach().double()
-    q, k, v = (x @ weights["qkv.weight"].T).split([heads * (d_h + d_s)] * 2 + [width], dim=-1)
+    widths = [heads * (d_h + d_s)] * 2 + [width, heads, heads * d_s // 2]
+    q, k, v, raw, phase = (x @ weights["project.weight"].T).split(widths, dim=-1)
     q, k, v = (t.view(batch, length, heads, -1) for t in (q, k, v))
     (q, c), (k, b) = pairs(q, d_h), pairs(k, d_h)
 
     frequencies = 10000.0 ** -(torch.arange(0, d_h, 2).double() / d_h)
     positions = torch.arange(length).double()[:, None] * frequencies
-    raw, phase = (x @ weights["dynamics.weight"].T).split([heads, heads * d_s // 2], dim=-1)
     g = -(mixer.decay_limit * torch.tanh(softplus(raw + weights["decay_bias"]) / mixer.decay_limit)).cumsum(1)
     phi = phase.cumsum(1).view(batch, length, heads, d_s // 2)
 
@@ -59,8 +59,7 @@ def build_mixer(build_decoder: BuildDecoder, d_s: int, backend: str = "math") ->
     mixer = build_decoder(d_s=d_s, backend=backend, max_length_tokens=LENGTH).blocks[0].mixer
     assert isinstance(mixer, Sisa)
     with torch.no_grad():
-        mixer.qkv.weight.mul_(10)
-        mixer.dynamics.weight.mul_(10)
+        mixer.project.weight.mul_(10)
         mixer.lambda_raw.normal_()
     return mixer
 
@@ -76,7 +75,9 @@ def test_one_attention_call_is_the_definition(
     frequencies = 10000.0 ** -(torch.arange(0, 16, 2).double() / 16)
     angles = torch.arange(LENGTH).double()[:, None] * frequencies
     assert mixer.rates(x)[0].sum(1).mean().item() == pytest.approx(nats, rel=0.2)
-    torch.testing.assert_close(mixer(x, angles), reference(mixer, x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        mixer(x, torch.stack((angles.cos(), angles.sin()))), reference(mixer, x), rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("backend", ["math", "flash_padded"])
@@ -88,7 +89,7 @@ def test_single_precision_is_close_to_the_definition(
     set_range(mixer, nats, LENGTH)
     x = torch.randn(2, LENGTH, 32)
     torch.testing.assert_close(
-        mixer(x, position_angles(torch.arange(LENGTH), 16, 10000.0)).double(), reference(mixer, x), rtol=0, atol=2e-5
+        mixer(x, position_turns(torch.arange(LENGTH), 16, 10000.0)).double(), reference(mixer, x), rtol=0, atol=2e-5
     )
 
 
@@ -119,7 +120,8 @@ def test_half_precision_is_finite_at_the_largest_range_a_config_allows(
     model = build_decoder(backend=backend, decay_range_nats=nats)
     for block in model.blocks:
         block.mixer.decay_bias.data.fill_(10.0)
-        block.mixer.qkv.weight.data.mul_(20)
+        for rows in block.mixer.project.rows()[:3]:
+            rows.data.mul_(20)
     results = bf16_step(model, tokens)
     assert len(results) == 1 + len(list(model.parameters()))
     # RunConfig refuses the math kernel beyond 80 nats: its masked logits overflow there.

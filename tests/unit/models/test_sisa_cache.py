@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from sisa_reference import CONTROLS, LENGTH, UNBOUNDED, WIDTH, angles, build
+from sisa_reference import CONTROLS, LENGTH, UNBOUNDED, WIDTH, build, turns
 from torch import Tensor
 
 from sisa_scale.config.model import ModelConfig
@@ -47,10 +47,10 @@ def extend(
     start = torch.tensor(padding or [0] * x.shape[0])
     position = torch.arange(x.shape[1]) - start[:, None]
     is_token = position >= 0
-    turns = angles(x.shape[1])[position.clamp(min=0)]
+    turned = turns(x.shape[1])[:, position.clamp(min=0)]
     out = [
         mixer.extend(a, cache, b, c if padding else None)
-        for a, b, c in zip(*(t.split(split, dim=1) for t in (x, turns, is_token)), strict=True)
+        for a, b, c in zip(x.split(split, 1), turned.split(split, 2), is_token.split(split, 1), strict=True)
     ]
     assert cache.length == x.shape[1]
     return torch.cat(out, dim=1), cache
@@ -66,7 +66,7 @@ def test_extending_is_the_forward_pass(name: str, split: str) -> None:
         mixer = mixer_of(name, nats)
         with torch.no_grad():
             # The factors of single_call reach e^40; float64 takes their rounding out of the comparison.
-            wanted = mixer.double()(x.double(), angles().double())
+            wanted = mixer.double()(x.double(), turns(dtype=torch.float64))
         out, cache = extend(mixer.float(), x, SPLITS[split])
         assert (out - wanted).abs().max() <= 1e-5 * wanted.abs().max()
         if isinstance(cache, AnchoredCache):
@@ -79,7 +79,7 @@ def test_the_anchor_moves_at_least_twice() -> None:
         cache = mixer.new_cache(2, CPU, torch.float32)
         moves, before = torch.zeros_like(cache.decay_BH), cache.decay_BH
         for t in range(LENGTH):
-            mixer.extend(x[:, t : t + 1], cache, angles()[None, t : t + 1])
+            mixer.extend(x[:, t : t + 1], cache, turns()[:, None, t : t + 1])
             moves, before = moves + (cache.decay_BH < before), cache.decay_BH
         assert moves.min() >= 2
 
@@ -89,7 +89,7 @@ def test_the_anchor_moves_at_least_twice() -> None:
 def test_half_precision_is_as_close_as_the_forward_pass(name: str, split: str) -> None:
     mixer, x = mixer_of(name, 79.0), torch.randn(2, LENGTH, WIDTH)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        wanted = mixer(x, angles()).float()
+        wanted = mixer(x, turns()).float()
         out, _ = extend(mixer, x, SPLITS[split], dtype=torch.bfloat16)
     assert out.isfinite().all()
     error = (out.float() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
@@ -105,7 +105,7 @@ def test_left_padding_has_no_influence(name: str, split: str) -> None:
     assert out.isfinite().all()
     with torch.no_grad():
         for row, start in enumerate(padding):
-            alone = mixer(x[row : row + 1, start:], angles(LENGTH - start))
+            alone = mixer(x[row : row + 1, start:], turns(LENGTH - start))
             torch.testing.assert_close(out[row : row + 1, start:], alone, rtol=0, atol=2e-5 * alone.abs().max())
     other = torch.where((torch.arange(LENGTH) < torch.tensor(padding)[:, None])[..., None], torch.randn_like(x), x)
     again, _ = extend(mixer, other, SPLITS[split], padding)

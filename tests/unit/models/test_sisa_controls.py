@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from sisa_reference import CONTROLS, LENGTH, WIDTH, angles, build, model
+from sisa_reference import CONTROLS, LENGTH, WIDTH, build, model, parts, turns
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.sisa import SisaConfig
@@ -47,7 +47,7 @@ def test_parameters_are_counted_by_the_config(sisa: dict[str, Any], matrices: in
 def test_every_parameter_gets_a_gradient_in_half_precision(name: str) -> None:
     mixer = build(60.0, **CONTROLS[name])
     with torch.autocast("cpu", torch.bfloat16):
-        out = mixer(torch.randn(2, LENGTH, WIDTH), angles())
+        out = mixer(torch.randn(2, LENGTH, WIDTH), turns())
     (out.float() * torch.randn(out.shape)).sum().backward()
     assert out.isfinite().all()
     for parameter in mixer.parameters():
@@ -93,11 +93,13 @@ def test_three_pieces_hold_a_number_exactly() -> None:
 def test_half_precision_attention_sees_the_bias(decay_kind: str) -> None:
     length = 2048
     mixer = build(300.0, length, "flash_padded", decay_kind=decay_kind, has_rotation=False)
-    mixer.qkv.weight.data[: 2 * WIDTH] = 0  # the bias alone makes the logits
+    rows = parts(mixer, mixer.project.weight.data)
+    for row in rows[:2]:
+        row.zero_()  # the bias alone makes the logits
     x = torch.randn(1, length, WIDTH)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        out = mixer(x, angles(length)).double()
-        v = mixer.qkv(x)[..., 2 * WIDTH :].double().view(1, length, 2, -1).transpose(1, 2)
+        out = mixer(x, turns(length)).double()
+        v = (x @ rows[2].T).double().view(1, length, 2, -1).transpose(1, 2)
         g = -mixer.rates(x)[0].double().cumsum(1).transpose(1, 2)
     logits = (g[..., :, None] - g[..., None, :]).masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
     wanted = (logits.softmax(-1) @ v).transpose(1, 2).reshape(1, length, WIDTH) @ mixer.out.weight.double().T
@@ -105,8 +107,8 @@ def test_half_precision_attention_sees_the_bias(decay_kind: str) -> None:
 
 
 def split_documents(mixer: Any, x: torch.Tensor, ends: list[int]) -> torch.Tensor:
-    parts = x.tensor_split(ends, dim=1)
-    return torch.cat([mixer(part, angles(part.shape[1])) for part in parts if part.shape[1]], dim=1)
+    documents = x.tensor_split(ends, dim=1)
+    return torch.cat([mixer(part, turns(part.shape[1])) for part in documents if part.shape[1]], dim=1)
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -119,7 +121,7 @@ def test_packed_documents_are_read_as_if_alone(name: str, nats: float) -> None:
         [(torch.arange(LENGTH) - torch.tensor([0, *row])[d]) for row, d in zip(ends, document, strict=True)]
     )
     with torch.no_grad():
-        packed = mixer(x, angles()[restarts], document)
+        packed = mixer(x, turns()[:, restarts], document)
         alone = torch.cat([split_documents(mixer, x[i : i + 1], row) for i, row in enumerate(ends)])
     torch.testing.assert_close(packed, alone, rtol=0, atol=2e-5 * alone.abs().max())
 
@@ -128,7 +130,7 @@ def test_attention_reads_packed_documents_as_if_alone() -> None:
     sizes: dict[str, Any] = {"num_layers": 1, "d_model": WIDTH, "num_heads": 2, "d_ff": 8, "vocab_size": 8}
     mixer = Attention(ModelConfig(kind="transformer", max_length_tokens=LENGTH, **sizes), "math")
     x, document = torch.randn(1, LENGTH, WIDTH), (torch.arange(LENGTH) >= 30)[None].long()
-    packed = mixer(x, angles()[torch.arange(LENGTH) - 30 * document[0]][None], document)
+    packed = mixer(x, turns()[:, torch.arange(LENGTH) - 30 * document[0]][:, None], document)
     torch.testing.assert_close(packed, split_documents(mixer, x, [30]), rtol=0, atol=1e-6)
 
 

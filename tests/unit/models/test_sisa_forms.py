@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from sisa_reference import CONTROLS, HAVE_DECAY, LENGTH, UNBOUNDED, WIDTH, angles, build, leak, model, reference
+from sisa_reference import CONTROLS, HAVE_DECAY, LENGTH, UNBOUNDED, WIDTH, angles, build, leak, model, reference, turns
 
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.sisa import Sisa
@@ -16,7 +16,7 @@ def test_every_control_is_its_definition(name: str, length: int) -> None:
     mixer = build(75.0, **CONTROLS[name]).double()
     x = torch.randn(2, length, WIDTH).double()
     torch.testing.assert_close(
-        mixer(x, angles(length).double()), reference(mixer, x, angles(length)), rtol=0, atol=1e-10
+        mixer(x, turns(length, torch.float64)), reference(mixer, x, angles(length)), rtol=0, atol=1e-10
     )
 
 
@@ -28,7 +28,7 @@ def test_query_blocks_are_exact_in_single_precision(nats: float, backend: str) -
     decay, _ = mixer.rates(x)
     assert decay.sum(1).mean().item() == pytest.approx(nats, rel=0.1)
     wanted = reference(mixer, x, angles(512))
-    assert (mixer(x, angles(512)) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    assert (mixer(x, turns(512)) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("nats", [5.0, 22.0, 79.0, 300.0])
@@ -48,17 +48,15 @@ def test_no_gradient_comes_from_later_inputs(name: str, nats: float) -> None:
 def test_a_prefix_is_read_as_it_is_alone(name: str, cut: int) -> None:
     mixer, x = build(60.0, **CONTROLS[name]), torch.randn(2, LENGTH, WIDTH)
     with torch.no_grad():
-        whole = mixer(x, angles())
-        torch.testing.assert_close(
-            mixer(x[:, :cut], angles(cut)), whole[:, :cut], rtol=0, atol=2e-5 * whole.abs().max()
-        )
+        whole = mixer(x, turns())
+        torch.testing.assert_close(mixer(x[:, :cut], turns(cut)), whole[:, :cut], rtol=0, atol=2e-5 * whole.abs().max())
 
 
 def test_a_block_that_decays_beyond_its_range_stays_finite_and_causal() -> None:
     mixer, x = build(16 * LENGTH, form="query_blocks"), torch.randn(2, LENGTH, WIDTH)
     assert leak(mixer, x, 40) == 0.0
     with torch.autocast("cpu", torch.bfloat16):
-        mixer(x, angles()).sum().backward()
+        mixer(x, turns()).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in mixer.parameters())
 
 
@@ -67,14 +65,16 @@ def test_the_published_form_is_the_published_formula_and_looks_ahead() -> None:
     x = torch.randn(2, LENGTH, WIDTH).double()
     for nats in (10.0, 60.0):
         mixer = build(nats, form="published").double()
-        torch.testing.assert_close(mixer(x, angles().double()), reference(mixer, x, angles()), rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            mixer(x, turns(dtype=torch.float64)), reference(mixer, x, angles()), rtol=0, atol=1e-10
+        )
     assert leak(mixer, x, 40) > 1e-4
     blocks = build(10.0, form="query_blocks").double()
-    torch.testing.assert_close(blocks(x, angles()), build(10.0, form="published").double()(x, angles()))
+    torch.testing.assert_close(blocks(x, turns()), build(10.0, form="published").double()(x, turns()))
     with pytest.raises(ValueError, match="every new token changes the keys"):
         mixer.new_cache(1, torch.device("cpu"), torch.float32)
     with pytest.raises(ValueError, match="spans the whole sequence"):
-        mixer(x, angles(), torch.zeros(2, LENGTH, dtype=torch.long))
+        mixer(x, turns(), torch.zeros(2, LENGTH, dtype=torch.long))
 
 
 def test_the_published_form_warns_once() -> None:
@@ -98,6 +98,6 @@ def test_auto_takes_one_call_where_its_range_suffices(length: int, form: str) ->
 def test_one_graph_holds_forward_and_backward(form: str) -> None:
     mixer, x = build(20.0, 32, "flash_padded", form=form), torch.randn(1, 32, WIDTH)
     compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")
-    out = compiled(x, angles(32))
+    out = compiled(x, turns(32))
     out.sum().backward()
-    torch.testing.assert_close(out, mixer(x, angles(32)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(out, mixer(x, turns(32)), rtol=0, atol=1e-4)

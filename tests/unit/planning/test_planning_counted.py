@@ -32,12 +32,15 @@ class Passes(NamedTuple):
 
 
 def counted(call: object, *arguments: torch.Tensor) -> Passes:
-    """Return what torch counts in both passes of a module or function."""
-    with FlopCounterMode(display=False) as forward:
-        result = call(*arguments)
-    with FlopCounterMode(display=False) as backward:
-        result.sum().backward()
-    return Passes(forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops())
+    """Return what torch counts of a module or function.
+
+    The loss makes its gradients in its forward pass, so that the forward pass alone is counted without any.
+    """
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        call(*(argument.detach() for argument in arguments))
+    with FlopCounterMode(display=False) as both:
+        call(*arguments).sum().backward()
+    return Passes(forward.get_total_flops(), both.get_total_flops())
 
 
 def measured(config: ModelConfig, length: int, *, is_fake: bool = False) -> Passes:
@@ -49,13 +52,13 @@ def measured(config: ModelConfig, length: int, *, is_fake: bool = False) -> Pass
     with FakeTensorMode() if is_fake else nullcontext():
         model, kinds = Decoder(config, execution, "math"), {}
         x_BLD = torch.zeros(1, length + config.num_meta_tokens, config.d_model, requires_grad=True)
-        angles_LK = torch.zeros(x_BLD.shape[1], config.head_width // 2)
+        turns_2LK = torch.zeros(2, x_BLD.shape[1], config.head_width // 2)
         tokens = torch.zeros(1, length, dtype=torch.long)
         total = [counted(lambda x: model.head(x[:, :length], tokens, False), x_BLD)]
         for layer, (mixer, block) in enumerate(zip(config.mixers, model.blocks, strict=True)):
             is_global = config.hymba is None or config.hymba.is_global(layer, config.num_layers)
             kind = mixer, is_global, config.sisa and config.sisa.d_s_of(layer)
-            kinds[kind] = kinds.get(kind) or counted(block, x_BLD, angles_LK)
+            kinds[kind] = kinds.get(kind) or counted(block, x_BLD, turns_2LK)
             total.append(kinds[kind])
     return Passes(*(sum(values) / length for values in zip(*total, strict=True)))
 
@@ -69,7 +72,7 @@ def test_the_count_of_every_recipe_is_torchs(recipe: str) -> None:
     assert found.train == pytest.approx(expected.train, rel=1e-4)
     # The model's own operations alone, with the half of attention that is masked: what MFU leaves out is small.
     own = flops_per_token(run.model, length).forward + expected.masked_attention
-    assert own == pytest.approx(found.forward, rel=0.012 if recipe == "quickstart.yaml" else 0.01)
+    assert own == pytest.approx(found.forward, rel=0.02 if recipe == "quickstart.yaml" else 0.01)
 
 
 @pytest.mark.parametrize("name", TINY)

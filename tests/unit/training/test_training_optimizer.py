@@ -36,7 +36,7 @@ def test_groups() -> None:
     assert groups["lambda"] == {"lambda_raw"}
     assert "decay_bias" in groups["vectors"]
     assert all("norm" in name or name == "decay_bias" for name in groups["vectors"])
-    assert {"embedding.weight", "qkv.weight", "dynamics.weight", "out.weight"} <= groups["matrices"]
+    assert {"embedding.weight", "project.weight", "out.weight"} <= groups["matrices"]
     assert not any("norm" in name for name in groups["matrices"])
     settings = {group["name"]: (group["weight_decay"], group["rate_scale"]) for group in made[1].param_groups}
     assert settings == {"matrices": (0.2, 1.0), "vectors": (0.0, 1.0), "lambda": (0.0, 0.1)}
