@@ -13,15 +13,21 @@ SISA_SCALE = [sys.executable, "-m", "sisa_scale.cli.main"]
 PROGRAM = Path(__file__).parent / "multiprocess" / "worker_program.py"
 
 
-def start_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> None:
-    """Run the jobs on `num` processes and wait for them."""
+def start_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> str:
+    """Run the jobs on `num` processes and wait for them; returns what they wrote to standard error."""
+    done = try_workers(num, jobs)
+    assert done.returncode == 0, _first_error(done.stderr)
+    return done.stderr
+
+
+def try_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> subprocess.CompletedProcess[str]:
+    """Run the jobs on `num` processes to whatever end."""
     argument = json.dumps(
         [[action, str(recipe), [*overrides, f"resources.workers={num}"]] for action, recipe, overrides in jobs]
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num)]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
-    done = subprocess.run([*command, str(PROGRAM), argument], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, _first_error(done.stderr)
+    return subprocess.run([*command, str(PROGRAM), argument], capture_output=True, text=True, timeout=300, check=False)
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:

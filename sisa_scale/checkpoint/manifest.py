@@ -6,7 +6,7 @@
 
 A slice is a contiguous range of one flattened tensor: the fp32 weight of a parameter or one of its Adam moments.
 Slices say nothing of ranks or ZeRO stages, so any world size and stage can read what any other wrote. A directory
-without a manifest is not a checkpoint.
+without a manifest is not a checkpoint. In an object store the files carry the writer's name, too.
 """
 
 import dataclasses
@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from sisa_scale.checkpoint.places import MANIFEST_NAME, open_place
+from sisa_scale.checkpoint.problems import damaged, unreadable
 from sisa_scale.errors import CheckpointError
-from sisa_scale.files import sha256_file, write_json
+from sisa_scale.files import sha256_file, write_text
 
 FORMAT = "sisa-scale-checkpoint"
 VERSION = 1
-MANIFEST_NAME = "manifest.json"
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
 
 
@@ -63,31 +64,44 @@ class Manifest:
     zero_stage: int
     shapes: dict[str, list[int]]
     slices: tuple[SliceInfo, ...]
-    files: tuple[FileInfo, ...]
+    files: tuple[FileInfo, ...]  # by rank
+    skipped_steps: int = 0  # of the steps, those that changed no weight
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the manifest with its own checksum."""
+    def to_text(self) -> str:
+        """Return the manifest with its own checksum as one line of JSON."""
         body = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-        body["slices"] = [list(dataclasses.astuple(s)) for s in self.slices]
-        return {**body, "sha256": _digest(body)}
+        body["slices"] = [[s.kind, s.name, s.start, s.length, s.file] for s in self.slices]
+        return json.dumps({**body, "sha256": _digest(body)}) + "\n"
 
     @classmethod
-    def from_json(cls, path: Path, body: dict[str, Any]) -> Self:
-        """Rebuild a manifest; raises CheckpointError when it is of another format or was changed by hand."""
-        if not isinstance(body, dict) or body.get("format") != FORMAT or body.get("version") != VERSION:
-            found = (
-                f"format {body.get('format')!r} version {body.get('version')!r}"
-                if isinstance(body, dict)
-                else "no mapping"
-            )
-            raise _broken(path, found, f"this version reads {FORMAT} version {VERSION}")
+    def from_json(cls, where: str, body: Any) -> Self:
+        """Rebuild a manifest.
+
+        Raises DamageError when it was changed, CheckpointError when it is whole and of another version.
+        """
+        if not isinstance(body, dict):
+            raise damaged(where, "no mapping", "a manifest is a JSON object")
         claimed = body.pop("sha256", None)
         if claimed != _digest(body):
-            raise _broken(path, "a manifest that does not match its own checksum", "manifests are never edited by hand")
+            raise damaged(
+                where, "a manifest that does not match its own checksum", "manifests are never edited by hand"
+            )
+        if body.get("format") != FORMAT or body.get("version") != VERSION:
+            raise CheckpointError.at(
+                where,
+                found=f"format {body.get('format')!r} version {body.get('version')!r}",
+                allowed=f"this version reads {FORMAT} version {VERSION}",
+                remedy="Read it with the version that wrote it.",
+            )
         del body["format"], body["version"]
         body["slices"] = tuple(SliceInfo(*fields) for fields in body["slices"])
         body["files"] = tuple(FileInfo(**fields) for fields in body["files"])
         return cls(**body)
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether Adam's moments are there: not in converted or averaged weights, which no run can go on from."""
+        return {piece.kind for piece in self.slices} != {KINDS[0]}
 
     def coverage_problems(self) -> list[str]:
         """Return what is missing or doubled: every tensor must be covered once, without gaps."""
@@ -99,7 +113,7 @@ class Manifest:
             size = 1
             for extent in shape:
                 size *= extent
-            for kind in KINDS:
+            for kind in KINDS if self.has_moments else KINDS[:1]:
                 end = 0
                 for start, length in sorted(ranges[kind, name]):
                     if start != end:
@@ -114,42 +128,49 @@ class Manifest:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest durably: from now on the directory is a checkpoint."""
-    write_json(directory / MANIFEST_NAME, manifest.to_json())
+    write_text(directory / MANIFEST_NAME, manifest.to_text())
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest of a checkpoint; raises CheckpointError when there is none or it is damaged."""
-    path = directory / MANIFEST_NAME
+def read_manifest(location: Path | str) -> Manifest:
+    """Read the manifest of a checkpoint in a directory or at a URL.
+
+    Raises DamageError when there is none or it is damaged, CheckpointError when it cannot be read at this time.
+    """
+    place = open_place(location)
+    where = str(place.location(MANIFEST_NAME))
     try:
-        body = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise _broken(path, "no such file", "a checkpoint is a directory with a manifest") from None
-    except (OSError, ValueError) as error:
-        raise _broken(path, f"unreadable JSON ({error})", "a manifest is JSON") from None
-    manifest = Manifest.from_json(path, body)
+        body = json.loads(place.read(MANIFEST_NAME))
+    except (FileNotFoundError, NotADirectoryError):
+        raise damaged(where, "no such file", "a checkpoint is a directory with a manifest") from None
+    except OSError as error:
+        raise unreadable(where, error) from error
+    except ValueError as error:
+        raise damaged(where, f"unreadable JSON ({error})", "a manifest is JSON") from None
+    manifest = Manifest.from_json(where, body)
     problems = manifest.coverage_problems()
     if problems:
-        raise _broken(path, "; ".join(problems[:3]), "every tensor must be covered once, without gaps")
+        raise damaged(where, "; ".join(problems[:3]), "every tensor must be covered once, without gaps")
     return manifest
 
 
 def verify_files(directory: Path, files: tuple[FileInfo, ...]) -> None:
-    """Compare size and SHA-256 of files with the manifest; raises CheckpointError at the first difference."""
+    """Compare size and SHA-256 of files with the manifest.
+
+    Raises DamageError at the first difference, CheckpointError when a file cannot be read at this time.
+    """
     for info in files:
         path = directory / info.name
-        if not path.is_file():
-            raise _broken(path, "no such file", "the manifest lists it")
-        num_bytes = path.stat().st_size
+        try:
+            num_bytes = path.stat().st_size
+            digest = sha256_file(path) if num_bytes == info.num_bytes else ""
+        except FileNotFoundError:
+            raise damaged(path, "no such file", "the manifest lists it") from None
+        except OSError as error:
+            raise unreadable(path, error) from error
         if num_bytes != info.num_bytes:
-            raise _broken(path, f"{num_bytes} bytes", f"the manifest says {info.num_bytes}")
-        digest = sha256_file(path)
+            raise damaged(path, f"{num_bytes} bytes", f"the manifest says {info.num_bytes}")
         if digest != info.sha256:
-            raise _broken(path, f"SHA-256 {digest[:12]}...", f"the manifest says {info.sha256[:12]}...")
-
-
-def _broken(path: Path, found: str, allowed: str) -> CheckpointError:
-    remedy = f"Delete {path.parent} to go back to the checkpoint before it."
-    return CheckpointError.at(path, found=found, allowed=allowed, remedy=remedy)
+            raise damaged(path, f"SHA-256 {digest[:12]}...", f"the manifest says {info.sha256[:12]}...")
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,7 +29,7 @@ _PLAIN_SECONDS = 10.0  # between lines when the output is no terminal
 
 def announce(text: str) -> None:
     """Print a line of what happens."""
-    console.print(f"[dim]·[/dim] {text}", soft_wrap=True)
+    console.print(f"[dim]·[/dim] {escape(text)}", soft_wrap=True)
 
 
 def render(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str | None = None, value: Any = None) -> None:
@@ -41,7 +42,7 @@ def render(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str | None =
         is_number = all(isinstance(row[name], int | float) or row[name] is None for row in rows)
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(cell) for cell in row.values()))
+        table.add_row(*(escape(_cell(cell)) for cell in row.values()))
     console.print(table)
 
 
@@ -78,7 +79,8 @@ class RunProgress:
         line = self._newest()
         if line is None:
             return
-        text = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tok/s"
+        loss = "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
+        text = f"loss {loss}  {line['tokens_per_second']:,.0f} tok/s"
         if line["mfu"] is not None:
             text += f"  MFU {100 * line['mfu']:.1f}%"
         is_last = line["step"] == self.total_steps

@@ -12,7 +12,7 @@ from sisa_scale.config.extension import trained_config
 
 
 @click.command("evaluate")
-@click.argument("run_or_checkpoint", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run_or_checkpoint")
 @click.option("--tasks", help="Comma-separated: loss,lambada,needle,needle-paper. By default those of the run.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data set, if it has moved.")
 @click.option("--lambada", help="OpenAI's LAMBADA text as JSON lines, or `openai` to fetch it once.")
@@ -26,7 +26,7 @@ from sisa_scale.config.extension import trained_config
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    run_or_checkpoint: Path,
+    run_or_checkpoint: str,
     tasks: str | None,
     data: Path | None,
     lambada: str | None,

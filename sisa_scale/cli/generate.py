@@ -12,7 +12,7 @@ from sisa_scale.errors import ConfigError
 
 
 @click.command("generate")
-@click.argument("run_or_checkpoint", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run_or_checkpoint")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
 @click.option("--max-tokens", default=64, show_default=True, help="Most new tokens of a prompt.")
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the most probable token.")
@@ -23,7 +23,7 @@ from sisa_scale.errors import ConfigError
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    run_or_checkpoint: Path,
+    run_or_checkpoint: str,
     prompts: tuple[str, ...],
     max_tokens: int,
     temperature: float,

@@ -20,7 +20,7 @@ def command(run_dir: Path, overrides: tuple[str, ...]) -> None:
     not. Every step stands in metrics.jsonl once.
     """
     config = reopen(run_dir, overrides)
-    steps = CheckpointStore(config.directory).steps()
+    steps = CheckpointStore(config.directory, config.checkpoint.directory).steps()
     if steps and steps[-1] >= config.total_steps:
         announce(f"{run_dir} has taken all {config.total_steps} steps; go on with schedule.total='N steps'")
         return

@@ -8,25 +8,27 @@ from sisa_scale.cli.console import RunProgress, announce, console
 from sisa_scale.config.run import RunConfig
 from sisa_scale.orchestration.launch import launch
 from sisa_scale.reporting.html import write_report
-
-INTERRUPTED_EXIT_CODE = 75  # EX_TEMPFAIL: schedulers may requeue
+from sisa_scale.training.exits import PREEMPTED
+from sisa_scale.training.outcome import Outcome
 
 
 def run_to_end(config: RunConfig) -> None:
-    """Launch a run, draw its report, and say where everything is; exits with 75 when it was interrupted."""
+    """Launch a run, draw its report, and say where everything is; exits with PREEMPTED when it is to be resumed."""
     progress = RunProgress(config.directory / "metrics.jsonl", config.total_steps)
     try:
         outcome = launch(config, progress.update, announce)
     finally:
         progress.close()
-    report = write_report([config.directory], config.directory / "report.html")
+    # Where the machine is taken away there is no time to draw.
+    report = None if outcome == "preempted" else write_report([config.directory], config.directory / "report.html")
     describe(config.directory, report, outcome)
-    if outcome == "interrupted":
-        raise click.exceptions.Exit(INTERRUPTED_EXIT_CODE)
+    if outcome != "finished":
+        raise click.exceptions.Exit(PREEMPTED)
 
 
-def describe(run_dir: Path, report: Path, outcome: str) -> None:
+def describe(run_dir: Path, report: Path | None, outcome: Outcome) -> None:
     """Print the last lines of a run."""
-    following = f"sisa-scale resume {run_dir}" if outcome == "interrupted" else f"sisa-scale evaluate {run_dir}"
+    following = f"sisa-scale evaluate {run_dir}" if outcome == "finished" else f"sisa-scale resume {run_dir}"
     for label, value in (("run", f"{run_dir} ({outcome})"), ("report", report), ("next", following)):
-        console.print(f"[bold]{label:<7}[/bold] {value}", soft_wrap=True)
+        if value is not None:
+            console.print(f"[bold]{label:<7}[/bold] {value}", soft_wrap=True)

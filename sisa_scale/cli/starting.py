@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
+from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint, store_in
 from sisa_scale.config import load_config
 from sisa_scale.config.data import DataConfig
 from sisa_scale.config.extension import check_begins
@@ -11,7 +11,7 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.data.sources import load_manifests
 from sisa_scale.data.storage import absolute_location
 from sisa_scale.data.stream import TokenStream
-from sisa_scale.errors import CheckpointError
+from sisa_scale.errors import CheckpointError, ConfigError
 from sisa_scale.evaluation.fetch import lambada_file
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.evaluation.suite import check_tasks
@@ -24,6 +24,7 @@ def begin(config: RunConfig) -> RunConfig:
     config = with_absolute_paths(config)
     fingerprint = check_inputs(config)
     directory = RunDirectory(config.directory)
+    _check_empty(config)
     directory.create()
     directory.record(config, fingerprint)
     return config
@@ -45,25 +46,46 @@ def reopen(run_dir: Path, overrides: tuple[str, ...]) -> RunConfig:
     config = load_config(directory.config_path, [*overrides, f"run_dir={run_dir}"]).config
     config = with_absolute_paths(config)
     fingerprint = check_inputs(config)
-    newest = CheckpointStore(run_dir).newest()
+    newest = CheckpointStore(run_dir, config.checkpoint.directory).newest_readable()
     if newest is not None:
-        path, manifest = find_checkpoint(newest)
-        check_resumable(path, manifest, config, fingerprint)
+        check_resumable(*newest, config, fingerprint)
+    elif store_in(run_dir).steps():
+        raise ConfigError.at(
+            "checkpoint.directory",
+            found=f"{config.checkpoint.directory}, which holds no checkpoint",
+            allowed=f"the run has checkpoints at {store_in(run_dir).place.location('')}",
+            remedy="Copy them to the new place first, or leave the setting as it was.",
+        )
     directory.record(config, fingerprint)
     return config
 
 
+def _check_empty(config: RunConfig) -> None:
+    """Check that no other run keeps its checkpoints where a new run is to have its own."""
+    directory = config.checkpoint.directory
+    if directory is not None and CheckpointStore(config.directory, directory).steps():
+        raise ConfigError.at(
+            "checkpoint.directory",
+            found=f"{directory}, which holds checkpoints",
+            allowed="it holds those of one run alone",
+            remedy="Choose another, or continue that run with `sisa-scale resume`.",
+        )
+
+
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Return the config with paths that mean the same in every process."""
-    lambada = config.evaluation.lambada_path
+    lambada, directory = config.evaluation.lambada_path, config.checkpoint.directory
     evaluation = dataclasses.replace(
         config.evaluation, lambada_path=str(lambada_file(lambada).resolve()) if lambada else None
     )
     return dataclasses.replace(
         config,
         run_dir=str(config.directory.resolve()),
-        begin_from=str(Path(config.begin_from).resolve()) if config.begin_from else None,
+        begin_from=absolute_location(config.begin_from) if config.begin_from else None,
         data=_with_absolute_locations(config.data),
+        checkpoint=dataclasses.replace(
+            config.checkpoint, directory=absolute_location(directory) if directory is not None else None
+        ),
         evaluation=evaluation,
     )
 
@@ -81,8 +103,8 @@ def check_inputs(config: RunConfig) -> str:
     """Check the data set and the tasks against the config; returns the data set's fingerprint."""
     check_tasks(config.evaluation.tasks)
     if config.begin_from is not None:
-        path, checkpoint = find_checkpoint(Path(config.begin_from))
-        check_begins(checkpoint.config, str(path), config.model)
+        where, checkpoint = find_checkpoint(config.begin_from)
+        check_begins(checkpoint.config, str(where), config.model)
     check_vocabulary(config, load_manifests(config.data))
     stream = TokenStream(config.data)
     stream.check_limits(config.total_steps)

@@ -1,13 +1,17 @@
 """`torchrun ... sisa-scale worker RECIPE`: the same worker as under Ray, for clusters without it."""
 
 import os
-import signal
+import sys
 from pathlib import Path
 
 import click
 
 from sisa_scale.cli.starting import begin, reopen, with_absolute_paths
+from sisa_scale.config.run import RunConfig
 from sisa_scale.planning.twins import load_recipe
+from sisa_scale.training.exits import PREEMPTED, ROLLED_BACK
+from sisa_scale.training.preemption import listen_for_signals
+from sisa_scale.training.rollback import RollBackError
 from sisa_scale.training.run_directory import RunDirectory
 from sisa_scale.training.worker import work
 
@@ -17,21 +21,35 @@ from sisa_scale.training.worker import work
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), required=True, help="What this worker computes on.")
 def command(recipe_or_run_dir: str, overrides: tuple[str, ...], device: str) -> None:
-    """Be one worker of a new run (RECIPE) or of a run to continue (RUN_DIR); torchrun starts one for each device."""
+    """Be one worker of a new run (RECIPE) or of a run to continue (RUN_DIR); torchrun starts one for each device.
+
+    SIGTERM and SIGUSR1 save a checkpoint and end the worker with exit code 75: put the job back into the queue. Under
+    `torchrun --max-restarts` a restarted worker continues the run that its recipe began.
+    """
+    listen_for_signals()
     is_main = os.environ.get("RANK") == "0"
     overrides = (*overrides, f"resources.workers={os.environ.get('WORLD_SIZE', '1')}")
-    if Path(recipe_or_run_dir).is_dir():
-        recipe = Path(recipe_or_run_dir) / "config.yaml"
-        config = with_absolute_paths(load_recipe(recipe, overrides).config)
-        if is_main:
-            reopen(Path(recipe_or_run_dir), overrides)
-    else:
-        config = with_absolute_paths(load_recipe(recipe_or_run_dir, overrides).config)
-        if is_main:
-            begin(config)
-    stop_path = RunDirectory(config.directory).stop_path
+    config = _prepare(recipe_or_run_dir, overrides, is_main=is_main)
     if is_main:
-        stop_path.unlink(missing_ok=True)
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(name, lambda _signal, _frame: stop_path.touch())
-    work(config, device)
+        RunDirectory(config.directory).stop_path.unlink(missing_ok=True)
+    try:
+        outcome = work(config, device)
+    except RollBackError as error:
+        click.echo(str(error), err=True)
+        sys.exit(ROLLED_BACK)
+    if outcome == "preempted":
+        sys.exit(PREEMPTED)
+
+
+def _prepare(recipe_or_run_dir: str, overrides: tuple[str, ...], *, is_main: bool) -> RunConfig:
+    path = Path(recipe_or_run_dir)
+    recipe = path / "config.yaml" if path.is_dir() else recipe_or_run_dir
+    config = with_absolute_paths(load_recipe(recipe, overrides).config)
+    was_restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if not is_main:
+        return config
+    if path.is_dir():
+        reopen(path, overrides)
+    elif not was_restarted or not RunDirectory(config.directory).config_path.exists():
+        begin(config)
+    return config

@@ -29,7 +29,11 @@ class ExecutionConfig:
         "scan of Mamba-2 and Hymba on a GPU: products of our own, or the Triton kernels of the package mamba-ssm",
         default="pytorch",
     )
-    loss_chunk_tokens: int = setting("tokens whose logits are held at once", default=4096, minimum=1)
+    determinism: Literal["fast", "strict"] = setting(
+        "'strict' repeats a run to the last bit on the same devices and number of workers, and is slower",
+        default="fast",
+    )
+    loss_chunk_tokens: int = setting("tokens whose logits are held at once", default=8192, minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,12 +41,37 @@ class ResourcesConfig:
     """Workers and the Ray cluster they run on."""
 
     workers: int = setting("number of workers: one a GPU, or CPU processes", default=1, minimum=1)
+    min_workers: int | None = setting(
+        "fewest workers the run goes on with when nodes are lost, until they are back; null waits for all",
+        default=None,
+        minimum=1,
+    )
     device: Literal["auto", "cpu", "cuda"] = setting("'auto' takes GPUs when every worker can have one", default="auto")
     cpus_per_worker: int = setting("CPU cores Ray reserves for a worker", default=1, minimum=1)
     ray_address: str | None = setting("address of a running Ray cluster; null starts one here", default=None)
-    max_failures: int = setting("restarts after a lost worker before the run gives up", default=3, minimum=0)
+    max_failures: int = setting("restarts after a lost worker before the run gives up", default=20, minimum=0)
+    max_node_failures: int = setting(
+        "deaths of workers on a node after which it gets no more of them while others suffice; 0 never leaves one out",
+        default=2,
+        minimum=0,
+    )
+    resize_every_seconds: float = setting(
+        "time between looks for nodes that are back, where min_workers is set", default=60.0, above=0
+    )
+
+    @property
+    def worker_range(self) -> range:
+        """Every number of workers that the run may have."""
+        return range(self.min_workers or self.workers, self.workers + 1)
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
+        if self.min_workers is not None and self.min_workers > self.workers:
+            yield Violation(
+                "min_workers",
+                str(self.min_workers),
+                f"must be at most workers {self.workers}",
+                "Lower it, or write null for a fixed number.",
+            )
         if self.ray_address == "":
             yield Violation("ray_address", "''", "an address or null", "Write null to start a local cluster.")

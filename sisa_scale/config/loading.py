@@ -6,7 +6,7 @@ import typing
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sisa_scale.config.fields import HasRules, Violation, bounds_violation
 from sisa_scale.config.run import RunConfig, to_plain
@@ -15,6 +15,7 @@ from sisa_scale.config.yaml_source import UNREADABLE, Setting, dump, flatten_pla
 from sisa_scale.errors import ConfigError, Problem
 
 SOLVED = "solved from twin_of"
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,17 @@ def resolve(settings: dict[str, Setting]) -> LoadedConfig:
         raise ConfigError.many(problems)
     origins = {key: usable[key].origin if key in usable else "default" for key in known if key not in sections}
     return LoadedConfig(built, origins)
+
+
+def resolve_section(section: type[S], settings: dict[str, Setting], noun: str) -> S:
+    """Build another dataclass of settings as strictly as a run; `noun` is what errors call the file."""
+    known = dict(walk_fields(section))
+    sections = {key for key, field in known.items() if section_class(_hint(field))}
+    problems = [_unknown(key, setting, known, noun) for key, setting in settings.items() if key not in known]
+    built = _build(section, "", {k: v for k, v in settings.items() if k in known}, sections, problems, noun)
+    if problems:
+        raise ConfigError.many(problems)
+    return cast(S, built)
 
 
 def config_from_plain(plain: dict[str, Any], origin: str) -> RunConfig:
@@ -142,7 +154,7 @@ def _full_key(key: str, text: str) -> str:
     return matches[0] if matches else key
 
 
-def _unknown(key: str, setting: Setting, known: dict[str, dataclasses.Field[Any]]) -> Problem:
+def _unknown(key: str, setting: Setting, known: dict[str, dataclasses.Field[Any]], noun: str = "recipe") -> Problem:
     parent = key.rpartition(".")[0]
     while parent and parent not in known:
         key, parent = parent, parent.rpartition(".")[0]
@@ -156,12 +168,17 @@ def _unknown(key: str, setting: Setting, known: dict[str, dataclasses.Field[Any]
         close = difflib.get_close_matches(leaf, endings, n=1, cutoff=0.7)
         hint = f"Did you mean {endings[close[0]]!r}?" if close else hint
     return Problem(
-        f"{setting.origin} {key}", "an unknown key", f"section {parent or 'of the recipe'} has no {leaf!r}", hint
+        f"{setting.origin} {key}", "an unknown key", f"section {parent or f'of the {noun}'} has no {leaf!r}", hint
     )
 
 
 def _build(
-    section: type, prefix: str, settings: dict[str, Setting], sections: set[str], problems: list[Problem]
+    section: type,
+    prefix: str,
+    settings: dict[str, Setting],
+    sections: set[str],
+    problems: list[Problem],
+    noun: str = "recipe",
 ) -> Any:
     before = len(problems)
     values: dict[str, Any] = {}
@@ -173,14 +190,14 @@ def _build(
         if row is not None and key not in settings:
             values[field.name] = _build_table(row, key, settings, sections, problems)
         elif inner is not None and is_set and (key not in settings or settings[key].value == {}):
-            values[field.name] = _build(inner, key, settings, sections, problems)
+            values[field.name] = _build(inner, key, settings, sections, problems, noun)
         elif is_set:
             values[field.name] = _value(key, field, settings[key], inner, problems)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             if inner is not None:
-                values[field.name] = _build(inner, key, settings, sections, problems)
+                values[field.name] = _build(inner, key, settings, sections, problems, noun)
             else:
-                problems.append(Problem(f"recipe {key}", "nothing", f"needs {field.metadata['doc']}", f"Set {key}."))
+                problems.append(Problem(f"{noun} {key}", "nothing", f"needs {field.metadata['doc']}", f"Set {key}."))
     if len(problems) > before:
         return None
     built = section(**values)

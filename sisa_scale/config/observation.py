@@ -8,10 +8,21 @@ from sisa_scale.config.fields import setting
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig:
-    """When checkpoints are written; one is always written at the end."""
+    """When checkpoints are written, where, and which are kept; one is always written at the end."""
 
     every_steps: int = setting("steps between checkpoints; 0 writes only the last", default=1000, minimum=0)
-    keep_last: int = setting("newest checkpoints kept on disk; 0 keeps all", default=3, minimum=0)
+    asynchronous: bool = setting("train on while a checkpoint is written, from a copy in host memory", default=True)
+    keep_last: int = setting("newest checkpoints kept; 0 keeps all", default=3, minimum=0)
+    keep_every_steps: int = setting(
+        "checkpoints of steps that this divides are kept, too; 0 keeps no such", default=0, minimum=0
+    )
+    keep_best: int = setting(
+        "checkpoints with the lowest held-out loss, measured at their step, kept, too", default=0, minimum=0
+    )
+    directory: str | None = setting(
+        "directory or URL (s3://, gs://) that holds the checkpoints of this run alone; null is the run directory",
+        default=None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from sisa_scale.config.fields import Parsed, Violation, setting
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.observation import CheckpointConfig, EvaluationConfig, WandbConfig
 from sisa_scale.config.optimizer import OptimizerConfig, ScheduleConfig
+from sisa_scale.config.reliability import GuardConfig, WatchdogConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +44,8 @@ class RunConfig:
     execution: ExecutionConfig = setting("memory and speed of a step")
     resources: ResourcesConfig = setting("workers and Ray", default_factory=ResourcesConfig)
     checkpoint: CheckpointConfig = setting("what is saved", default_factory=CheckpointConfig)
+    guard: GuardConfig = setting("what happens at a broken loss or gradient", default_factory=GuardConfig)
+    watchdog: WatchdogConfig = setting("when a worker counts as hung", default_factory=WatchdogConfig)
     evaluation: EvaluationConfig = setting("what is measured", default_factory=EvaluationConfig)
     wandb: WandbConfig = setting("Weights & Biases", default_factory=WandbConfig)
 
@@ -60,6 +64,11 @@ class RunConfig:
         """Micro-steps of one optimizer step on each worker."""
         return self.data.global_batch_sequences // (self.resources.workers * self.execution.micro_batch_sequences)
 
+    def with_workers(self, workers: int) -> "RunConfig":
+        """Return the same run on a fixed number of workers, as an attempt carries it out."""
+        resources = dataclasses.replace(self.resources, workers=workers, min_workers=None)
+        return dataclasses.replace(self, resources=resources)
+
     def violations(self) -> Iterator[Violation]:
         """Rules between sections."""
         yield from self._batch_rules()
@@ -67,14 +76,17 @@ class RunConfig:
         yield from self._schedule_rules()
         yield from self._backend_rules()
         yield from self._kernel_rules()
+        yield from self._determinism_rules()
+        yield from self._retention_rules()
         if self.data.documents == "separate":
             yield from self._document_rules()
 
     def _batch_rules(self) -> Iterator[Violation]:
-        sequences, workers = self.data.global_batch_sequences, self.resources.workers
-        per_pass = workers * self.execution.micro_batch_sequences
-        if sequences % per_pass:
-            nearest = max(1, round(sequences / per_pass)) * per_pass * self.data.sequence_tokens
+        sequences, sizes = self.data.global_batch_sequences, self.resources.worker_range
+        unit = math.lcm(*sizes) * self.execution.micro_batch_sequences
+        if sequences % unit:
+            nearest = max(1, round(sequences / unit)) * unit * self.data.sequence_tokens
+            workers = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(self.resources.workers)
             yield Violation(
                 "data.global_batch_tokens",
                 f"{self.data.global_batch_tokens} ({sequences} sequences)",
@@ -125,6 +137,35 @@ class RunConfig:
                 f"mamba_ssm with {', '.join(sorted(set(self.model.mixers)))}",
                 "serves the scan of Mamba-2 and Hymba; Mamba-3 has no such kernel here",
                 "Write pytorch.",
+            )
+
+    def _determinism_rules(self) -> Iterator[Violation]:
+        if self.execution.determinism == "fast":
+            return
+        if self.execution.attention_backend in ("cudnn", "cudnn_padded"):
+            yield Violation(
+                "execution.attention_backend",
+                f"{self.execution.attention_backend} with execution.determinism strict",
+                "the backward pass of cuDNN's kernel is not deterministic",
+                "Write auto, flash, efficient or math.",
+            )
+        if self.execution.state_space_kernel == "mamba_ssm":
+            yield Violation(
+                "execution.state_space_kernel",
+                "mamba_ssm with execution.determinism strict",
+                "its kernels add with atomics and are tuned by timing",
+                "Write pytorch.",
+            )
+
+    def _retention_rules(self) -> Iterator[Violation]:
+        evaluation = self.evaluation
+        if self.checkpoint.keep_best and not ("loss" in evaluation.tasks and evaluation.every_steps):
+            yield Violation(
+                "checkpoint.keep_best",
+                f"{self.checkpoint.keep_best} with evaluation.tasks {list(evaluation.tasks)} and "
+                f"evaluation.every_steps {evaluation.every_steps}",
+                "the best are those with the lowest held-out loss, which must be measured during the run",
+                "Add loss to evaluation.tasks and evaluate every so many steps, or write keep_best 0.",
             )
 
     def _document_rules(self) -> Iterator[Violation]:

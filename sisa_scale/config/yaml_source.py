@@ -1,6 +1,7 @@
 """YAML with places: every value keeps the file and line it came from; duplicate keys are errors."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ import yaml
 
 from sisa_scale.errors import ConfigError
 from sisa_scale.resources import find_recipe
+
+Find = Callable[[str], Path]
 
 
 class Setting(NamedTuple):
@@ -56,16 +59,18 @@ def parse_scalar(text: str) -> Any:
     return yaml.load(text, _CoreLoader)
 
 
-def read_settings(path: Path) -> dict[str, Setting]:
+def read_settings(path: Path, find: Find = find_recipe) -> dict[str, Setting]:
     """Return the settings of a recipe by dotted key, those of the recipes it extends first (later ones win).
+
+    find: turns a name that is no file, such as that of a shipped recipe, into a path.
 
     Raises ConfigError for a missing file, broken YAML, a duplicate key, or a circle of `extends`.
     """
-    return _read(path, ())
+    return _read(path, (), find)
 
 
-def _read(path: Path, ancestors: tuple[Path, ...]) -> dict[str, Setting]:
-    path = find_recipe(str(path))
+def _read(path: Path, ancestors: tuple[Path, ...], find: Find) -> dict[str, Setting]:
+    path = find(str(path))
     if path.resolve() in ancestors:
         raise ConfigError.at(
             path, found="a circle of extends", allowed="a recipe may not extend itself", remedy="Remove one."
@@ -94,7 +99,8 @@ def _read(path: Path, ancestors: tuple[Path, ...]) -> dict[str, Setting]:
         bases = extends.value if isinstance(extends.value, list) else [extends.value]
         for base in bases:
             beside = path.parent / str(base)
-            merge(settings, _read(beside if beside.is_file() else Path(str(base)), (*ancestors, path.resolve())))
+            source = beside if beside.is_file() else Path(str(base))
+            merge(settings, _read(source, (*ancestors, path.resolve()), find))
     merge(settings, own)
     return settings
 

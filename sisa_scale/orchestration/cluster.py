@@ -31,7 +31,11 @@ def ray_cluster(resources: ResourcesConfig) -> Iterator[Device]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a lost worker is noticed
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",  # and a stopped one
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # then look anew at which nodes there are
+        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
         "RAY_DEDUP_LOGS": "0",
+        "RAY_worker_niceness": "0",  # Ray starts workers at 15: on a busy machine everything else would go first
     }.items():
         os.environ.setdefault(name, value)
     import ray
@@ -94,7 +98,7 @@ def _check_reachable(address: str) -> None:
 
 
 def _device(resources: ResourcesConfig, available: dict[str, float]) -> Device:
-    num_gpus, workers = int(available.get("GPU", 0)), resources.workers
+    num_gpus, workers = int(available.get("GPU", 0)), resources.worker_range[0]
     if resources.device == "cuda" and num_gpus < workers:
         raise ConfigError.at(
             "resources.device",

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from sisa_scale.reporting.goodput_figure import goodput_figure
 from sisa_scale.reporting.run_files import Run, StepRow
 from sisa_scale.reporting.style import (
     INK,
@@ -31,6 +32,7 @@ def run_figures(run: Run) -> list[str]:
     draw = (
         loss_figure,
         throughput_figure,
+        goodput_figure,
         learning_rate_figure,
         gradient_norm_figure,
         half_life_figure,
@@ -177,6 +179,6 @@ def _line(
 
 def _mark_resumes(axes: Axes, run: Run) -> None:
     """A thin line at every step from which an attempt took the run up again."""
-    resumes = [row.from_step for row in run.attempts[1:]]
+    resumes = [row.from_step for row in run.attempts[1:] if row.from_step is not None]
     for index, step in enumerate(resumes):
         axes.axvline(step, color=INK, alpha=0.35, linewidth=0.8, label="resumed" if index == 0 else None, zorder=0.5)

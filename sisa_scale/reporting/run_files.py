@@ -1,6 +1,7 @@
 """Read a run directory into plain values."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -11,6 +12,7 @@ import yaml
 
 from sisa_scale.errors import DataError
 
+EVENTS = "events.jsonl"
 _Row = TypeVar("_Row")
 _OPTIONAL = {
     "mfu",
@@ -19,15 +21,24 @@ _OPTIONAL = {
     "note",
     "standard_error",
     "value",
+    "skipped",
+    "from_step",
+    "resumed",
     "ended",
+    "reached_step",
     "outcome",
     "reason",
+    "lost_steps",
+    "lost_seconds",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One line of `metrics.jsonl`: the state after `step` optimizer steps; `loss` in nats per token."""
+    """One line of `metrics.jsonl`: the state after `step` optimizer steps; `loss` in nats per token.
+
+    Loss and gradient norm that were not finite are NaN; `skipped` marks steps that changed no weight.
+    """
 
     step: int
     tokens: int
@@ -41,6 +52,7 @@ class StepRow:
     mfu: float | None = None
     data_wait_seconds: float | None = None
     stream_digest: str | None = None
+    skipped: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +82,20 @@ class ScoreRow:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """One line of `attempts.jsonl`: one life of the run's processes."""
+    """One line of `attempts.jsonl`: one life of the run's processes; see `training.attempts`."""
 
     attempt: int
     started: datetime
-    from_step: int
     world_size: int
     zero_stage: int
+    from_step: int | None = None
+    resumed: datetime | None = None
     ended: datetime | None = None
+    reached_step: int | None = None
     outcome: str | None = None
     reason: str | None = None
+    lost_steps: int | None = None
+    lost_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,7 @@ class Run:
     monitors: list[MonitorRow]
     scores: list[ScoreRow]
     attempts: list[AttemptRow]
+    events: list[dict[str, Any]]
     notes: list[str]
 
 
@@ -135,8 +152,25 @@ def read_run(path: Path) -> Run:
         [monitors[step] for step in sorted(monitors)],
         [row for step in sorted(evaluations) for row in evaluations[step]],
         [attempts[attempt] for attempt in sorted(attempts)],
+        read_events(path),
         notes,
     )
+
+
+def read_attempts(path: Path) -> list[AttemptRow]:
+    """Return the attempts of a run directory, oldest first."""
+    return _rows(path / "attempts.jsonl", _attempt, [])
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a run directory, oldest first; lines that a crash tore are left out."""
+    events = []
+    for line in (path / EVENTS).read_bytes().splitlines() if (path / EVENTS).is_file() else ():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events
 
 
 def _name(config: dict[str, Any], path: Path) -> str:
@@ -187,6 +221,7 @@ def _pick(row_type: type, value: dict[str, Any]) -> dict[str, Any]:
 
 def _step(value: dict[str, Any]) -> StepRow:
     picked = _pick(StepRow, value)
+    picked |= {name: math.nan for name in ("loss", "gradient_norm") if picked[name] is None}
     numbers = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "step_seconds")
     picked |= {name: float(picked[name]) for name in numbers}
     picked |= {name: int(picked[name]) for name in ("step", "tokens", "attempt")}
@@ -209,5 +244,5 @@ def _scores(value: dict[str, Any]) -> list[ScoreRow]:
 
 def _attempt(value: dict[str, Any]) -> AttemptRow:
     picked = _pick(AttemptRow, value)
-    ended = picked["ended"] and datetime.fromisoformat(picked["ended"])
-    return AttemptRow(**picked | {"started": datetime.fromisoformat(picked["started"]), "ended": ended})
+    times = {name: picked[name] and datetime.fromisoformat(picked[name]) for name in ("started", "resumed", "ended")}
+    return AttemptRow(**picked | times)

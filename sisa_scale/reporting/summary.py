@@ -25,7 +25,7 @@ class Fact(NamedTuple):
 def headline_facts(run: Run) -> list[Fact]:
     """Return parameters, tokens, losses, scores, speed and time; what a run does not have is a dash."""
     last = run.steps[-1] if run.steps else None
-    losses = [row.loss for row in run.steps[-_FINAL_STEPS:]]
+    losses = [row.loss for row in run.steps[-_FINAL_STEPS:] if np.isfinite(row.loss)]
     scores = {(row.task, row.metric): row for row in headline_scores(run)}
     speeds = [row.tokens_per_second for row in run.steps]
     utilizations = [row.mfu for row in run.steps if row.mfu is not None]

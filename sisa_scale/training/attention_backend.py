@@ -23,8 +23,9 @@ def choose_backend(config: RunConfig, workers: Communicator) -> str:
     wanted = config.execution.attention_backend
     if wanted != "auto":
         return wanted
-    # A document mask goes to the kernel that takes one: there is nothing to measure.
-    if workers.device.type == "cpu" or config.data.documents == "separate":
+    # A document mask goes to the kernel that takes one: there is nothing to measure. Times are never twice the same.
+    is_strict = config.execution.determinism == "strict"
+    if workers.device.type == "cpu" or config.data.documents == "separate" or is_strict:
         return portable_backend(
             workers.device.type, config.execution.precision, is_augmented=config.model.sisa is not None
         )

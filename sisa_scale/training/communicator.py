@@ -1,21 +1,26 @@
 """The few things workers say to each other outside the engine."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+_ASIDE_TIMEOUT = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Communicator:
-    """One worker's place among the others, over the default process group."""
+    """One worker's place among the others, over a process group, by default the one that training uses."""
 
     rank: int
     local_rank: int
     world_size: int
     device: torch.device
+    group: Any = None
 
     @property
     def is_main(self) -> bool:
@@ -25,24 +30,30 @@ class Communicator:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the elementwise sum over all workers, on the CPU; integers wrap."""
         values = values.to(self.device)
-        dist.all_reduce(values)
+        dist.all_reduce(values, group=self.group)
         return values.cpu()
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all workers by rank, on every worker."""
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
 
     def broadcast(self, value: Any) -> Any:
         """Return the value of rank 0."""
         box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device if self.device.type == "cuda" else None)
+        device = self.device if self.device.type == "cuda" else None
+        dist.broadcast_object_list(box, src=0, device=device, group=self.group)
         return box[0]
 
     def barrier(self) -> None:
         """Wait for all workers."""
-        dist.barrier()
+        dist.barrier(group=self.group)
+
+    def aside(self) -> "Communicator":
+        """Return the same workers over a process group of its own on the CPU, for use by one other thread."""
+        group = dist.new_group(backend="gloo", timeout=_ASIDE_TIMEOUT)
+        return replace(self, device=torch.device("cpu"), group=group)
 
 
 def connect(device: str) -> Communicator:
@@ -58,5 +69,18 @@ def connect(device: str) -> Communicator:
     else:
         place = torch.device("cpu")
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        dist.init_process_group(
+            "nccl" if device == "cuda" else "gloo", store=_store(), rank=rank, world_size=world_size
+        )
     return Communicator(rank, local_rank, world_size, place)
+
+
+def _store() -> PrefixStore:
+    """Return the store by which workers find each other, with names of its own for every life of the processes.
+
+    torchrun keeps one store over all its restarts: without a prefix, restarted workers find the addresses of the dead.
+    """
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    is_ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and os.environ["RANK"] == "0"
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return PrefixStore(f"life_{life}", TCPStore(address, port, is_master=is_ours, wait_for_workers=False))

@@ -1,8 +1,11 @@
 """DeepSpeed behind a small interface: build, step, score, and hand out its state."""
 
+import functools
 import logging
+import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +16,23 @@ from torch.nn.utils import get_total_norm
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.documents import IGNORED_TARGET
 from sisa_scale.data.stream import Batch
+from sisa_scale.faults import fault_point
 from sisa_scale.models.decoder import Decoder, LayerMonitor
 from sisa_scale.models.head import TokenScores
 from sisa_scale.training.communicator import Communicator
 from sisa_scale.training.deepspeed_config import deepspeed_config
 from sisa_scale.training.optimizer import build_optimizer, set_learning_rate
 
+# Told this worker's mean loss and the gradient norm of the global batch before any weight changes; returns whether the
+# step is to be taken, the same on all workers.
+Admit = Callable[[float, float], bool]
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One optimizer step: mean loss over the global batch (nats), gradient norm before clipping, wall seconds."""
+    """One optimizer step: this worker's loss of every micro-step (nats), wall seconds."""
 
-    loss: float
-    gradient_norm: float
+    micro_losses: tuple[float, ...]
     seconds: float
 
 
@@ -48,13 +55,14 @@ class Engine:
         self.micro_batch = config.execution.micro_batch_sequences
         self.optimizer = build_optimizer(model, config.optimizer)
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=deepspeed_config(config))
+        self.optimizer.register_step_pre_hook(self._before_update)
         self.model = model
 
-    def step(self, batch: Batch, learning_rate: float) -> StepResult:
-        """Take one optimizer step on this worker's share of the global batch."""
+    def step(self, batch: Batch, learning_rate: float, admit: Admit) -> StepResult:
+        """Take one optimizer step on this worker's share of the global batch, if all workers admit it."""
         started = time.perf_counter()
         set_learning_rate(self.optimizer, learning_rate)
-        total = torch.zeros((), dtype=torch.float64, device=self.workers.device)
+        losses: list[Tensor] = []
         tokens = batch.tokens_BL.to(self.workers.device, non_blocking=True).split(self.micro_batch)
         targets = batch.targets_BL.to(self.workers.device, non_blocking=True).split(self.micro_batch)
         documents = self._documents(batch, len(tokens))
@@ -63,13 +71,35 @@ class Engine:
             loss = self.engine(tokens_BL, targets_BL, **document)
             if self.ignores_targets:
                 loss = weight * loss
+            fault_point("step.before_backward")
             self.engine.backward(loss)
-            unpartitioned_norm = self._unpartitioned_gradient_norm()
+            losses.append(loss.detach())
+            if len(losses) == len(tokens):
+                self._is_admitted = self._ask_once(admit, losses)
             self.engine.step()
-            total += loss.detach()
-        mean = self.workers.sum(total) / (self.workers.world_size * len(tokens))
-        norm = self.engine.get_global_grad_norm() if unpartitioned_norm is None else unpartitioned_norm
-        return StepResult(mean.item(), float(norm), time.perf_counter() - started)
+        self._is_admitted()  # DeepSpeed drops a gradient that is not finite without asking the optimizer
+        return StepResult(tuple(torch.stack(losses).tolist()), time.perf_counter() - started)
+
+    def _ask_once(self, admit: Admit, losses: list[Tensor]) -> Callable[[], bool]:
+        """Return the question to all workers, which is put once in a step, whoever needs the answer first."""
+        unpartitioned_norm = self._unpartitioned_gradient_norm()
+
+        @functools.cache
+        def is_admitted() -> bool:
+            norm = self._partitioned_gradient_norm() if unpartitioned_norm is None else float(unpartitioned_norm)
+            return admit(torch.stack(losses).double().mean().item(), norm)
+
+        return is_admitted
+
+    def _before_update(self, optimizer: torch.optim.Optimizer, *_arguments: object) -> None:
+        """Leave the optimizer without gradients if the step is refused: it then changes neither weights nor moments.
+
+        DeepSpeed calls the optimizer once for every group of parameters, and cleans up as after any other step.
+        """
+        is_admitted = self._is_admitted()
+        fault_point("step.before_update")
+        if not is_admitted:
+            optimizer.zero_grad(set_to_none=True)
 
     def _documents(self, batch: Batch, num_micro_steps: int) -> list[dict[str, Tensor]]:
         """Return what the model is told of the documents of every micro-step, which is nothing when they are joined."""
@@ -88,9 +118,14 @@ class Engine:
         num_targets = max(1, int(self.workers.sum(torch.tensor(sum(counts)))))
         return [count * self.workers.world_size * len(counts) / num_targets for count in counts]
 
+    def _partitioned_gradient_norm(self) -> float:
+        """Return the gradient norm of a whole step under the stages 1 to 3, NaN if it is not finite."""
+        wrapper = self.engine.optimizer
+        return math.nan if wrapper.overflow else float(wrapper._global_grad_norm)
+
     def _unpartitioned_gradient_norm(self) -> Tensor | None:
         """Return the gradient norm of a whole step under stage 0, which DeepSpeed clips without telling its norm."""
-        if self.config.execution.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
+        if self.config.execution.zero_stage > 0:
             return None
         return get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
 

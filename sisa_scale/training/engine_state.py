@@ -84,5 +84,6 @@ def _partition(engine: Engine, parameter: Any) -> dict[str, tuple[int, Tensor]]:
 
 
 def _with_moments(engine: Engine, weight: Tensor) -> dict[str, Tensor]:
-    state = engine.optimizer.state[weight]
+    # Adam makes its moments in its first update, which does not come with the first step if that one is skipped.
+    state = engine.optimizer.state.get(weight) or {kind: torch.zeros_like(weight) for kind in _MOMENTS}
     return {"weight": weight, **{kind: state[kind] for kind in _MOMENTS}}

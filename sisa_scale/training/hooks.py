@@ -1,12 +1,15 @@
 """What happens after a step, besides metrics, guard and checkpoints: monitors and evaluation."""
 
+import time
+
 import torch
 
 from sisa_scale.evaluation.resources import load_resources
 from sisa_scale.evaluation.suite import run_suite
+from sisa_scale.faults import fault_point
 from sisa_scale.training.run import Run
 from sisa_scale.training.state import StepReport, TrainState
-from sisa_scale.training.tracker import Tracker
+from sisa_scale.training.tracker import Tracker, evaluation_values
 
 
 class ImportanceMonitor:
@@ -41,16 +44,24 @@ class Evaluation:
         is_due = settings.every_steps and state.step % settings.every_steps == 0
         if not (is_due or report.is_last) or not settings.tasks:
             return
-        scores = run_suite(
-            settings.tasks,
-            self.run.engine.score,
-            self.resources,
-            batch_size=settings.batch_sequences,
-            rank=workers.rank,
-            world_size=workers.world_size,
-            gather=workers.gather,
-        )
+        if report.is_preempted and not report.is_last:  # the time that is left is for the checkpoint
+            if workers.is_main:
+                self.run.directory.event("evaluation_skipped", step=state.step, reason="preemption")
+            return
+        started = time.perf_counter()
+        with self.run.heart.phase("evaluation", state.step):
+            fault_point("evaluation.before_score")
+            scores = run_suite(
+                settings.tasks,
+                self.run.engine.score,
+                self.resources,
+                batch_size=settings.batch_sequences,
+                rank=workers.rank,
+                world_size=workers.world_size,
+                gather=workers.gather,
+            )
         if workers.is_main:
             line = {"step": state.step, "tokens": state.tokens, "scores": [score.to_json() for score in scores]}
             self.run.directory.append("evaluations.jsonl", line)
-            self.tracker.log(state.step, {f"eval/{s.task}/{s.variant}/{s.metric}": s.value for s in scores})
+            self.run.directory.event("evaluation", step=state.step, seconds=round(time.perf_counter() - started, 3))
+            self.tracker.log(state.step, evaluation_values(line))

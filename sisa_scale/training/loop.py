@@ -7,7 +7,9 @@ from sisa_scale.training.state import TrainState
 
 def train(run: Run) -> TrainState:
     """Take every step that is left, from the newest checkpoint to the end of the schedule or to a stop."""
-    state = restore(run)
+    with run.heart.phase("restore"):
+        state = restore(run)
+        run.recall(state)
     for batch in run.batches(state):
         report = run.step(state, batch)
         state = run.advance(state, report)

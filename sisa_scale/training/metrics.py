@@ -1,13 +1,16 @@
 """One line a step, to metrics.jsonl and to wandb."""
 
+import math
+
 import torch
 
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.utilisation import peak_flops, utilisation
 from sisa_scale.training.provenance import now
 from sisa_scale.training.run import Run
+from sisa_scale.training.run_directory import METRICS
 from sisa_scale.training.state import StepReport, TrainState
-from sisa_scale.training.tracker import Tracker
+from sisa_scale.training.tracker import Tracker, train_values
 
 
 class MetricsLog:
@@ -18,7 +21,7 @@ class MetricsLog:
         self.flops = flops_per_token(run.config.model, run.config.data.sequence_tokens).train
         device = run.workers.device
         self.peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-        self.attempt = len(run.directory.attempts()) + 1
+        self.attempt = run.directory.current_attempt()
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
         """Log a step."""
@@ -28,9 +31,9 @@ class MetricsLog:
         line = {
             "step": state.step,
             "tokens": state.tokens,
-            "loss": report.loss,
+            "loss": _finite(report.loss),
             "learning_rate": report.learning_rate,
-            "gradient_norm": report.gradient_norm,
+            "gradient_norm": _finite(report.gradient_norm),
             "tokens_per_second": round(tokens_per_second, 1),
             "step_seconds": round(report.step_seconds, 6),
             "data_wait_seconds": round(report.wait_seconds, 6),
@@ -40,5 +43,12 @@ class MetricsLog:
             "attempt": self.attempt,
             "time": now(),
         }
-        self.run.directory.append("metrics.jsonl", line)
-        self.tracker.log(state.step, {f"train/{k}": v for k, v in line.items() if isinstance(v, int | float)})
+        if report.refusal is not None:
+            line["skipped"] = True
+        self.run.directory.append(METRICS, line)
+        self.tracker.log(state.step, train_values(line))
+
+
+def _finite(value: float) -> float | None:
+    """Return a number that JSON has."""
+    return value if math.isfinite(value) else None

@@ -17,8 +17,8 @@ PACKAGES = ("torch", "deepspeed", "ray", "webdataset", "tokenizers", "safetensor
 
 
 def now() -> str:
-    """Return the time in UTC, ISO 8601 to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the time in UTC, ISO 8601 to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def collect_provenance(config: RunConfig, data_fingerprint: str) -> dict[str, Any]:

@@ -21,7 +21,9 @@ def locked_settings(plain: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in locked.items() if not FREE_KEYS.fullmatch(key)}
 
 
-def check_resumable(checkpoint: Path, manifest: Manifest, config: RunConfig, data_fingerprint: str | None) -> None:
+def check_resumable(
+    checkpoint: Path | str, manifest: Manifest, config: RunConfig, data_fingerprint: str | None
+) -> None:
     """Raise CheckpointError that lists every difference which would make the run another one.
 
     data_fingerprint: of the data set at hand; None leaves it unchecked.
@@ -46,6 +48,15 @@ def check_resumable(checkpoint: Path, manifest: Manifest, config: RunConfig, dat
                 f"a data set with fingerprint {data_fingerprint[:12]}...",
                 f"the run was begun on {manifest.data_fingerprint[:12]}...",
                 "Point data.path (or data.mix) to that data, or begin a new run.",
+            )
+        )
+    if not manifest.has_moments:
+        problems.append(
+            Problem(
+                str(checkpoint),
+                "weights without the optimizer's state",
+                "a run goes on only from a checkpoint with it",
+                "Begin a new run from these weights: begin_from=PATH.",
             )
         )
     if problems:

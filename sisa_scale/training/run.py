@@ -1,61 +1,107 @@
 """A run on one worker: model, engine, data and hooks, wired from the config."""
 
+import time
 from collections.abc import Callable, Iterator
-
-import torch
+from typing import Any
 
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.stream import DIGEST_MODULUS, Batch, TokenStream
+from sisa_scale.data.stream import Batch, TokenStream
+from sisa_scale.faults import fault_point
 from sisa_scale.training.attention_backend import choose_backend
 from sisa_scale.training.communicator import Communicator
+from sisa_scale.training.data_cursor import read_cursor, settle_rollbacks
 from sisa_scale.training.engine import Engine
+from sisa_scale.training.guard import NumericalGuard, PastStep
+from sisa_scale.training.heartbeat import Heart
+from sisa_scale.training.past_steps import read_past_steps
+from sisa_scale.training.preemption import Reason, StopRequest, asked_to_stop
 from sisa_scale.training.run_directory import DATA_EVENTS, RunDirectory
 from sisa_scale.training.schedule import LearningRateSchedule
 from sisa_scale.training.state import StepReport, TrainState
+from sisa_scale.training.votes import StepVote
 from sisa_scale.training.waiting import TimedIterator
 
 Hook = Callable[[TrainState, StepReport], None]
 
 
 class Run:
-    """Everything one worker needs to train; `hooks` are called after every step, in order."""
+    """Everything one worker needs to train; `hooks` are called after every step, in order.
+
+    stopped_by: why the run was asked to stop, once all workers have agreed to.
+    """
 
     def __init__(self, config: RunConfig, workers: Communicator) -> None:
         self.config, self.workers = config, workers
+        self.heart = Heart()
         self.directory = RunDirectory(config.directory)
-        self.store = CheckpointStore(config.directory)
+        self.store = CheckpointStore(config.directory, config.checkpoint.directory)
         self.schedule = LearningRateSchedule(config)
-        self.stream = TokenStream(config.data, lambda event: self.directory.append(DATA_EVENTS, event))
-        self.stream.check_limits(config.total_steps)
+        self.guard = NumericalGuard(config.guard, self.schedule.warmup_steps)
+        self.cursor = read_cursor(config.directory)
+        self.stream = TokenStream(config.data, self._note_data_event)
+        self.stream.check_limits(self.cursor.data_step(config.total_steps - 1) + 1)
         self.backend = choose_backend(config, workers)
         self.hooks: list[Hook] = []
+        self.stopped_by: Reason | None = None
         self.engine: Engine
+
+    def recall(self, state: TrainState) -> None:
+        """Know what must be known of the steps before `state`: for the guard, and which data is left out."""
+        if self.workers.is_main:
+            settle_rollbacks(self.directory.path, state.step)
+        read = read_cursor(self.directory.path), read_past_steps(self.directory.path, state.step, self.config.guard)
+        self.cursor, past_steps = self.workers.broadcast(read if self.workers.is_main else None)
+        self.guard.remember(past_steps)
 
     def batches(self, state: TrainState) -> Iterator[Batch]:
         """Yield this worker's share of every global batch that is left, read ahead in the background."""
-        steps = range(state.step, self.config.total_steps)
+        steps = map(self.cursor.data_step, range(state.step, self.config.total_steps))
         self._timed = TimedIterator(self.stream.batches(steps, self.workers.rank, self.workers.world_size))
-        return self._timed
+        for step in range(state.step, self.config.total_steps):
+            with self.heart.phase("data_wait", step + 1):
+                fault_point("data.before_batch")
+                batch = next(self._timed)
+            yield batch
 
     def step(self, state: TrainState, batch: Batch) -> StepReport:
-        """Take one optimizer step and agree with all workers on what it was and whether to stop."""
+        """Take one optimizer step, or skip it, as all workers agree; and agree on whether to stop."""
+        step = state.step + 1
         learning_rate = self.schedule.learning_rate(state.step)
-        result = self.engine.step(batch, learning_rate)
-        wants_stop = self.workers.is_main and self.directory.stop_path.exists()
-        votes = self.workers.sum(torch.tensor([batch.digest, int(wants_stop)]))
+        stop = asked_to_stop(self.directory.stop_path if self.workers.is_main else None)
+        vote = StepVote(self.workers, self.guard, step, batch.digest, stop)
+        with self.heart.phase("step", step):
+            result = self.engine.step(batch, learning_rate, vote)
+        self.guard.remember([PastStep(step, vote.loss, vote.gradient_norm, vote.refusal is not None)])
+        if vote.stop_requested:
+            self._note_stop(step, "preemption" if vote.is_preempted else "interrupt", stop)
         return StepReport(
-            loss=result.loss,
-            gradient_norm=result.gradient_norm,
+            loss=vote.loss,
+            gradient_norm=vote.gradient_norm,
             learning_rate=learning_rate,
             num_tokens=self.config.data.global_batch_tokens,
-            stream_digest=f"{int(votes[0]) % DIGEST_MODULUS:016x}",
+            data_step=self.cursor.data_step(state.step),
+            stream_digest=vote.stream_digest,
             step_seconds=result.seconds + self._timed.wait_seconds,
             wait_seconds=self._timed.wait_seconds,
-            is_last=state.step + 1 == self.config.total_steps,
-            stop_requested=bool(votes[1]),
+            is_last=step == self.config.total_steps,
+            stop_requested=vote.stop_requested,
+            is_preempted=vote.is_preempted,
+            refusal=vote.refusal,
+            micro_losses=result.micro_losses,
         )
 
     def advance(self, state: TrainState, report: StepReport) -> TrainState:
         """Return the state after a step."""
-        return TrainState(state.step + 1, state.tokens + report.num_tokens)
+        skipped_steps = state.skipped_steps + (report.refusal is not None)
+        return TrainState(state.step + 1, state.tokens + report.num_tokens, skipped_steps)
+
+    def _note_stop(self, step: int, reason: Reason, own: StopRequest | None) -> None:
+        self.stopped_by = reason
+        if self.workers.is_main:
+            seconds_left = None if own is None or own.deadline is None else round(own.deadline - time.time(), 1)
+            self.directory.event("stop_requested", step=step, reason=reason, seconds_left=seconds_left)
+
+    def _note_data_event(self, event: dict[str, Any]) -> None:
+        """Log what the stream says of a data step under the training step that reads it."""
+        self.directory.append(DATA_EVENTS, {**event, "step": self.cursor.step(event["step"] - 1) + 1})

@@ -1,6 +1,7 @@
 """What one worker process does, whoever started it."""
 
-from typing import Literal
+import os
+import platform
 
 import torch
 
@@ -8,53 +9,89 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.data.documents import number_documents
 from sisa_scale.data.heldout import read_heldout
 from sisa_scale.evaluation.resources import check_vocabulary
+from sisa_scale.training.attempts import Attempt, crash_loop
 from sisa_scale.training.checkpointing import Checkpointer
-from sisa_scale.training.communicator import connect
-from sisa_scale.training.guard import FiniteLossGuard
+from sisa_scale.training.communicator import Communicator, connect
+from sisa_scale.training.crash_loop import loop_error
+from sisa_scale.training.determinism import apply_determinism
 from sisa_scale.training.hooks import Evaluation, ImportanceMonitor
 from sisa_scale.training.loop import train
 from sisa_scale.training.metrics import MetricsLog
+from sisa_scale.training.outcome import Outcome
+from sisa_scale.training.rollback import RefusedSteps
 from sisa_scale.training.run import Hook, Run
+from sisa_scale.training.run_directory import RunDirectory
 from sisa_scale.training.tracker import Tracker
+from sisa_scale.training.watchdog import Watchdog
 
-Outcome = Literal["finished", "interrupted"]
 _MONITOR_SEQUENCES = 1
 
 
-def work(config: RunConfig, device: str) -> Outcome:
+def work(config: RunConfig, device: str, node: str | None = None) -> Outcome:
     """Train with the other workers until the schedule ends or a stop is asked for.
 
-    device: "cpu" or "cuda". Raises a SisaScaleError on every worker when the run cannot go on.
+    device: "cpu" or "cuda"; node: what the cluster calls this machine, None takes the host name. The number of workers
+    is the real one, whatever the config says. Raises a SisaScaleError on every worker when the run cannot go on.
     """
     if device == "cpu":
         torch.set_num_threads(config.resources.cpus_per_worker)
+    apply_determinism(config.execution)
     workers = connect(device)
+    config = config.with_workers(workers.world_size)
+    directory = RunDirectory(config.directory)
+    _begin_attempt(directory, config, workers, node or platform.node())
+    try:
+        outcome = _train(config, workers)
+    except Exception as error:
+        directory.event("error", rank=workers.rank, error=_headline(error))
+        raise
+    if workers.is_main:
+        directory.end_attempt(outcome)
+    workers.barrier()
+    return outcome
+
+
+def _begin_attempt(directory: RunDirectory, config: RunConfig, workers: Communicator, node: str) -> None:
+    """Note that the processes live; raises TrainingError on every worker when the run fails in a circle."""
+    places = workers.gather((f"{platform.node()}:{os.getpid()}", node))
+    loop: list[Attempt] = []
+    if workers.is_main:
+        directory.close_attempt()
+        loop = crash_loop(directory.attempts())
+        if loop:
+            directory.mark_final()
+        else:
+            directory.begin_attempt(config, *(list(column) for column in zip(*places, strict=True)))
+    loop = workers.broadcast(loop)
+    if loop:
+        raise loop_error(config.directory, loop)
+
+
+def _train(config: RunConfig, workers: Communicator) -> Outcome:
     run = Run(config, workers)
     check_vocabulary(config, {source.name: source.manifest for source in run.stream.sources})
     tracker = Tracker(config, workers.is_main)
-    run.hooks = build_hooks(run, tracker)
-    try:
+    with Watchdog(run), Checkpointer(run) as checkpointer:
+        run.hooks = [*build_hooks(run, tracker), checkpointer]
         state = train(run)
-    except Exception as error:
-        if workers.is_main and run.directory.attempts():
-            run.directory.end_attempt("failed", f"{type(error).__name__}: {error}")
-        raise
-    outcome: Outcome = "finished" if state.step >= config.total_steps else "interrupted"
     tracker.finish()
-    if workers.is_main:
-        run.directory.end_attempt(outcome)
-    workers.barrier()
-    return outcome
+    if state.step >= config.total_steps:
+        return "finished"
+    return "preempted" if run.stopped_by == "preemption" else "interrupted"
+
+
+def _headline(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def build_hooks(run: Run, tracker: Tracker) -> list[Hook]:
     """Return the hooks of a worker in the order they are called; the main worker alone writes logs.
 
-    Checkpoints come last: what a checkpoint has passed is already in the logs.
+    Checkpoints come after them: what a checkpoint has passed is already in the logs.
     """
-    hooks: list[Hook] = [FiniteLossGuard()]
-    if run.workers.is_main:
-        hooks.append(MetricsLog(run, tracker))
+    hooks: list[Hook] = [MetricsLog(run, tracker)] if run.workers.is_main else []
+    hooks.append(RefusedSteps(run))
     if run.config.evaluation.monitor_every_steps and run.config.model.sisa is not None:
         config = run.config.data
         tokens = read_heldout(config, config.sequence_tokens, _MONITOR_SEQUENCES).sequences[:, :-1]
@@ -63,4 +100,4 @@ def build_hooks(run: Run, tracker: Tracker) -> list[Hook]:
         hooks.append(ImportanceMonitor(run, torch.from_numpy(tokens), document_BL))
     if run.config.evaluation.tasks:
         hooks.append(Evaluation(run, tracker))
-    return [*hooks, Checkpointer(run)]
+    return hooks

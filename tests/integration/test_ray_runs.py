@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import finish, metrics, start_command
+from processes import finish, metrics, run_command, start_command
 
 STEPS = 80  # long enough that nothing is over before it is killed
 LATEST_KILL = 25
@@ -77,7 +77,11 @@ def test_killed_worker_is_replaced_and_nothing_is_lost(uninterrupted: Path, reci
     os.kill(random.choice(pids(tmp_path / "run")), signal.SIGKILL)
     output = finish(process)
     assert process.returncode == 0, output
-    assert len(attempts(tmp_path / "run")) == 2
+    first, second = attempts(tmp_path / "run")
+    assert (first["outcome"], len(first["dead_ranks"]), second["outcome"]) == ("failed", 1, "finished")
+    assert "without an exit code" in first["reason"]
+    assert first["reached_step"] - second["from_step"] == first["lost_steps"]
+    assert first["reason"] in output  # told while it happened
     # Same machine, world size and kernels: every loss is equal to the last bit.
     assert trace(tmp_path / "run") == trace(uninterrupted)
 
@@ -112,3 +116,45 @@ def test_ctrl_c_saves_stops_and_resumes_exactly(uninterrupted: Path, recipe: Pat
     output = finish(resumed)
     assert resumed.returncode == 0, output
     assert trace(tmp_path / "run") == trace(uninterrupted)
+
+
+def test_a_job_that_is_taken_away_saves_and_asks_to_be_queued_again(recipe: Path, tmp_path: Path) -> None:
+    process = start_command("train", recipe, f"run_dir={tmp_path}/run", *OVERRIDES)
+    wait_for_step(tmp_path / "run", 3)
+    os.kill(process.pid, signal.SIGTERM)
+    output = finish(process)
+    assert process.returncode == 75, output
+    newest = attempts(tmp_path / "run")[-1]
+    assert newest["outcome"] == "preempted"
+    assert (tmp_path / f"run/checkpoints/step_{newest['reached_step']:08d}").is_dir()
+
+
+def test_a_run_that_fails_in_a_circle_stops_and_says_why(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SISA_SCALE_FAULTS", "step.before_update@rank1#3=exit")
+    process = start_command("train", recipe, f"run_dir={tmp_path}/run", *OVERRIDES)
+    output = finish(process)
+    assert process.returncode == 5, output
+    assert [(each["outcome"], each["reached_step"]) for each in attempts(tmp_path / "run")] == [("failed", 2)] * 3
+    assert "3 attempts in a row" in output
+    assert "step 3" in output
+    assert attempts(tmp_path / "run")[-1]["is_final"]
+
+
+def test_a_step_is_replayed_from_the_checkpoint_before_it(uninterrupted: Path) -> None:
+    code, output = run_command("replay", uninterrupted, "--step", "9", "--json")
+    assert code == 0, output
+    found = json.loads(output)
+    assert (found["weights_after_step"], found["digest_is_equal"]) == (8, True)
+    recorded = next(line for line in metrics(uninterrupted) if line["step"] == 9)
+    replayed = {each["precision"]: each for each in found["passes"]}
+    # As the run computed it, but sequence by sequence on one process: sums in another order.
+    assert replayed["bf16"]["loss"] == pytest.approx(recorded["loss"], abs=2e-3)
+    assert replayed["bf16"]["gradient_norm"] == pytest.approx(recorded["gradient_norm"], rel=1e-2)
+    assert replayed["fp32"]["loss"] == pytest.approx(recorded["loss"], abs=1e-2)
+    assert len(found["sequences"]) == len(replayed["fp32"]["sequences"]) == 8
+    assert all(row["text"] for row in found["sequences"])
+    half = json.loads(run_command("replay", uninterrupted, "--step", "9", "--json", "--rank-batch", "1/2")[1])
+    assert [row["text"] for row in half["sequences"]] == [row["text"] for row in found["sequences"][4:]]
+    assert half["passes"][0]["sequences"][0]["loss"] == pytest.approx(found["passes"][0]["sequences"][4]["loss"])

@@ -11,13 +11,15 @@ from sisa_scale.cli.starting import with_absolute_paths
 from sisa_scale.config import RunConfig, load_config
 from sisa_scale.training.checkpointing import Checkpointer
 from sisa_scale.training.communicator import connect
+from sisa_scale.training.restoring import restore
 from sisa_scale.training.run import Run
 from sisa_scale.training.worker import work
 
 
 def resave(config: RunConfig) -> None:
     run = Run(config, connect("cpu"))
-    Checkpointer(run).save(run.restore())
+    state = restore(run)
+    Checkpointer(run).save(state)
 
 
 for action, recipe, overrides in json.loads(sys.argv[1]):

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 
 from sisa_scale.checkpoint.manifest import KINDS, Manifest, write_manifest
-from sisa_scale.checkpoint.parts import Slice, write_part
+from sisa_scale.checkpoint.parts import HostBuffer, Slice, write_part
+from sisa_scale.checkpoint.places import LocalPlace, Place
+from sisa_scale.checkpoint.saving import Written
+from sisa_scale.checkpoint.store import CheckpointStore
 
 SHAPES = {"embedding": [6, 4], "bias": [5], "scalar": []}
 Tensors = dict[tuple[str, str], Tensor]
 WriteCheckpoint = Callable[..., Manifest]
+Save = Callable[..., None]
 
 
 @pytest.fixture
@@ -27,27 +31,51 @@ def write_checkpoint(tensors: Tensors) -> WriteCheckpoint:
     """Write the tensors into a directory, each cut at the same places, the pieces dealt out to the ranks."""
 
     def write(directory: Path, *, cuts: Iterable[int] = (), world_size: int = 1, step: int = 7) -> Manifest:
-        directory.mkdir(parents=True, exist_ok=True)
-        pieces = []
-        for (kind, name), values in tensors.items():
-            edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(values)}), len(values)]
-            pieces += [Slice(kind, name, low, values[low:high]) for low, high in pairwise(edges)]
-        parts = []
-        for rank in range(world_size):
-            state = torch.full((16,), rank, dtype=torch.uint8)
-            parts.append(write_part(directory, rank, pieces[rank::world_size], state))
-        manifest = Manifest(
-            step=step,
-            tokens=step * 512,
-            config={"name": "small"},
-            data_fingerprint="f" * 64,
-            world_size=world_size,
-            zero_stage=1,
-            shapes=SHAPES,
-            slices=tuple(info for _, infos in parts for info in infos),
-            files=tuple(file for file, _ in parts),
-        )
+        parts = write_parts(LocalPlace(directory), "rank_{:05d}.safetensors", tensors, cuts, world_size)
+        manifest = make_manifest(parts, step)
         write_manifest(directory, manifest)
         return manifest
 
     return write
+
+
+def write_parts(
+    place: Place, name: str, tensors: Tensors, cuts: Iterable[int] = (), world_size: int = 1
+) -> list[Written]:
+    """Write the parts of all ranks; `name` is that of a part, with a place for the rank."""
+    pieces = []
+    for (kind, name_), values in tensors.items():
+        edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(values)}), len(values)]
+        pieces += [Slice(kind, name_, low, values[low:high]) for low, high in pairwise(edges)]
+    written = []
+    for rank in range(world_size):
+        part = HostBuffer(is_pinned=False).copy(pieces[rank::world_size], torch.full((16,), rank, dtype=torch.uint8))
+        written.append(write_part(place, name.format(rank), rank, part))
+    return written
+
+
+def make_manifest(parts: list[Written], step: int) -> Manifest:
+    return Manifest(
+        step=step,
+        tokens=step * 512,
+        config={"name": "small"},
+        data_fingerprint="f" * 64,
+        world_size=len(parts),
+        zero_stage=1,
+        shapes=SHAPES,
+        slices=tuple(info for _, infos in parts for info in infos),
+        files=tuple(file for file, _ in parts),
+    )
+
+
+@pytest.fixture
+def save(tensors: Tensors) -> Save:
+    """Commit the tensors as of a step."""
+
+    def save(store: CheckpointStore, step: int, *, world_size: int = 2) -> None:
+        if not store.writer:
+            store.claim()
+        name = store.part_name(step, 0).replace("rank_00000", "rank_{:05d}")
+        store.commit(step, make_manifest(write_parts(store.place, name, tensors, (2, 5), world_size), step))
+
+    return save

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from sisa_scale.checkpoint.manifest import (
     verify_files,
     write_manifest,
 )
+from sisa_scale.checkpoint.problems import DamageError
 from sisa_scale.errors import CheckpointError
 
 WriteCheckpoint = Callable[..., Manifest]
@@ -39,7 +41,7 @@ def test_any_flipped_bit_is_noticed(manifest: Manifest, tmp_path: Path, data: st
     raw[place] ^= 1 << data.draw(st.integers(0, 7))
     try:
         path.write_bytes(raw)
-        with pytest.raises(CheckpointError):
+        with pytest.raises(DamageError):
             read_manifest(tmp_path)
     finally:
         write_manifest(tmp_path, manifest)
@@ -52,8 +54,8 @@ def test_edits_are_refused(manifest: Manifest, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not match its own checksum") as caught:
         read_manifest(tmp_path)
     assert caught.value.exit_code == 4
-    assert f"Delete {tmp_path}" in str(caught.value)
-    path.write_text(json.dumps(body))  # another layout of the same content
+    assert "newest sound checkpoint" in str(caught.value)
+    path.write_text(json.dumps(body, indent=2))  # another layout of the same content
     assert read_manifest(tmp_path) == manifest
 
 
@@ -63,19 +65,45 @@ def test_edits_are_refused(manifest: Manifest, tmp_path: Path) -> None:
         ("", "unreadable JSON"),
         ("{", "unreadable JSON"),
         ("[]", "no mapping"),
-        ("{}", "format None version None"),
-        ('{"format": "sisa-scale-checkpoint", "version": 99}', "version 99"),
+        ("{}", "does not match its own checksum"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / MANIFEST_NAME).write_text(text)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(DamageError, match=message):
         read_manifest(tmp_path)
+
+
+def test_another_version_is_whole_and_refused(tmp_path: Path) -> None:
+    body = {"format": "sisa-scale-checkpoint", "version": 99}
+    body["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(body))
+    with pytest.raises(CheckpointError, match="version 99") as caught:
+        read_manifest(tmp_path)
+    assert not isinstance(caught.value, DamageError)
+
+
+def test_one_without_skipped_steps_is_read(manifest: Manifest, tmp_path: Path) -> None:
+    path = tmp_path / MANIFEST_NAME
+    body = json.loads(path.read_text())
+    assert body.pop("skipped_steps") == 0
+    del body["sha256"]
+    body["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(body))
+    assert read_manifest(tmp_path) == manifest
 
 
 def test_no_manifest_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(DamageError, match="no such file"):
         read_manifest(tmp_path)
+
+
+def test_what_cannot_be_read_now_is_not_called_damaged(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).unlink()
+    (tmp_path / MANIFEST_NAME).mkdir()
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        read_manifest(tmp_path)
+    assert not isinstance(caught.value, DamageError)
 
 
 def first(manifest: Manifest, name: str) -> SliceInfo:
@@ -101,7 +129,7 @@ def test_gaps_and_overlaps_are_found(
     damaged = replace(manifest, slices=tuple(damage(manifest)))
     assert any(line.startswith(problem) for line in damaged.coverage_problems())
     write_manifest(tmp_path, damaged)
-    with pytest.raises(CheckpointError, match="covered once, without gaps"):
+    with pytest.raises(DamageError, match="covered once, without gaps"):
         read_manifest(tmp_path)
 
 
@@ -125,7 +153,6 @@ def test_damaged_files_are_found(
     manifest: Manifest, tmp_path: Path, rank: int, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(tmp_path / manifest.files[rank].name)
-    with pytest.raises(CheckpointError, match=f"rank_0000{rank}.safetensors: found .*{message}") as caught:
+    with pytest.raises(DamageError, match=f"rank_0000{rank}.safetensors: found .*{message}"):
         verify_files(tmp_path, manifest.files)
-    assert f"Delete {tmp_path}" in str(caught.value)
     verify_files(tmp_path, manifest.files[1 - rank : 2 - rank])

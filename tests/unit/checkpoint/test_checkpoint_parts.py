@@ -7,10 +7,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sisa_scale.checkpoint.manifest import Manifest, read_manifest
-from sisa_scale.checkpoint.parts import CheckpointReader, Slice, write_part
+from sisa_scale.checkpoint.manifest import FileInfo, Manifest, SliceInfo, read_manifest
+from sisa_scale.checkpoint.parts import CheckpointReader, HostBuffer, Slice, write_part
+from sisa_scale.checkpoint.places import LocalPlace
 from sisa_scale.errors import CheckpointError
 
 Tensors = dict[tuple[str, str], Tensor]
@@ -37,7 +39,7 @@ def test_any_range_comes_back_from_any_sharding(
 @pytest.mark.parametrize("value", [float("nan"), -0.0, 1e-45, float("-inf"), 3.4e38])
 def test_every_bit_comes_back(tmp_path: Path, value: float) -> None:
     values = torch.tensor([value, 1.0])
-    file, slices = write_part(tmp_path, 0, [Slice("weight", "w", 0, values)], torch.zeros(4, dtype=torch.uint8))
+    file, slices = write(tmp_path, 0, values)
     manifest = Manifest(1, 1, {}, "", 1, 0, {"w": [2]}, tuple(slices), (file,))
     back = CheckpointReader(tmp_path, manifest).read("weight", "w")
     assert torch.equal(back.view(torch.int32), values.view(torch.int32))
@@ -92,14 +94,46 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_named(small_disk: Path) -> None:
-    state = torch.zeros(4, dtype=torch.uint8)
-    write_part(small_disk, 0, [Slice("weight", "w", 0, torch.zeros(1000))], state)
+    write(small_disk, 0, torch.zeros(1000))
     with pytest.raises(CheckpointError, match=r"found a full disk; .*Free space") as caught:
-        write_part(small_disk, 1, [Slice("weight", "w", 0, torch.zeros(50_000))], state)
+        write(small_disk, 1, torch.zeros(50_000))
     assert caught.value.exit_code == 4
     assert str(small_disk) in str(caught.value)
 
 
 def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="a disk that refuses the data"):
-        write_part(tmp_path / "nowhere", 0, [], torch.zeros(4, dtype=torch.uint8))
+        write(tmp_path / "file", 0, torch.zeros(2))
+
+
+def test_the_library_reads_and_writes_the_same_tensors(tmp_path: Path) -> None:
+    values = torch.arange(7, dtype=torch.float32)
+    file, _ = write(tmp_path, 3, values)
+    found = load_file(tmp_path / file.name)
+    assert found.keys() == {"weight/w/0", "rng/3"}
+    assert torch.equal(found["weight/w/0"], values)
+    assert found["rng/3"].tolist() == [0, 1, 2, 3]
+    save_file(found, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").stat().st_size == file.num_bytes
+
+
+def test_a_copy_does_not_change_with_the_model_and_its_memory_is_kept() -> None:
+    buffer, weight, state = HostBuffer(is_pinned=False), torch.ones(5, dtype=torch.bfloat16), torch.get_rng_state()
+    slices = [Slice("weight", "w", 0, weight[:3]), Slice("weight", "v", 7, weight[3:])]
+    part = buffer.copy(slices, state)
+    weight.zero_()
+    torch.rand(3)
+    assert part.values.tolist() == [1.0] * 5
+    assert part.values.dtype == torch.float32
+    assert part.slices == (("weight", "w", 0, 3), ("weight", "v", 7, 2))
+    assert torch.equal(part.rng_state, state)
+    assert not torch.equal(torch.get_rng_state(), state)
+    assert buffer.copy(slices, state).values.data_ptr() == part.values.data_ptr()
+    assert buffer.copy(slices[:1], state).values.tolist() == [0.0] * 3
+
+
+def write(directory: Path, rank: int, values: Tensor) -> tuple[FileInfo, list[SliceInfo]]:
+    state = torch.arange(4, dtype=torch.uint8)
+    part = HostBuffer(is_pinned=False).copy([Slice("weight", "w", 0, values)], state)
+    return write_part(LocalPlace(directory), f"rank_{rank:05d}.safetensors", rank, part)

@@ -4,7 +4,7 @@ import pytest
 
 from sisa_scale.checkpoint.manifest import Manifest
 from sisa_scale.config import load_config
-from sisa_scale.config.run import to_plain
+from sisa_scale.config.run import RunConfig, to_plain
 from sisa_scale.errors import CheckpointError
 from sisa_scale.training.resume import check_resumable, locked_settings
 
@@ -79,6 +79,23 @@ def test_model_data_and_seed_are_locked_whole() -> None:
     free = {"path", "loader_workers", "cache_directory", "cache_bytes", "on_corrupt"}
     assert {key.partition(".")[2] for key in locked if key.startswith("data.")} == plain["data"].keys() - free
     assert locked["model.sisa.d_s"] == 16
+
+
+def test_stages_that_lie_ahead_may_change(tmp_path: Path) -> None:
+    recipe = tmp_path / "mix.yaml"
+    sources = "{a: {path: x, weight: 1}, b: {path: y, weight: 1, max_epochs: 1}}"
+    recipe.write_text(f"extends: quickstart\ndata: {{path: null, mix: {sources}}}\n")
+    early, late = (f"{{from: {step} steps, weights: {{a: 1, b: 3}}}}" for step in (50, 100))
+
+    def load(*overrides: str) -> RunConfig:
+        return load_config(recipe, overrides).config
+
+    manifest = Manifest(100, 0, to_plain(load(f"data.stages=[{early}]")), FINGERPRINT, 2, 1, {}, (), ())
+    moved = ("data.mix.a.path=elsewhere", "data.mix.b.max_epochs=3")
+    check_resumable(Path("run"), manifest, load(f"data.stages=[{early}, {late}]", *moved), FINGERPRINT)
+    for overrides in ([], [f"data.stages=[{late}]"], [f"data.stages=[{early}]", "data.mix.a.weight=2"]):
+        with pytest.raises(CheckpointError, match=r"data\.(stages|mix\.a\.weight)"):
+            check_resumable(Path("run"), manifest, load(*overrides), FINGERPRINT)
 
 
 def test_settings_younger_than_the_checkpoint_do_not_matter(manifest: Manifest) -> None:

@@ -1,10 +1,12 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sisa_scale.config import RunConfig, load_config
 from sisa_scale.errors import ConfigError
+from sisa_scale.training.provenance import now
 from sisa_scale.training.run_directory import STEP_LOGS, RunDirectory
 
 
@@ -73,19 +75,52 @@ def test_rewinding_needs_no_logs(run: RunDirectory) -> None:
     assert list(run.path.iterdir()) == []
 
 
+def line(step: int, attempt: int) -> dict[str, Any]:
+    return {"step": step, "attempt": attempt, "step_seconds": 0.5, "time": now()}
+
+
+def begin(run: RunDirectory, config: RunConfig) -> int:
+    return run.begin_attempt(config, ["node:1", "node:2"], ["a", "b"])
+
+
 def test_attempts_tell_how_they_ended(run: RunDirectory, config: RunConfig) -> None:
-    assert run.attempts() == []
-    run.begin_attempt(0, config, ["node:1", "node:2"])
+    assert (run.attempts(), run.current_attempt(), run.close_attempt()) == ([], 0, None)
+    assert begin(run, config) == 1
+    run.take_up(0)
     assert run.attempts()[0]["outcome"] is None
-    run.begin_attempt(100, config, ["node:1", "node:2"])
-    run.end_attempt("failed", "a lost worker")
-    run.begin_attempt(200, config, ["node:1", "node:2"])
+    for step in (1, 2, 3):
+        run.append("metrics.jsonl", line(step, 1))
+    begin(run, config)  # the first was killed with everything else
+    run.take_up(1)
+    run.event("workers_lost", ranks=[1], reason="rank 1 (node:2): exit code 9")
+    run.close_attempt()
+    begin(run, config)
+    run.take_up(1)
     run.end_attempt("finished")
-    told = [(a["attempt"], a["from_step"], a["outcome"], a["reason"]) for a in run.attempts()]
-    assert told == [
-        (1, 0, "failed", "killed without a word"),
-        (2, 100, "failed", "a lost worker"),
-        (3, 200, "finished", None),
-    ]
-    assert all(a["ended"] >= a["started"] and (a["world_size"], a["zero_stage"]) == (2, 1) for a in run.attempts())
-    assert all(a["processes"] == ["node:1", "node:2"] for a in run.attempts())
+    run.close_attempt()  # it has an end
+    told = [(a["attempt"], a["from_step"], a["reached_step"], a["outcome"], a["dead_nodes"]) for a in run.attempts()]
+    assert told == [(1, 0, 3, "failed", []), (2, 1, 1, "failed", ["b"]), (3, 1, 1, "finished", [])]
+    assert [(a["lost_steps"], a["lost_seconds"]) for a in run.attempts()] == [(2, 1.0), (0, 0.0), (0, 0.0)]
+    assert "no process left a word" in run.attempts()[0]["reason"]
+    assert run.attempts()[1]["reason"] == "rank 1 (node:2): exit code 9"
+    assert all(a["ended"] >= a["resumed"] >= a["started"] for a in run.attempts()[1:])
+    assert all(
+        (a["world_size"], a["zero_stage"], a["processes"]) == (2, 1, ["node:1", "node:2"]) for a in run.attempts()
+    )
+    assert steps(run, "metrics.jsonl") == [1]
+
+
+def test_an_event_after_a_torn_line_stands_on_a_line_of_its_own(run: RunDirectory) -> None:
+    run.event("first")
+    with (run.path / "events.jsonl").open("a") as stream:
+        stream.write('{"event": "to')
+    run.event("second", step=3)
+    assert [(event["event"], event.get("step")) for event in run.events()] == [("first", None), ("second", 3)]
+
+
+def test_the_last_step_of_a_long_log_is_found(run: RunDirectory) -> None:
+    for step in range(1, 2001):
+        run.append("metrics.jsonl", line(step, 1))
+    with (run.path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 2001')
+    assert run.last_step() == 2000

@@ -1,0 +1,194 @@
+"""The Python API: what the commands do, for notebooks and programs.
+
+Everything else in the package may change from release to release; these names are kept, and a test fixes them. They are
+also names of the package itself: `from sisa_scale import load_checkpoint`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sisa_scale.config.model import ModelConfig
+from sisa_scale.config.run import RunConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from sisa_scale.data.tokenizer import Tokenizer
+    from sisa_scale.evaluation.score import Score
+    from sisa_scale.models.decoder import Decoder
+    from sisa_scale.reporting.run_files import Run
+    from sisa_scale.scaling.analysis import Analysis
+
+__all__ = [
+    "TrainedModel",
+    "build_model",
+    "evaluate",
+    "fit_scaling_law",
+    "generate",
+    "load_checkpoint",
+    "load_recipe",
+    "open_run",
+]
+
+
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the resolved run of a recipe: a path, or the name of a shipped one such as `sisa/152m`.
+
+    overrides: `key=value`, as on the command line; twins are solved. Raises ConfigError that lists every problem.
+    """
+    from sisa_scale.planning.twins import load_recipe as load
+
+    return load(recipe, tuple(overrides)).config
+
+
+def build_model(config: RunConfig | ModelConfig, *, seed: int = 0, device: str = "cpu") -> "Decoder":
+    """Return the decoder of a run or a model section with fresh fp32 weights; equal seeds give equal weights.
+
+    `model(tokens_BL, targets_BL)` is the mean next-token loss in nats; `model.hidden`, `model.head.logits` and
+    `model.extend` are its parts.
+    """
+    import torch
+
+    from sisa_scale.config.execution import ExecutionConfig
+    from sisa_scale.models.decoder import Decoder
+    from sisa_scale.models.sdpa import portable_backend
+
+    if isinstance(config, RunConfig):
+        section, execution = config.model, config.execution
+    else:
+        section, execution = config, ExecutionConfig(micro_batch_sequences=1, precision="fp32")
+    place = torch.device(device)
+    backend = portable_backend(place.type, execution.precision, is_augmented=section.sisa is not None)
+    model = Decoder(section, execution, backend)
+    model.initialise(seed)
+    return model.to(place)
+
+
+def open_run(path: str | Path) -> "Run":
+    """Return what a run directory holds, finished or not: config, provenance, steps, scores, monitors, attempts.
+
+    Raises DataError for a directory without a run and for malformed files.
+    """
+    from sisa_scale.reporting.run_files import read_run
+
+    return read_run(Path(path))
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A checkpoint in use. model: the decoder, in evaluation mode; config: of its run; step, tokens: where it is."""
+
+    model: "Decoder"
+    config: RunConfig
+    step: int
+    tokens: int
+    device: "torch.device"
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer of the run's data set; raises DataError when that is not at hand."""
+        from sisa_scale.data.sources import tokenizer_path
+        from sisa_scale.data.tokenizer import load_tokenizer
+
+        return load_tokenizer(tokenizer_path(self.config.data))
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the run computed: bf16 autocast, or nothing for fp32."""
+        import torch
+
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.execution.precision == "bf16")
+
+
+def load_checkpoint(
+    path: str | Path, *, overrides: Sequence[str] = (), data: str | Path | None = None, device: str = "cpu"
+) -> TrainedModel:
+    """Return the model of a run directory's newest checkpoint, or of one checkpoint; its files are verified.
+
+    overrides: `key=value` for what may change after training (evaluation.*, the length with model.rope.*); data: the
+    data set, if it has moved. Raises CheckpointError or ConfigError.
+    """
+    import torch
+
+    from sisa_scale.checkpoint.store import find_checkpoint
+    from sisa_scale.config.extension import trained_config
+    from sisa_scale.evaluation.loading import load_model
+
+    found, manifest = find_checkpoint(Path(path))
+    config = trained_config(manifest.config, str(found), overrides)
+    if data is not None:
+        config = dataclasses.replace(config, data=config.data.at(str(data)))
+    place = torch.device(device)
+    return TrainedModel(load_model(found, manifest, config, place), config, manifest.step, manifest.tokens, place)
+
+
+def evaluate(trained: TrainedModel, tasks: Sequence[str] = ()) -> "list[Score]":
+    """Return scores with standard errors, as `sisa-scale evaluate` does; without tasks, those of the run's recipe.
+
+    Raises ConfigError for an unknown task, DataError when the run's data set is not at hand.
+    """
+    from sisa_scale.evaluation.loading import model_scorer
+    from sisa_scale.evaluation.resources import load_resources
+    from sisa_scale.evaluation.suite import run_suite
+
+    return run_suite(
+        tuple(tasks) or trained.config.evaluation.tasks,
+        model_scorer(trained.model, trained.config, trained.device),
+        load_resources(trained.config),
+        batch_size=trained.config.evaluation.batch_sequences,
+        device=trained.device,
+    )
+
+
+def generate(
+    trained: TrainedModel,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int = 64,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    seed: int = 0,
+) -> list[str]:
+    """Return the continuation of every prompt, without the prompt; temperature 0 takes the most probable token.
+
+    top_k: sample from that many, 0 from all. Raises ValueError beyond the model's longest sequence.
+    """
+    from sisa_scale.models.generate import generate as continued
+
+    with trained.autocast():
+        rows = continued(
+            trained.model,
+            trained.tokenizer.encode_batch(list(prompts)),
+            max_tokens=max_tokens,
+            eos_id=trained.tokenizer.eos_id,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )
+    return [trained.tokenizer.decode(row) for row in rows]
+
+
+def fit_scaling_law(
+    table: str | Path,
+    *,
+    form: str = "chinchilla",
+    objective: str = "huber:1e-3",
+    resamples: int = 4000,
+    seed: int = 0,
+    architecture: str | None = None,
+) -> "Analysis":
+    """Fit a law to a CSV table of runs, as `sisa-scale laws fit` does.
+
+    `.fit.published` holds its parameters by name, `.draws` those of the bootstrap, `.notices` what to beware of. Raises
+    RefusalError where the runs cannot determine the law.
+    """
+    from sisa_scale.scaling.analysis import analyse
+    from sisa_scale.scaling.checks import load_table
+
+    return analyse(
+        load_table(Path(table), architecture=architecture), form, objective, num_resamples=resamples, seed=seed
+    )

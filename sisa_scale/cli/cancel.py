@@ -1,0 +1,20 @@
+"""`sisa-scale cancel RUN_DIR`."""
+
+from pathlib import Path
+
+import click
+
+from sisa_scale.cli.console import announce
+from sisa_scale.orchestration.submission import newest_submission
+
+
+@click.command("cancel")
+@click.argument("run_dir", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--now", "at_once", is_flag=True, help="Kill it, without a checkpoint.")
+def command(run_dir: Path, at_once: bool) -> None:
+    """Tell the submitted run in RUN_DIR to save and stop; one that waits in a queue leaves it."""
+    submission = newest_submission(run_dir)
+    from sisa_scale.cli.following import cancel_job, job_state
+
+    cancel_job(submission, at_once=at_once)
+    announce(f"job {submission.job_id}: {job_state(submission)}")

@@ -1,0 +1,17 @@
+"""A line that counts bytes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+from sisa_scale.cli.console import console
+
+
+@contextmanager
+def byte_progress(label: str) -> Iterator[Callable[[int], None]]:
+    """Give a function to be told of bytes as they are done; draws on a terminal only."""
+    columns = TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda num_bytes: progress.advance(task, num_bytes)

@@ -1,0 +1,1 @@
+"""What `transformers` loads from a converted directory. Copied there with all it imports; nothing here imports more."""

@@ -1,0 +1,109 @@
+"""Checks of a recipe: its data, its tokenizer, its memory, where its metrics go."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sisa_scale.config.run import RunConfig
+from sisa_scale.data.manifest import read_tokenizer
+from sisa_scale.data.sources import load_manifests, open_reader
+from sisa_scale.data.storage import open_storage
+from sisa_scale.evaluation.resources import check_vocabulary
+from sisa_scale.models.sizing import count_parameters
+from sisa_scale.orchestration.findings import Finding
+
+_FP32_BYTES = 4
+_TIGHT = 0.6  # of the memory; the rest is for activations
+_CONNECT_SECONDS = 5.0
+
+
+def checkpoint_bytes(config: RunConfig) -> int:
+    """Return the size of one checkpoint: weight and two moments in fp32."""
+    return 3 * _FP32_BYTES * count_parameters(config.model).total
+
+
+def check_shards(config: RunConfig) -> Iterator[Finding]:
+    """Read the first block of every split of every source and compare it with its checksum."""
+    for name, manifest in load_manifests(config.data).items():
+        location = config.data.sources[name].path
+        num_tokens = 0
+        for split in manifest.splits:
+            reader = open_reader(config.data, location, manifest, split)
+            try:
+                num_tokens += len(reader.block(0))
+            finally:
+                reader.close()
+        found = (
+            f"{name}: the first blocks of {', '.join(manifest.splits)} ({num_tokens:,} tokens) match their checksums"
+        )
+        yield Finding("shards", "ok", found)
+
+
+def check_tokenizer(config: RunConfig) -> Iterator[Finding]:
+    """Compare the tokenizer file with the manifest, and its vocabulary with the model's."""
+    manifests = load_manifests(config.data)
+    check_vocabulary(config, manifests)
+    for name, source in config.data.sources.items():
+        read_tokenizer(open_storage(source.path), manifests[name])
+    first = next(iter(manifests.values())).tokenizer
+    yield Finding("tokenizer", "ok", f"{first.vocab_size:,} ids, SHA-256 {first.sha256[:12]} as in the manifest")
+
+
+def state_bytes(config: RunConfig) -> int:
+    """Return the bytes of weights, gradients and Adam moments on one worker, all fp32, by ZeRO stage."""
+    params, workers, stage = count_parameters(config.model).total, config.resources.workers, config.execution.zero_stage
+    divided = 2 * (stage >= 1) + (stage >= 2) + (stage >= 3)  # moments, gradients, weights, of the four
+    return _FP32_BYTES * params * (4 - divided) + _FP32_BYTES * params * divided // workers
+
+
+def check_memory(config: RunConfig, here: bool) -> Iterator[Finding]:
+    """Compare the states of a worker with the memory of its device; here: workers will run on this machine."""
+    need = state_bytes(config)
+    found = f"states alone {need / 1e9:.3g} GB a worker (ZeRO {config.execution.zero_stage}; an estimate)"
+    if not here:
+        remedy = "The devices are elsewhere; activations come on top."
+        yield Finding("memory", "skipped", found, remedy)
+        return
+    import torch
+
+    if config.resources.device != "cpu" and torch.cuda.device_count() >= config.resources.workers:
+        memory, num = torch.cuda.get_device_properties(0).total_memory, 1
+    else:
+        memory, num = _free_bytes(), config.resources.workers
+    found += f", {memory / 1e9:.3g} GB for {num} of them; activations not counted"
+    if num * need > memory:
+        yield Finding("memory", "failure", found, "Raise zero_stage or workers, or choose a smaller model.")
+    elif num * need > _TIGHT * memory:
+        yield Finding(
+            "memory", "warning", found, "Little is left for activations: micro_batch_sequences=1, or more workers."
+        )
+    else:
+        yield Finding("memory", "ok", found)
+
+
+def check_wandb(config: RunConfig) -> Iterator[Finding]:
+    """See whether wandb's server answers and a key is set, if metrics are to be sent."""
+    if config.wandb.mode != "online":
+        yield Finding("wandb", "ok", f"{config.wandb.mode}: nothing is sent")
+        return
+    url = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        remedy = "Open the way to it, or set wandb.mode=offline and run `wandb sync` afterwards."
+        yield Finding("wandb", "failure", f"{url.hostname}:{port} is not reachable ({error})", remedy)
+        return
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    has_key = bool(os.environ.get("WANDB_API_KEY")) or (netrc.exists() and (url.hostname or "") in netrc.read_text())
+    if has_key:
+        yield Finding("wandb", "ok", f"{url.hostname} answers and a key is set")
+    else:
+        yield Finding("wandb", "failure", f"{url.hostname} answers, but no key is set", "Run `wandb login`.")
+
+
+def _free_bytes() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))

@@ -1,0 +1,20 @@
+"""Saying why a run that fails at the same step again and again is not started once more."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sisa_scale.errors import TrainingError
+from sisa_scale.training.attempts import Attempt
+
+
+def loop_error(run_dir: Path, loop: Sequence[Attempt]) -> TrainingError:
+    """Return the error of a run whose attempts `loop` all failed at the same step."""
+    reached = loop[-1].get("reached_step") or 0
+    last = "; ".join(f"attempt {attempt['attempt']}: {attempt['reason']}" for attempt in loop)
+    return TrainingError.at(
+        f"{run_dir}, step {reached + 1}",
+        found=f"{len(loop)} attempts in a row that failed there ({last})",
+        allowed="a run is started again by itself as long as it gets further",
+        remedy=f"Nothing up to the newest checkpoint is lost. `sisa-scale replay {run_dir} --step {reached + 1}` takes "
+        f"that step alone; with the cause removed, `sisa-scale resume {run_dir}` goes on.",
+    )

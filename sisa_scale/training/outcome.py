@@ -1,0 +1,5 @@
+"""How an attempt may end of itself. Needs no torch."""
+
+from typing import Literal
+
+Outcome = Literal["finished", "preempted", "interrupted"]

@@ -1,0 +1,94 @@
+"""A Ray cluster of several nodes that loses one and gets it back: the run shrinks, grows, and loses no step."""
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import finish, metrics, start_command
+
+STEPS = 400
+ELASTIC = ["workers=2", "min_workers=1", "resize_every_seconds=2", "checkpoint.every_steps=5", "evaluation.tasks=[]"]
+QUICK_HEALTH_CHECKS = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 3,
+}
+
+
+def events(run_dir: Path, kind: str) -> list[dict[str, Any]]:
+    path = run_dir / "events.jsonl"
+    lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    return [line for line in lines if line["event"] == kind]
+
+
+def wait_until(is_true: Callable[[], bool], what: str, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head that takes no workers; the nodes of the test come to it."""
+    scratch = tempfile.mkdtemp(prefix="sisa-", dir="/tmp")  # short: socket paths are limited
+    (Path(scratch) / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", scratch)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    from ray.cluster_utils import Cluster
+
+    head = {
+        "num_cpus": 0,
+        "include_dashboard": False,
+        "object_store_memory": 80 << 20,
+        "_system_config": QUICK_HEALTH_CHECKS,
+    }
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_lost_node_shrinks_the_run_and_a_new_one_grows_it(cluster: Any, recipe: Path, tmp_path: Path) -> None:
+    def add_node() -> Any:
+        return cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 << 20)
+
+    add_node()
+    lost = add_node()
+    run_dir = tmp_path / "run"
+    address = f"resources.ray_address={cluster.address}"
+    process = start_command("train", recipe, f"run_dir={run_dir}", f"total={STEPS} steps", address, *ELASTIC)
+    try:
+        wait_until(lambda: bool(events(run_dir, "checkpoint")), "no checkpoint was written")
+        cluster.remove_node(lost, allow_graceful=False)  # SIGKILL to its raylet
+        wait_until(lambda: len(events(run_dir, "resumed")) == 2, "the run did not go on without the node")
+        assert events(run_dir, "resumed")[1]["world_size"] == 1
+        wait_until(lambda: metrics(run_dir)[-1]["attempt"] == 2, "no step on one worker")
+        add_node()
+        wait_until(lambda: len(events(run_dir, "resumed")) == 3, "the run did not take the new node")
+        wait_until(lambda: metrics(run_dir)[-1]["attempt"] == 3, "no step on two workers")
+        os.killpg(process.pid, signal.SIGTERM)
+        output = finish(process)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 75, output
+    attempts = [json.loads(line) for line in (run_dir / "attempts.jsonl").read_text().splitlines()]
+    assert [attempt["world_size"] for attempt in attempts] == [2, 1, 2]
+    assert [attempt["outcome"] for attempt in attempts] == ["failed", "interrupted", "preempted"]
+    assert "does not answer" in attempts[0]["reason"]
+    assert events(run_dir, "resumed")[2]["lost_steps"] == 0  # it saved before it grew
+    steps = [line["step"] for line in metrics(run_dir)]
+    assert steps == list(range(1, len(steps) + 1))

@@ -1,0 +1,116 @@
+"""EleutherAI's harness on a checkpoint and on its Hugging Face form, against `sisa-scale evaluate`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversion_cases import native, small
+
+from sisa_scale.conversion.convert import convert
+from sisa_scale.data.tokenizer import load_tokenizer, train_tokenizer
+from sisa_scale.evaluation.lambada import lambada_task
+from sisa_scale.evaluation.loading import model_scorer
+from sisa_scale.evaluation.score import Score
+from sisa_scale.evaluation.scoring import score_items
+
+lm_eval = pytest.importorskip("lm_eval")
+TEXT = "the old man saw a boat on the wide sea and took it home before the long night came over land"
+WORDS = TEXT.split()
+NUM_ITEMS = 30
+
+
+@pytest.fixture(scope="module")
+def passages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("lambada") / "test.jsonl"
+    texts = [" ".join(WORDS[(i * j) % len(WORDS)] for j in range(4 + i % 9)) for i in range(5153)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("model")
+    tokenizer = train_tokenizer([" ".join(WORDS)] * 9, 258, root / "tokenizer.json").path
+    return native(root / "native", small("sisa", vocab_size=258)), tokenizer
+
+
+def task(passages: Path) -> dict[str, Any]:
+    """Return the harness's own lambada_openai, on a local file."""
+    return {
+        "task": "lambada_local",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(passages)}},
+        "output_type": "loglikelihood",
+        "test_split": "test",
+        "doc_to_text": "{{text.split(' ')[:-1]|join(' ')}}",
+        "doc_to_target": "{{' '+text.split(' ')[-1]}}",
+        "metric_list": [
+            {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
+            {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+        ],
+    }
+
+
+def theirs(model: Any, passages: Path) -> dict[str, float]:
+    from lm_eval.tasks import TaskManager
+
+    tasks = TaskManager(include_defaults=False)  # thousands of files otherwise
+    found = lm_eval.simple_evaluate(
+        model=model, tasks=[task(passages)], limit=NUM_ITEMS, bootstrap_iters=0, task_manager=tasks
+    )
+    return dict(found["results"]["lambada_local"])
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def test_lambada_is_the_same_everywhere(checkpoint: tuple[Path, Path], passages: Path, tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    from sisa_scale.conversion.harness import HarnessModel
+
+    path, tokenizer = checkpoint
+    ours = HarnessModel(str(path), tokenizer=str(tokenizer), batch_size=4)
+    built = lambada_task(load_tokenizer(tokenizer), path=passages, limit=NUM_ITEMS, expected_sha256=None)
+    results = score_items(built.items, model_scorer(ours.model, ours.config, ours._device), sequence_tokens=256,
+                          batch_size=4)  # fmt: skip
+    accuracy, perplexity = built.scores(results)
+    assert isinstance(accuracy, Score)
+
+    convert(path, tmp_path / "hf", "huggingface", tokenizer=tokenizer)
+    hugging_face = HFLM(pretrained=str(tmp_path / "hf"), trust_remote_code=True, device="cpu", batch_size=4)
+    for model in (ours, hugging_face):
+        found = theirs(model, passages)
+        assert 100 * found["acc,none"] == pytest.approx(accuracy.value)
+        assert found["perplexity,none"] == pytest.approx(perplexity.value, rel=1e-5)
+
+
+def test_whole_texts_and_generation(checkpoint: tuple[Path, Path]) -> None:
+    from lm_eval.api.instance import Instance
+
+    from sisa_scale.conversion.harness import HarnessModel
+
+    ours = HarnessModel(str(checkpoint[0]), tokenizer=str(checkpoint[1]))
+    text = " ".join(WORDS * 20)
+    assert len(ours.tok_encode(text)) > 2 * ours.max_length
+
+    def request(kind: str, *arguments: Any) -> Any:
+        return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+
+    rolled = ours.loglikelihood_rolling([request("loglikelihood_rolling", text)])
+    assert rolled[0] < -len(ours.tok_encode(text))
+    settings = {"until": ["zzz"], "max_gen_toks": 6}
+    (whole,) = ours.generate_until([request("generate_until", "the old man", settings)])
+    assert whole
+    cut = {**settings, "until": [whole[1]]}
+    assert ours.generate_until([request("generate_until", "the old man", cut)]) == [whole.split(whole[1])[0]]
+    (scored, both) = ours.loglikelihood([request("loglikelihood", "the old", word) for word in (" man", " the man")])
+    assert scored[0] > both[0]

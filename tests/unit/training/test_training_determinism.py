@@ -1,0 +1,32 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sisa_scale.config import load_config
+from sisa_scale.errors import ConfigError
+
+PROGRAM = """
+import os, torch
+from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.training.determinism import apply_determinism
+for wanted in ("strict", "fast"):
+    apply_determinism(ExecutionConfig(micro_batch_sequences=1, determinism=wanted, compile=True))
+    print(torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic)
+    if wanted == "strict":
+        settings = torch.backends.cudnn.benchmark, torch._inductor.config.deterministic
+        print(os.environ["CUBLAS_WORKSPACE_CONFIG"], *settings)
+"""
+
+
+def test_strict_is_set_and_unset() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.splitlines() == ["True True", ":4096:8 False True", "False False"], done.stderr
+
+
+@pytest.mark.parametrize("override", ["execution.attention_backend=cudnn", "execution.state_space_kernel=mamba_ssm"])
+def test_what_cannot_repeat_itself_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="determinism strict"):
+        load_config("quickstart", [override, "execution.determinism=strict"])
