@@ -23,7 +23,7 @@ from types import TracebackType
 LOGIN = "login"
 PROGRAMS = ("slurmctld", "slurmd", "munged", "mungekey", "ip", "unshare", "nsenter", "setpriv")
 _SUBNET = "10.77.0"
-_READY_SECONDS = 30
+_READY_SECONDS = 120
 
 
 class SlurmCluster:

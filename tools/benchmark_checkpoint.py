@@ -52,6 +52,7 @@ execution: {{micro_batch_sequences: {arguments.sequences}, zero_stage: 1, precis
 resources: {{workers: {arguments.workers}, device: {arguments.device}}}
 checkpoint: {{every_steps: {arguments.every_steps}, keep_last: 1}}
 evaluation: {{tasks: [], monitor_every_steps: 0, needle_lengths: [64]}}
+watchdog: {{floor_seconds: null}}
 wandb: {{mode: disabled}}
 """
     )

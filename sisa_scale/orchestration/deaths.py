@@ -12,14 +12,16 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.train import UserCallback
 
+from sisa_scale.errors import TrainingError
 from sisa_scale.orchestration.failure import has_failure, note_failure
 from sisa_scale.orchestration.nodes import answers
-from sisa_scale.training.attempts import Attempt, crash_loop, restart_delay_seconds
+from sisa_scale.training.attempts import LOOP_ATTEMPTS, Attempt, crash_loop, restart_delay_seconds
 from sisa_scale.training.crash_loop import loop_error
+from sisa_scale.training.exits import HUNG
 from sisa_scale.training.run_directory import RunDirectory
 
 _EXIT_CODE = re.compile(r"exit(?:s|ed)? with (?:an )?(?:exit )?code (-?\d+)", re.I)
-_MEANINGS = {76: "its watchdog ended it", 1: "it ended itself"}
+_MEANINGS = {HUNG: "its watchdog ended it", 1: "it ended itself"}
 
 
 class DeathWatch(UserCallback):  # type: ignore[misc]
@@ -27,13 +29,18 @@ class DeathWatch(UserCallback):  # type: ignore[misc]
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        self._num_stillborn = 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Note who died and why; end the run when it fails in a circle, else wait if it fails without progress."""
+        if has_failure(self.run_dir):
+            return
         directory = RunDirectory(self.run_dir)
         attempts = directory.attempts()
-        if has_failure(self.run_dir) or not attempts or attempts[-1]["ended"] is not None:
+        if not attempts or attempts[-1]["ended"] is not None:
+            self._after_stillbirth(directory, worker_exceptions)
             return
+        self._num_stillborn = 0
         ranks, reason = casualties(worker_exceptions, attempts[-1])
         directory.event("workers_lost", ranks=ranks, reason=reason)
         directory.close_attempt()
@@ -43,10 +50,29 @@ class DeathWatch(UserCallback):  # type: ignore[misc]
             directory.mark_final()
             note_failure(self.run_dir, loop_error(self.run_dir, loop))
             return
-        delay = restart_delay_seconds(attempts)
-        if delay:
-            directory.event("waiting", seconds=delay, reason="the last attempts failed without getting further")
-            time.sleep(delay)
+        self._wait(directory, restart_delay_seconds(attempts))
+
+    def _after_stillbirth(self, directory: RunDirectory, worker_exceptions: dict[int, Exception]) -> None:
+        """Deal with workers that failed before they could begin an attempt."""
+        self._num_stillborn += 1
+        rank, error = min(worker_exceptions.items())
+        directory.event("workers_lost", ranks=[rank], reason=f"rank {rank} could not begin: {_headline(error)}")
+        if self._num_stillborn < LOOP_ATTEMPTS:
+            self._wait(directory, 2.0**self._num_stillborn)
+            return
+        problem = TrainingError.at(
+            self.run_dir,
+            found=f"{self._num_stillborn} starts in a row in which no attempt began, the last: {_headline(error)}",
+            allowed="workers must be able to start",
+            remedy="Nothing is lost. Remove the cause (a package, a device, a file system that a node lacks), then "
+            f"`sisa-scale resume {self.run_dir}`.",
+        )
+        note_failure(self.run_dir, problem)
+
+    def _wait(self, directory: RunDirectory, seconds: float) -> None:
+        if seconds:
+            directory.event("waiting", seconds=seconds, reason="the last attempts failed without getting further")
+            time.sleep(seconds)
 
 
 def casualties(exceptions: Mapping[int, Exception], attempt: Attempt) -> tuple[list[int], str]:
@@ -64,8 +90,7 @@ def casualties(exceptions: Mapping[int, Exception], attempt: Attempt) -> tuple[l
         rank, error = min(gone.items())
         return sorted(gone), f"{_who(sorted(gone), attempt)}: {_how(error)}"
     rank, error = min(exceptions.items())
-    lines = str(error).strip().splitlines()
-    return sorted(exceptions), f"rank {rank}: {type(error).__name__}: {lines[0] if lines else ''}"
+    return sorted(exceptions), f"rank {rank}: {_headline(error)}"
 
 
 def _is_death(error: Exception) -> bool:
@@ -86,3 +111,8 @@ def _how(error: Exception) -> str:
     if "memory" in text and "OutOfMemoryError" in text:
         return "Ray ended it because the node ran out of memory"
     return "the process is gone without an exit code: SIGKILL, the kernel's out-of-memory killer, or a crash"
+
+
+def _headline(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

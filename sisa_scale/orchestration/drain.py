@@ -2,22 +2,24 @@
 
 import threading
 import time
+from pathlib import Path
 
 from sisa_scale.training.preemption import request_stop
+from sisa_scale.training.run_directory import RunDirectory
 
 _POLL_SECONDS = 3.0
 
 
-def watch_for_drain() -> None:
+def watch_for_drain(run_dir: Path) -> None:
     """Ask for a checkpoint and a stop when a node of this run is to be taken away.
 
     The question to Ray is a collective of all workers, so it is asked by a thread of its own on every worker, and no
     step waits for it.
     """
-    threading.Thread(target=_watch, name="drain", daemon=True).start()
+    threading.Thread(target=_watch, args=[RunDirectory(run_dir)], name="drain", daemon=True).start()
 
 
-def _watch() -> None:
+def _watch(directory: RunDirectory) -> None:
     import ray.train
 
     while True:
@@ -28,5 +30,9 @@ def _watch() -> None:
             return
         if info is not None:
             left = None if info.deadline_ms is None else max(0.0, info.deadline_ms / 1000 - time.time())
+            if ray.train.get_context().get_world_rank() == 0:
+                directory.event(
+                    "drain", nodes=sorted(info.preempted_node_to_ranks), ranks=info.preempted_ranks, seconds=left
+                )
             request_stop("preemption", left)
             return

@@ -64,6 +64,7 @@ _WORDS: dict[str, Callable[[Event], str | None]] = {
     "workers_lost": lambda e: f"{e['reason']}; the workers are started again from the newest checkpoint",
     "resumed": _resumed,
     "waiting": lambda e: f"{e['reason']}: waiting {e['seconds']:g} s before the next attempt",
+    "drain": lambda e: f"{_count(len(e['nodes']), 'node')} of this run is to be taken away: saving a checkpoint",
     "resize": lambda e: f"the number of workers changes to {e['workers']}: saving a checkpoint, then starting again",
     "node_left_out": lambda e: f"node {e['node'][:12]} lost workers {e['deaths']} times and gets no more of them",
     "checkpoint_damaged": _damaged,

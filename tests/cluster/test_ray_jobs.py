@@ -18,6 +18,7 @@ from processes import SISA_SCALE, finish, metrics, run_command, start_command
 STEPS = 40
 OVERRIDES = [f"total={STEPS} steps", "checkpoint.every_steps=30", "evaluation.tasks=[]"]
 Trace = list[tuple[int, float, str]]
+pytestmark = pytest.mark.timeout(1500)  # for a machine with much else to do; alone each takes a minute
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import SISA_SCALE, metrics, run_command
+from processes import SISA_SCALE, metrics, run_command, start_command
 from slurm_cluster import SlurmCluster
 
 from sisa_scale.orchestration.submission import newest_submission
 
 STEPS = 60
+TOTAL = f"total={STEPS} steps"
+LONG_SECONDS = 500  # for a machine with much else to do; alone it takes a minute
 OVERRIDES = ("checkpoint.every_steps=30", "evaluation.tasks=[]")
 Trace = list[tuple[int, float, str]]
+pytestmark = pytest.mark.timeout(3 * LONG_SECONDS)
 
 
 @pytest.fixture
@@ -34,12 +37,21 @@ def submit(slurm: SlurmCluster, recipe: Path, tmp_path: Path) -> Iterator[Callab
     wait_for(lambda: slurm.run("squeue", "--noheader").stdout.strip() == "", "an empty queue")
 
 
+@pytest.fixture
+def whole(recipe: Path, tmp_path: Path) -> Path:
+    """The same run on this machine, uninterrupted."""
+    process = start_command("submit", recipe, "--to", "local", f"run_dir={tmp_path}/whole", *OVERRIDES, TOTAL)
+    output, _ = process.communicate(timeout=LONG_SECONDS)
+    assert process.returncode == 0, output
+    return tmp_path / "whole"
+
+
 def on_login(slurm: SlurmCluster, *arguments: str, cwd: Path) -> tuple[int, str]:
-    done = slurm.run(*SISA_SCALE, *arguments, cwd=cwd)
+    done = slurm.run(*SISA_SCALE, *arguments, cwd=cwd, timeout=LONG_SECONDS)
     return done.returncode, done.stdout + done.stderr
 
 
-def wait_for(condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = 240) -> None:
+def wait_for(condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = LONG_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what() if callable(what) else what
@@ -64,26 +76,22 @@ def outcomes(run_dir: Path) -> list[str]:
 
 
 def test_warned_job_saves_requeues_itself_and_ends_as_an_uninterrupted_run(
-    slurm: SlurmCluster, submit: Callable[..., tuple[int, str]], recipe: Path, tmp_path: Path
+    slurm: SlurmCluster, submit: Callable[..., tuple[int, str]], whole: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "it's a $(touch injected) run"
-    code, output = submit(f"run_dir={json.dumps(str(run_dir))}", f"total={STEPS} steps")
+    code, output = submit(f"run_dir={json.dumps(str(run_dir))}", TOTAL)
     assert code == 0, output
     submission = newest_submission(run_dir)
     log = Path(submission.folder) / "output.log"
     wait_for(lambda: num_steps(run_dir) >= 3, lambda: f"the third step\n{read(log)}")
     slurm.run("scancel", "--batch", "--signal=USR1", submission.job_id)  # what --signal=B:USR1@N sends
-    code, output = run_command(
-        "submit", recipe, "--to", "local", f"run_dir={tmp_path}/whole", *OVERRIDES, f"total={STEPS} steps"
-    )
-    assert code == 0, output
     code, output = on_login(slurm, "logs", str(run_dir), "--follow", cwd=tmp_path)
     assert code == 0, output
     assert outcomes(run_dir) == ["preempted", "finished"], output
     assert "back into the queue" in output
     assert "resuming" in output
     assert len(trace(run_dir)) == STEPS
-    assert trace(run_dir) == trace(tmp_path / "whole")
+    assert trace(run_dir) == trace(whole)
     assert not list(tmp_path.rglob("injected"))
     assert not list(run_dir.rglob("*token*"))
 

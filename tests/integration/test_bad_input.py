@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import run_command
+from processes import metrics, run_command
 
 from sisa_scale.checkpoint.store import CheckpointStore
 
@@ -64,7 +64,7 @@ def test_bit_flipped_shard_ends_the_run_and_is_named(recipe: Path, dataset: Path
     assert "train-000000.tar" in output
 
 
-def test_damaged_checkpoint_and_changed_model_are_refused(recipe: Path, tmp_path: Path) -> None:
+def test_changed_model_is_refused_and_a_damaged_checkpoint_set_aside(recipe: Path, tmp_path: Path) -> None:
     code, output = train(recipe, "total=10 steps")
     assert code == 0, output
     run_dir = tmp_path / "run"
@@ -74,18 +74,24 @@ def test_damaged_checkpoint_and_changed_model_are_refused(recipe: Path, tmp_path
     assert "model.d_ff" in output
     assert "data.seed" in output
 
-    newest = CheckpointStore(run_dir).path(10)
-    flip_a_bit(newest / "rank_00001.safetensors", 5000)
-    code, output = run_command("resume", run_dir, "total=12 steps")
-    assert code == 4, output
-    assert "rank_00001.safetensors" in output
+    store = CheckpointStore(run_dir)
+    flip_a_bit(store.path(10) / "rank_00001.safetensors", 5000)
     code, output = run_command("evaluate", run_dir)
     assert code == 4, output
-
-    manifest = newest / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"step": 10', '"step": 11'))
+    assert "rank_00001.safetensors" in output
+    assert (run_dir / "metrics.jsonl").read_text() == before
     code, output = run_command("resume", run_dir, "total=12 steps")
-    assert code == 4
+    assert code == 0, output
+    assert "checkpoint of step 10 is damaged" in output
+    assert [line["step"] for line in metrics(run_dir)] == list(range(1, 13))
+    assert (store.path(10).parent / "step_00000010.damaged").is_dir()
+
+    for step in store.steps():
+        manifest = store.path(step) / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"step": ', '"step": 1'))
+    before = (run_dir / "metrics.jsonl").read_text()
+    code, output = run_command("resume", run_dir, "total=14 steps")
+    assert code == 4, output
     assert "checksum" in output
     assert (run_dir / "metrics.jsonl").read_text() == before
 
@@ -108,4 +114,4 @@ def test_full_disk_during_a_checkpoint_keeps_the_one_before(recipe: Path, small_
     assert "full disk" in output
     store = CheckpointStore(small_disk / "run")
     assert store.steps() == [5]
-    assert not list(store.root.glob(".*"))
+    assert not list(store.path(5).parent.glob(".*"))

@@ -1,9 +1,11 @@
-"""A Ray cluster of several nodes that loses one and gets it back: the run shrinks, grows, and loses no step."""
+"""A Ray cluster of several nodes that loses one, gets it back, and has one taken away: the run shrinks and grows."""
 
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +62,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def drain(cluster: Any, node: Any) -> None:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", cluster.address]
+    command += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    subprocess.run([*command, "--deadline-remaining-seconds", "120"], check=True, capture_output=True, timeout=120)
+
+
 def test_lost_node_shrinks_the_run_and_a_new_one_grows_it(cluster: Any, recipe: Path, tmp_path: Path) -> None:
     def add_node() -> Any:
         return cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 << 20)
@@ -75,9 +83,12 @@ def test_lost_node_shrinks_the_run_and_a_new_one_grows_it(cluster: Any, recipe: 
         wait_until(lambda: len(events(run_dir, "resumed")) == 2, "the run did not go on without the node")
         assert events(run_dir, "resumed")[1]["world_size"] == 1
         wait_until(lambda: metrics(run_dir)[-1]["attempt"] == 2, "no step on one worker")
-        add_node()
+        new = add_node()
         wait_until(lambda: len(events(run_dir, "resumed")) == 3, "the run did not take the new node")
         wait_until(lambda: metrics(run_dir)[-1]["attempt"] == 3, "no step on two workers")
+        drain(cluster, new)
+        wait_until(lambda: len(events(run_dir, "resumed")) == 4, "the run did not go on without the drained node")
+        wait_until(lambda: metrics(run_dir)[-1]["attempt"] == 4, "no step after the drain")
         os.killpg(process.pid, signal.SIGTERM)
         output = finish(process)
     finally:
@@ -86,9 +97,10 @@ def test_lost_node_shrinks_the_run_and_a_new_one_grows_it(cluster: Any, recipe: 
             process.wait()
     assert process.returncode == 75, output
     attempts = [json.loads(line) for line in (run_dir / "attempts.jsonl").read_text().splitlines()]
-    assert [attempt["world_size"] for attempt in attempts] == [2, 1, 2]
-    assert [attempt["outcome"] for attempt in attempts] == ["failed", "interrupted", "preempted"]
+    assert [attempt["world_size"] for attempt in attempts] == [2, 1, 2, 1]
+    assert [attempt["outcome"] for attempt in attempts] == ["failed", "interrupted", "preempted", "preempted"]
     assert "does not answer" in attempts[0]["reason"]
-    assert events(run_dir, "resumed")[2]["lost_steps"] == 0  # it saved before it grew
+    # It saved before it grew, and before the node was taken away.
+    assert [event["lost_steps"] for event in events(run_dir, "resumed")[2:]] == [0, 0]
     steps = [line["step"] for line in metrics(run_dir)]
     assert steps == list(range(1, len(steps) + 1))

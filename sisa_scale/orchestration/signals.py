@@ -1,0 +1,58 @@
+"""Signals to the command that started a run, turned into requests to save and stop."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from sisa_scale.training.preemption import SIGNAL_GRACE_SECONDS, write_stop
+
+
+class Asked:
+    """The signals that came. `renew` asks again where the answer to another request took the file away."""
+
+    def __init__(self, stop_path: Path) -> None:
+        self.stop_path = stop_path
+        self.signals: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.signals)
+
+    def renew(self) -> None:
+        """Make sure that the workers are asked, if a signal came."""
+        if self.signals and not self.stop_path.exists():
+            self._write()
+
+    def _write(self) -> None:
+        if self.signals[0] == signal.SIGINT:
+            write_stop(self.stop_path, "interrupt")
+        else:
+            write_stop(self.stop_path, "preemption", SIGNAL_GRACE_SECONDS)
+
+
+@contextmanager
+def stop_on_signals(stop_path: Path, announce: Callable[[str], None]) -> Iterator[Asked]:
+    """Ask the workers to save and end at SIGINT (an interrupt), SIGTERM and SIGUSR1 (this job is taken away).
+
+    A second SIGINT raises KeyboardInterrupt.
+    """
+    asked = Asked(stop_path)
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number in asked.signals:
+            raise KeyboardInterrupt
+        asked.signals.append(number)
+        asked.renew()
+        if number == signal.SIGINT:
+            announce("stopping after this step, with a checkpoint (Ctrl-C once more stops at once and loses the steps)")
+        else:
+            announce(f"{signal.Signals(number).name}: saving a checkpoint and ending, to be started again")
+
+    before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield asked
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        stop_path.unlink(missing_ok=True)

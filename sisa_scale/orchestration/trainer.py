@@ -1,0 +1,68 @@
+"""The run as Ray Train carries it out: its trainer, and what a worker does in it."""
+
+import secrets
+from typing import Any
+
+from sisa_scale.config.run import RunConfig
+from sisa_scale.errors import SisaScaleError
+from sisa_scale.orchestration.cluster import Device
+from sisa_scale.orchestration.drain import watch_for_drain
+from sisa_scale.orchestration.failure import has_failure, note_failure
+from sisa_scale.training.run_directory import RunDirectory
+
+
+def build_trainer(config: RunConfig, device: Device) -> Any:
+    """Return the trainer; its fit() ends when the workers do, or when they were lost too often."""
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from sisa_scale.orchestration.deaths import DeathWatch
+    from sisa_scale.orchestration.placement import Placement
+
+    resources = config.resources
+    environment = {"OMP_NUM_THREADS": str(resources.cpus_per_worker), "TOKENIZERS_PARALLELISM": "false"}
+    if device == "cpu":
+        environment["DS_ACCELERATOR"] = "cpu"
+    storage = config.directory / "ray"
+    storage.mkdir(parents=True, exist_ok=True)
+    attempt = RunDirectory(config.directory).current_attempt() + 1
+    num_workers = resources.workers if resources.min_workers is None else (resources.min_workers, resources.workers)
+    return TorchTrainer(
+        _work,
+        train_loop_config={"config": config, "device": device},
+        torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=device == "cuda",
+            resources_per_worker=needs_of_worker(config, device),
+            elastic_resize_monitor_interval_s=resources.resize_every_seconds,
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"attempt_{attempt:04d}_{secrets.token_hex(3)}",
+            storage_path=str(storage),
+            failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
+            callbacks=[DeathWatch(config.directory), Placement(config.directory, resources)],
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+
+
+def needs_of_worker(config: RunConfig, device: Device) -> dict[str, float]:
+    """Return what a worker takes of a node."""
+    return {"CPU": config.resources.cpus_per_worker, **({"GPU": 1} if device == "cuda" else {})}
+
+
+def _work(arguments: dict[str, Any]) -> None:
+    import ray
+
+    from sisa_scale.training.worker import work
+
+    config: RunConfig = arguments["config"]
+    if has_failure(config.directory):
+        return  # Ray restarted us, but the error would come again
+    try:
+        watch_for_drain(config.directory)
+        work(config, arguments["device"], ray.get_runtime_context().get_node_id())
+    except SisaScaleError as error:
+        note_failure(config.directory, error)
+        raise
