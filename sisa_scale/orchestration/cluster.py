@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sisa_scale.config.execution import ResourcesConfig
-from sisa_scale.errors import ConfigError
+from sisa_scale.errors import ConfigError, TrainingError
 
 Device = Literal["cpu", "cuda"]
 
@@ -23,7 +23,8 @@ _OBJECT_STORE_BYTES = 256 << 20  # no data goes through Ray; the default is a th
 def ray_cluster(resources: ResourcesConfig) -> Iterator[Device]:
     """Connect to Ray, or start it here, and yield the device the workers will use.
 
-    Raises ConfigError when the address does not answer or the cluster lacks what the run asks for.
+    Raises ConfigError when the address does not answer or the cluster lacks what the run asks for, TrainingError when
+    Ray does not start here.
     """
     for name, value in {
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -68,14 +69,16 @@ def _connect(resources: ResourcesConfig, scratch: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if scratch is not None:
         num_cpus = max(resources.workers * resources.cpus_per_worker, os.cpu_count() or 1)
-        ray.init(
-            "local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=scratch,
-            **quiet,
-        )
+        local = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": scratch}
+        try:
+            ray.init("local", include_dashboard=False, **local, **quiet)
+        except Exception as error:  # Ray raises no class of its own here
+            raise TrainingError.at(
+                f"Ray in {scratch}",
+                found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                allowed="Ray's processes must start within half a minute",
+                remedy="Nothing was begun and nothing is lost. Try again when the machine is less busy.",
+            ) from error
         return
     try:
         _check_reachable(resources.ray_address or "")
