@@ -118,7 +118,8 @@ def _may_fire(position: int) -> bool:
 def _act(fault: Fault) -> None:
     action = fault.action
     if action in ("kill", "stop"):
-        os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+        # To this thread: sent to the process, another thread may take it while this one goes on.
+        signal.pthread_kill(threading.get_ident(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
     elif action == "exit":
         os._exit(1)
     elif action.startswith("raise_"):

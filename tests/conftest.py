@@ -1,5 +1,9 @@
 """A small real data set and a small real recipe, for every test that trains."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +24,11 @@ checkpoint: {{every_steps: 5, keep_last: 0}}
 evaluation: {{tasks: [loss], num_heldout_sequences: 8, every_steps: 0, monitor_every_steps: 5, needle_lengths: [64]}}
 wandb: {{mode: disabled}}
 """
+
+
+# `transformers` reads this once, when it is imported: code of loaded directories is copied there, not to the user's.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="remote-code-")
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ directory it is built under a hidden name and renamed; an object store has no re
 name, no two writers share one, and the manifest is uploaded last.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -73,9 +74,13 @@ class LocalPlace:
         fault_point("checkpoint.commit.before_rename")
         check()
         replaced = self.root / f".{checkpoint}.{writer}.old"
-        if final.exists():
+        try:
+            (self.root / staging).rename(final)
+        except OSError as error:  # a writer that was cleared away meanwhile has nothing to rename, and changes nothing
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
             final.rename(replaced)
-        (self.root / staging).rename(final)
+            (self.root / staging).rename(final)
         fsync_directory(self.root)
         fault_point("checkpoint.commit.after_rename")
         shutil.rmtree(replaced, ignore_errors=True)

@@ -87,7 +87,9 @@ class Engine:
         @functools.cache
         def is_admitted() -> bool:
             norm = self._partitioned_gradient_norm() if unpartitioned_norm is None else float(unpartitioned_norm)
-            return admit(torch.stack(losses).double().mean().item(), norm)
+            answer = admit(torch.stack(losses).double().mean().item(), norm)
+            fault_point("step.before_update")
+            return answer
 
         return is_admitted
 
@@ -97,7 +99,6 @@ class Engine:
         DeepSpeed calls the optimizer once for every group of parameters, and cleans up as after any other step.
         """
         is_admitted = self._is_admitted()
-        fault_point("step.before_update")
         if not is_admitted:
             optimizer.zero_grad(set_to_none=True)
 

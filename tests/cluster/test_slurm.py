@@ -124,7 +124,7 @@ def test_array_runs_a_study_while_a_time_limit_warns_and_cancel_saves(
     ("settings", "expected"),
     [
         (["--set", "nodes=3"], "node"),
-        (["--set", "gpus_per_node=8", "device=cpu"], "GPUs"),
+        (["--set", "gpus_per_node=8", "--set", "workers_per_node=null", "device=cpu"], "GPUs"),
         (["--set", "partition=nowhere"], "one of main, urgent"),
         (["--set", "node_local_paths=[/tmp]"], "a path that every node sees"),
         (["workers=3"], "workers_per_node"),

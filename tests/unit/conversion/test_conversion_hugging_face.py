@@ -30,19 +30,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_tokenizer(["the old man and the sea"] * 9, 258, path).path
 
 
-@pytest.fixture(scope="session", autouse=True)
-def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Remote code is copied into a cache; keep it out of the user's."""
-    from transformers import dynamic_module_utils
-    from transformers.utils import hub
-
-    cache = str(tmp_path_factory.mktemp("modules"))
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (dynamic_module_utils, hub):
-            patch.setattr(module, "HF_MODULES_CACHE", cache, raising=False)
-        yield
-
-
 def converted(name: str, root: Path, tokenizer: Path, **settings: Any) -> tuple[Any, Any, Path]:
     ours = small(name, vocab_size=258)
     convert(native(root / "native", ours), root / "hf", "huggingface", tokenizer=tokenizer, **settings)
