@@ -55,7 +55,7 @@ def resolve(settings: dict[str, Setting]) -> LoadedConfig:
 
 def resolve_section(section: type[S], settings: dict[str, Setting], noun: str) -> S:
     """Build another dataclass of settings as strictly as a run; `noun` is what errors call the file."""
-    known = dict(walk_fields(section))
+    known = known_fields(settings, section)
     sections = {key for key, field in known.items() if section_class(_hint(field))}
     problems = [_unknown(key, setting, known, noun) for key, setting in settings.items() if key not in known]
     built = _build(section, "", {k: v for k, v in settings.items() if k in known}, sections, problems, noun)
@@ -81,10 +81,13 @@ def walk_fields(section: type, prefix: str = "") -> Iterator[tuple[str, dataclas
             yield from walk_fields(inner, key)
 
 
-def known_fields(keys: Collection[str]) -> dict[str, dataclasses.Field[Any]]:
-    """Return every field of a run by dotted key, with those of the sections that `keys` put into tables."""
+def known_fields(keys: Collection[str], root: type = RunConfig) -> dict[str, dataclasses.Field[Any]]:
+    """Return every field of a run by dotted key, with those of the sections that `keys` put into tables.
+
+    root: another dataclass of settings than that of runs.
+    """
     expanded = {}
-    for key, field in walk_fields(RunConfig):
+    for key, field in walk_fields(root):
         expanded[key] = field
         row = table_class(_hint(field))
         if row is None:
@@ -123,8 +126,8 @@ def _hint(field: dataclasses.Field[Any]) -> Any:
     return field.type
 
 
-def parse_override(text: str) -> dict[str, Setting]:
-    """Return the settings of one `key=value`; raises ConfigError for an unreadable one."""
+def parse_override(text: str, root: type = RunConfig) -> dict[str, Setting]:
+    """Return the settings of one `key=value` for a run, or for `root`; raises ConfigError for an unreadable one."""
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError.at(
@@ -136,11 +139,11 @@ def parse_override(text: str) -> dict[str, Setting]:
         raise ConfigError.at(
             f"override {text!r}", found="unreadable YAML", allowed="a value is YAML", remedy="Quote it."
         ) from None
-    return flatten_plain(_full_key(key.strip(), text), parsed, f"override {text!r}")
+    return flatten_plain(_full_key(key.strip(), text, root), parsed, f"override {text!r}")
 
 
-def _full_key(key: str, text: str) -> str:
-    known = [name for name, _ in walk_fields(RunConfig)]
+def _full_key(key: str, text: str, root: type) -> str:
+    known = [name for name, _ in walk_fields(root)]
     if key in known:
         return key
     matches = [name for name in known if name.endswith("." + key)]

@@ -16,6 +16,11 @@ class CheckpointConfig:
     keep_every_steps: int = setting(
         "checkpoints of steps that this divides are kept, too; 0 keeps no such", default=0, minimum=0
     )
+    at_steps: tuple[int, ...] = setting(
+        "steps after which a checkpoint is written and kept whatever else is removed, as branches need them",
+        default=(),
+        minimum=1,
+    )
     keep_best: int = setting(
         "checkpoints with the lowest held-out loss, measured at their step, kept, too", default=0, minimum=0
     )

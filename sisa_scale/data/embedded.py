@@ -22,7 +22,9 @@ def embedded_text() -> Path:
     return Path(__file__).parent / "sample" / "gutenberg.jsonl.zst"
 
 
-def build_embedded(out: Path, progress: Callable[[BuildProgress], None] | None = None) -> Manifest:
+def build_embedded(
+    out: Path, progress: Callable[[BuildProgress], None] | None = None, vocab_size: int = VOCAB_SIZE
+) -> Manifest:
     """Build the embedded text into the new directory `out`: the same bytes each time.
 
     The tokenizer is trained on the training documents only, so another release of the `tokenizers` library may write
@@ -30,9 +32,9 @@ def build_embedded(out: Path, progress: Callable[[BuildProgress], None] | None =
     """
     source = embedded_text()
     with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = Path(scratch) / f"gutenberg-{VOCAB_SIZE}.tokenizer.json"
+        tokenizer = Path(scratch) / f"gutenberg-{vocab_size}.tokenizer.json"
         texts = (document.text for document in read_documents([source]))
-        train_tokenizer((text for text in texts if not is_heldout(text, HELDOUT_FRACTION, SEED)), VOCAB_SIZE, tokenizer)
+        train_tokenizer((text for text in texts if not is_heldout(text, HELDOUT_FRACTION, SEED)), vocab_size, tokenizer)
         return build_dataset(
             [source],
             tokenizer=tokenizer,

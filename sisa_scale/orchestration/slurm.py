@@ -17,13 +17,14 @@ _SCRIPT = "job.sbatch"
 
 @dataclass(frozen=True, slots=True)
 class SlurmJob:
-    """Everything that a submission writes and runs; several jobs make an array."""
+    """Everything that a submission writes and runs; several jobs make an array. after: the job that ends first."""
 
     name: str
     folder: Path
     directory: Path
     jobs: tuple[Job, ...]
     profile: SlurmProfile
+    after: str | None = None
 
     def files(self) -> dict[str, str]:
         """Return the files of the submission by name."""
@@ -45,6 +46,7 @@ class SlurmJob:
         return [
             "sbatch",
             "--parsable",
+            *([f"--dependency=afterany:{self.after}"] if self.after is not None else []),
             f"--chdir={self.directory}",
             f"--output={_pattern(self.log_path)}",
             str(self.folder / _SCRIPT),

@@ -36,12 +36,16 @@ _NAME = "submission.json"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run to be started. overrides: what a resume is told; recipe, script: names of its files."""
+    """One run to be started. overrides: what a resume is told; recipe, script: names of its files.
+
+    first: the command, as words, that is run before where the run does not exist yet.
+    """
 
     config: RunConfig
     overrides: tuple[str, ...]
     recipe: str = "recipe.yaml"
     script: str = "start.sh"
+    first: tuple[str, ...] = ()
 
     def files(
         self, venv: str | None = None, environment: Sequence[str] = (), *, marker: bool = False
@@ -55,6 +59,7 @@ class Job:
             venv=venv,
             environment=environment,
             marker=marker,
+            first=self.first,
         )
         return {self.recipe: dump_yaml(self.config), self.script: script}
 

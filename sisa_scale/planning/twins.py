@@ -51,8 +51,8 @@ def load_recipe(recipe: str | Path, overrides: tuple[str, ...] = (), ancestors: 
     return LoadedConfig(dataclasses.replace(config, model=model), loaded.origins)
 
 
-def solve_d_ff(config: RunConfig, original: RunConfig, where: str) -> int:
-    """Return the multiple of 32 that brings `config` closest to `original` in what `config.match` names."""
+def solve_d_ff(config: RunConfig, original: RunConfig, where: str, multiple: int = D_FF_MULTIPLE) -> int:
+    """Return the multiple of `multiple` that brings `config` closest to `original` in what `config.match` names."""
     length = config.data.sequence_tokens
     target = _quantity(original.model, config.match, length)
 
@@ -60,23 +60,28 @@ def solve_d_ff(config: RunConfig, original: RunConfig, where: str) -> int:
         return _quantity(dataclasses.replace(config.model, d_ff=d_ff), config.match, length)
 
     # All quantities are linear in d_ff from the first multiple on.
-    least, slope = quantity(D_FF_MULTIPLE), quantity(2 * D_FF_MULTIPLE) - quantity(D_FF_MULTIPLE)
+    least, slope = quantity(multiple), quantity(2 * multiple) - quantity(multiple)
     multiples = 1 + round((target - least) / slope)
     if multiples < 1:
         raise ConfigError.at(
             where,
             found=f"{config.match} of {target:,.0f}",
-            allowed=f"without any MLP this model is beyond that: d_ff {D_FF_MULTIPLE} gives {least:,.0f}",
+            allowed=f"without any MLP this model is beyond that: d_ff {multiple} gives {least:,.0f}",
             remedy="Lower model.num_layers or model.d_model of the twin.",
         )
-    return multiples * D_FF_MULTIPLE
+    return multiples * multiple
 
 
 def match_of(config: RunConfig) -> Match | None:
     """Return how closely a twin matches its original; None for a recipe that is no twin."""
     if config.twin_of is None:
         return None
-    original, length = load_recipe(config.twin_of).config, config.data.sequence_tokens
+    return match_with(config, load_recipe(config.twin_of).config)
+
+
+def match_with(config: RunConfig, original: RunConfig) -> Match:
+    """Return how closely a run matches another one in what its `match` names."""
+    length = config.data.sequence_tokens
     return Match(
         config.match, _quantity(original.model, config.match, length), _quantity(config.model, config.match, length)
     )

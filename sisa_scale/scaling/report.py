@@ -1,5 +1,6 @@
 """Write the report of a table: one HTML page, every figure as SVG with its CSV beside it, and fit.json."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,12 @@ def write_report(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
+    more_plots: Sequence[Plot] = (),
 ) -> tuple[dict[str, Any], tuple[Notice, ...]]:
     """Write report.html, figures/NAME.svg and .csv, and fit.json into `out`; the same table gives the same bytes.
 
-    A table whose law is refused gets a page too: its points, and the reason in words. Returns what fit.json holds, and
-    the warnings.
+    A table whose law is refused gets a page too: its points, and the reason in words. more_plots: shown after the
+    others. Returns what fit.json holds, and the warnings.
     """
     study = examine_table(
         table,
@@ -62,7 +64,7 @@ def write_report(
         seed=seed,
         level=level,
     )
-    plots = [plot for draw in _DRAW if (plot := draw(study)) is not None]
+    plots = [*(plot for draw in _DRAW if (plot := draw(study)) is not None), *more_plots]
     for plot in plots:
         write_text(out / "figures" / f"{plot.name}.svg", plot.standalone_svg)
         write_text(out / "figures" / f"{plot.name}.csv", plot.csv)

@@ -44,7 +44,7 @@ class Checkpointer:
         settings = self.run.config.checkpoint
         if report.stop_requested or report.is_last:
             self.save(state)
-        elif settings.every_steps and state.step % settings.every_steps == 0:
+        elif state.step in settings.at_steps or (settings.every_steps and state.step % settings.every_steps == 0):
             self.begin(state, is_awaited=not settings.asynchronous)
 
     def save(self, state: TrainState) -> None:

@@ -16,12 +16,14 @@ Save = Callable[..., None]
 _serial = itertools.count()
 
 
-@pytest.fixture(params=["directory", "file://", "local://", "memory://"])
+@pytest.fixture(params=["directory", "file://", "local://", "s3://"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointStore:
-    """An empty store in a directory, and through fsspec: on disk and in memory."""
+    """An empty store in a directory, and through fsspec: on disk and in an object store."""
     if request.param == "directory":
         return CheckpointStore(tmp_path / "run")
-    where = f"/store-{next(_serial)}" if request.param == "memory://" else f"{tmp_path}/elsewhere"
+    if request.param == "s3://":
+        return CheckpointStore(tmp_path / "run", f"{request.getfixturevalue('s3')}/store-{next(_serial)}")
+    where = f"{tmp_path}/elsewhere"
     return CheckpointStore(tmp_path / "run", request.param + where)
 
 

@@ -117,19 +117,16 @@ def test_missing_urls_and_unknown_protocols_are_refused(server: str) -> None:
             find_inputs([url])
 
 
-def test_directories_and_patterns_of_object_stores(folder: Path, built: Path, texts: list[str]) -> None:
-    system = fsspec.filesystem("memory")
-    try:
-        for name in ("b/plain.jsonl", "a/packed.jsonl.gz", "a/notes.md"):
-            system.pipe(f"/bucket/{name}", (folder / "plain.jsonl").read_bytes() if "plain" in name else b"")
-        system.pipe("/bucket/a/packed.jsonl.gz", (folder / "packed.jsonl.gz").read_bytes())
-        assert [file.name for file in find_inputs(["memory://bucket"])] == ["packed.jsonl.gz", "plain.jsonl"]
-        found = [document.text for document in read_documents(["memory://bucket/*/*.jsonl*"])]
-        assert found == texts * 2
-        with pytest.raises(DataError, match="without any text file"):
-            find_inputs(["memory://bucket/*.jsonl"])
-    finally:
-        system.rm("/bucket", recursive=True)
+def test_directories_and_patterns_of_object_stores(s3: str, folder: Path, built: Path, texts: list[str]) -> None:
+    files = fsspec.filesystem("s3")
+    for name in ("b/plain.jsonl", "a/packed.jsonl.gz", "a/notes.md"):
+        source = folder / name[2:]
+        files.pipe(f"{s3}/inputs/{name}", source.read_bytes() if source.exists() else b"")
+    assert [file.name for file in find_inputs([f"{s3}/inputs"])] == ["packed.jsonl.gz", "plain.jsonl"]
+    found = [document.text for document in read_documents([f"{s3}/inputs/*/*.jsonl*"])]
+    assert found == texts * 2
+    with pytest.raises(DataError, match="without any text file"):
+        find_inputs([f"{s3}/inputs/*.jsonl"])
 
 
 class Flaky:

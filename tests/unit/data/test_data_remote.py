@@ -246,17 +246,16 @@ def test_a_torn_ledger_is_counted_again(tmp_path: Path) -> None:
     assert hashlib.sha256((tmp_path / "bb" / "bb").read_bytes()).hexdigest() == hashlib.sha256(b"x" * 60).hexdigest()
 
 
-def test_object_stores_go_the_same_way(dataset: Path, tmp_path: Path) -> None:
-    files = fsspec.filesystem("memory")
-    try:
-        files.put(str(dataset), "/bucket/corpus", recursive=True)
-        stream = open_stream("memory://bucket/corpus", cache_directory=str(tmp_path / "cache"))
-        assert stream.sha256(0, STEPS, 2) == open_stream(dataset).sha256(0, STEPS)
-        files.rm("/bucket/corpus/train-000003.tar")
-        with pytest.raises(DataError, match=r"memory://bucket/corpus/train-000003\.tar"):
-            verify_dataset("memory://bucket/corpus")
-    finally:
-        files.rm("/bucket", recursive=True)
+def test_object_stores_go_the_same_way(s3: str, dataset: Path, tmp_path: Path) -> None:
+    corpus = f"{s3}/stream/corpus"
+    files = fsspec.filesystem("s3")
+    files.put(str(dataset), corpus, recursive=True)
+    stream = open_stream(corpus, cache_directory=str(tmp_path / "cache"))
+    assert stream.sha256(0, STEPS, 2) == open_stream(dataset).sha256(0, STEPS)
+    assert verify_dataset(corpus) == verify_dataset(str(dataset))
+    files.rm(f"{corpus}/train-000003.tar")
+    with pytest.raises(DataError, match=rf"{corpus}/train-000003\.tar"):
+        verify_dataset(corpus)
 
 
 def test_unknown_schemes_say_what_to_install(tmp_path: Path) -> None:
