@@ -15,7 +15,8 @@ quickstart: $(VENV)/installed
 	$(BIN)/sisa-scale quickstart
 
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/unit
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

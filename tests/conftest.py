@@ -26,6 +26,8 @@ wandb: {{mode: disabled}}
 """
 
 
+# Many processes share the machine: one thread each is the fastest, and no result depends on how many there are.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # `transformers` reads this once, when it is imported: code of loaded directories is copied there, not to the user's.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="remote-code-")
 atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)

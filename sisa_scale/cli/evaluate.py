@@ -13,9 +13,17 @@ from sisa_scale.config.extension import trained_config
 
 @click.command("evaluate")
 @click.argument("run_or_checkpoint")
-@click.option("--tasks", help="Comma-separated: loss,lambada,needle,needle-paper. By default those of the run.")
+@click.option(
+    "--tasks",
+    help="Comma-separated: loss,lambada,needle,needle-paper,hellaswag,arc_easy,piqa,winogrande. By default the run's.",
+)
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data set, if it has moved.")
 @click.option("--lambada", help="OpenAI's LAMBADA text as JSON lines, or `openai` to fetch it once.")
+@click.option(
+    "--questions",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory with hellaswag.jsonl, arc_easy.jsonl, piqa.jsonl, winogrande.jsonl.",
+)
 @click.option(
     "--set",
     "overrides",
@@ -30,6 +38,7 @@ def command(
     tasks: str | None,
     data: Path | None,
     lambada: str | None,
+    questions: Path | None,
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
@@ -55,6 +64,7 @@ def command(
         config.evaluation,
         tasks=tuple(tasks.split(",")) if tasks else config.evaluation.tasks,
         lambada_path=str(lambada_file(lambada)) if lambada else config.evaluation.lambada_path,
+        questions_directory=str(questions) if questions else config.evaluation.questions_directory,
     )
     data_section = config.data.at(str(data)) if data else config.data
     config = dataclasses.replace(config, evaluation=evaluation, data=data_section)

@@ -75,8 +75,11 @@ def _check_empty(config: RunConfig) -> None:
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Return the config with paths that mean the same in every process."""
     lambada, directory = config.evaluation.lambada_path, config.checkpoint.directory
+    questions = config.evaluation.questions_directory
     evaluation = dataclasses.replace(
-        config.evaluation, lambada_path=str(lambada_file(lambada).resolve()) if lambada else None
+        config.evaluation,
+        lambada_path=str(lambada_file(lambada).resolve()) if lambada else None,
+        questions_directory=str(Path(questions).resolve()) if questions else None,
     )
     return dataclasses.replace(
         config,

@@ -39,7 +39,8 @@ class EvaluationConfig:
         "steps between readings of half-life and lambda; 0 turns them off", default=100, minimum=0
     )
     tasks: tuple[str, ...] = setting(
-        "tasks to score: loss, lambada, needle, needle-paper", default=("loss", "lambada", "needle")
+        "tasks to score: loss, lambada, needle, needle-paper, hellaswag, arc_easy, piqa, winogrande",
+        default=("loss", "lambada", "needle"),
     )
     context_tokens: int | None = setting(
         "length of an evaluation pass, so the longest context that is scored; null is data.sequence_tokens",
@@ -53,6 +54,11 @@ class EvaluationConfig:
         default=None,
     )
     num_cloze_items: int = setting("most passages of the lambada task", default=5153, minimum=1)
+    questions_directory: str | None = setting(
+        "directory with hellaswag.jsonl, arc_easy.jsonl, piqa.jsonl, winogrande.jsonl; null skips these tasks",
+        default=None,
+    )
+    num_questions: int = setting("most questions of each of these tasks", default=20000, minimum=1)
     num_needle_items: int = setting("needles per length", default=100, minimum=1)
     needle_lengths: tuple[int, ...] = setting(
         "context lengths of the needle task in tokens", default=(512, 1024, 2048), minimum=32

@@ -42,6 +42,8 @@ def load_resources(config: RunConfig) -> EvaluationResources:
         num_cloze_items=settings.num_cloze_items,
         needle_lengths=settings.needle_lengths,
         num_needle_items=settings.num_needle_items,
+        questions_directory=Path(settings.questions_directory) if settings.questions_directory else None,
+        num_questions=settings.num_questions,
         has_separate_documents=config.data.documents == "separate",
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sisa_scale.errors import ConfigError, DataError
+from sisa_scale.evaluation.choices import CHOICE_TASKS, choice_task
 from sisa_scale.evaluation.heldout import heldout_task
 from sisa_scale.evaluation.lambada import OPENAI_SHA256, lambada_task
 from sisa_scale.evaluation.needle import needle_task
@@ -28,6 +29,7 @@ class EvaluationResources:
     bytes_per_token: UTF-8 bytes per token of that split; unigram_entropy: nats per token of that split;
     lambada_path: OpenAI's file, None for cloze passages from `heldout_documents`; needle_lengths: input tokens, empty
     for a quarter, a half and the whole of `sequence_tokens`; limits of None mean everything there is;
+    questions_directory: holds the files of the multiple-choice tasks, None skips them;
     has_separate_documents: the held-out loss reads each document as if alone (all other items are one document each).
     """
 
@@ -44,6 +46,8 @@ class EvaluationResources:
     num_cloze_items: int | None = None
     needle_lengths: Sequence[int] = ()
     num_needle_items: int = 100
+    questions_directory: Path | None = None
+    num_questions: int | None = None
     seed: int = 0
     has_separate_documents: bool = False
     _built: dict[str, Task] = field(default_factory=dict, init=False, repr=False)
@@ -152,10 +156,18 @@ def _heldout_sequences(resources: EvaluationResources) -> np.ndarray:
     return resources.heldout_sequences
 
 
+def _choices(name: str) -> Callable[[EvaluationResources], Task]:
+    def build(resources: EvaluationResources) -> Task:
+        return choice_task(name, resources.tokenizer, resources.questions_directory, resources.num_questions)
+
+    return build
+
+
 _BUILDERS: dict[str, Callable[[EvaluationResources], Task]] = {
     "loss": _heldout,
     "lambada": _lambada,
     "needle": _needle,
     "needle-paper": _needle_paper,
+    **{name: _choices(name) for name in CHOICE_TASKS},
 }
 TASKS = tuple(_BUILDERS)

@@ -123,6 +123,8 @@ def in_the_pods(config: RunConfig, profile: KubernetesProfile) -> RunConfig:
     lambada = config.evaluation.lambada_path
     if lambada not in (None, "openai"):
         lambada = place("evaluation.lambada_path", str(lambada))
+    questions = config.evaluation.questions_directory
+    questions = place("evaluation.questions_directory", questions) if questions else None
     checkpoints = config.checkpoint.directory
     checkpoints = place("checkpoint.directory", checkpoints) if checkpoints else None
     return dataclasses.replace(
@@ -131,7 +133,7 @@ def in_the_pods(config: RunConfig, profile: KubernetesProfile) -> RunConfig:
         run_dir=place("run_dir", str(config.directory)),
         begin_from=place("begin_from", config.begin_from) if config.begin_from else None,
         data=dataclasses.replace(data, path=place("data.path", data.path) if data.path else None, mix=mix),
-        evaluation=dataclasses.replace(config.evaluation, lambada_path=lambada),
+        evaluation=dataclasses.replace(config.evaluation, lambada_path=lambada, questions_directory=questions),
     )
 
 

@@ -30,6 +30,7 @@ _PATH_KEYS = (
     "data.cache_directory",
     "checkpoint.directory",
     "evaluation.lambada_path",
+    "evaluation.questions_directory",
 )
 _NAME = "submission.json"
 
@@ -38,7 +39,7 @@ _NAME = "submission.json"
 class Job:
     """One run to be started. overrides: what a resume is told; recipe, script: names of its files.
 
-    first: the command, as words, that is run before where the run does not exist yet.
+    first: a command that makes the run directory where there is none; the recipe is its last argument.
     """
 
     config: RunConfig
