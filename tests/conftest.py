@@ -63,7 +63,7 @@ def write_recipe(dataset: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """A bucket of a store on this machine that speaks the S3 protocol; every S3 client is told so by its environment."""
+    """A bucket on this machine behind the S3 protocol; every S3 client is told so by its environment."""
     import fsspec
     from moto.server import ThreadedMotoServer
 

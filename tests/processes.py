@@ -16,7 +16,7 @@ PROGRAM = Path(__file__).parent / "multiprocess" / "worker_program.py"
 def start_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> str:
     """Run the jobs on `num` processes and wait for them; returns what they wrote to standard error."""
     done = try_workers(num, jobs)
-    assert done.returncode == 0, _first_error(done.stderr)
+    assert done.returncode == 0, first_error(done.stderr)
     return done.stderr
 
 
@@ -25,9 +25,15 @@ def try_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> subpro
     argument = json.dumps(
         [[action, str(recipe), [*overrides, f"resources.workers={num}"]] for action, recipe, overrides in jobs]
     )
+    return run_program(num, PROGRAM, argument)
+
+
+def run_program(num: int, program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program on `num` processes to whatever end."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num)]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
-    return subprocess.run([*command, str(PROGRAM), argument], capture_output=True, text=True, timeout=300, check=False)
+    command += [str(program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -60,7 +66,7 @@ def run_command(*arguments: str | Path) -> tuple[int, str]:
     return process.returncode, output
 
 
-def _first_error(text: str) -> str:
+def first_error(text: str) -> str:
     """Return the first traceback of many ranks, which says more than the launcher's summary at the end."""
     start = max(0, text.find("Traceback"))
     return text[start : start + 6000]

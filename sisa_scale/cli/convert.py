@@ -11,7 +11,12 @@ from sisa_scale.cli.progress import byte_progress
 @click.command("convert")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=click.Choice(["native", "safetensors", "huggingface", "official"]), required=True)
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["native", "safetensors", "huggingface", "official", "deepspeed-universal"]),
+    required=True,
+)
 @click.option("--tokenizer", type=click.Path(path_type=Path, dir_okay=False), help="tokenizer.json for huggingface.")
 @click.option("--shard-gigabytes", default=5.0, show_default=True, help="Largest file, in 10^9 bytes.")
 def command(source: Path, destination: Path, form: str, tokenizer: Path | None, shard_gigabytes: float) -> None:

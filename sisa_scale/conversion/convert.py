@@ -13,13 +13,14 @@ from sisa_scale.conversion.native import NativeWeights, write_native
 from sisa_scale.conversion.official import OfficialWeights, write_official
 from sisa_scale.conversion.opening import open_weights
 from sisa_scale.conversion.plain import PlainWeights, write_plain
+from sisa_scale.conversion.universal import UniversalWeights, write_universal
 from sisa_scale.conversion.verify import check_equal_logits
 from sisa_scale.conversion.weights import Weights
 from sisa_scale.data.sources import tokenizer_path
 from sisa_scale.errors import CheckpointError, ConfigError, DataError
 from sisa_scale.files import fsync_directory
 
-Form = Literal["native", "safetensors", "huggingface", "official"]
+Form = Literal["native", "safetensors", "huggingface", "official", "deepspeed-universal"]
 FORMS: tuple[Form, ...] = get_args(Form)
 SHARD_BYTES = 5_000_000_000
 Advance = Callable[[int], None]
@@ -54,6 +55,8 @@ def convert(
             write_native(staging, weights, shard_bytes, advance)
         elif form == "safetensors":
             write_plain(staging, weights, shard_bytes, advance)
+        elif form == "deepspeed-universal":
+            write_universal(staging, weights, advance)
         elif chosen is not None:
             card = model_card(weights.description, run_directory(source))
             write_huggingface(staging, weights, shard_bytes, advance, tokenizer=chosen, card=card)
@@ -101,6 +104,7 @@ def _reopened(staging: Path, form: Form) -> Weights:
         "safetensors": PlainWeights,
         "huggingface": HuggingFaceWeights,
         "official": OfficialWeights,
+        "deepspeed-universal": UniversalWeights,
     }
     return kinds[form](staging)
 

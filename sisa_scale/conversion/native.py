@@ -32,7 +32,12 @@ class NativeWeights:
         found, manifest = find_checkpoint(path)
         self.path = verified(found, manifest)
         self.description = Description(
-            manifest.config, manifest.step, manifest.tokens, manifest.data_fingerprint, str(self.path)
+            manifest.config,
+            manifest.step,
+            manifest.tokens,
+            manifest.data_fingerprint,
+            str(self.path),
+            manifest.skipped_steps,
         )
         self.shapes = parameter_shapes(self.description.run)
         check_shapes(self.path, manifest.shapes, self.shapes, self.description.run.model)
@@ -68,6 +73,7 @@ def write_native(directory: Path, weights: Weights, shard_bytes: int, advance: C
         shapes={name: list(shape) for name, shape in weights.shapes.items()},
         slices=tuple(slices),
         files=tuple(files),
+        skipped_steps=origin.skipped_steps,
     )
     write_manifest(directory, manifest)
 

@@ -7,6 +7,7 @@ from sisa_scale.conversion.json_files import read_json
 from sisa_scale.conversion.native import NativeWeights
 from sisa_scale.conversion.official import OfficialWeights
 from sisa_scale.conversion.plain import DESCRIPTION, PlainWeights
+from sisa_scale.conversion.universal import LATEST, UniversalWeights
 from sisa_scale.conversion.weights import Weights
 from sisa_scale.errors import CheckpointError
 
@@ -18,6 +19,8 @@ def open_weights(path: Path) -> Weights:
     """
     if path.is_file():
         return OfficialWeights(path)
+    if (path / LATEST).is_file():
+        return UniversalWeights(path)
     if (path / DESCRIPTION).is_file():
         return PlainWeights(path)
     if (path / CONFIG).is_file():

@@ -25,13 +25,17 @@ _REMEDY = "Convert it again from its origin, or use the model section it was tra
 
 @dataclass(frozen=True)
 class Description:
-    """Where weights come from. config: the run's, as `to_plain` wrote it; origin: for error messages."""
+    """Where weights come from. config: the run's, as `to_plain` wrote it; origin: for error messages.
+
+    skipped_steps: of the steps, those that changed no weight, which Adam does not count.
+    """
 
     config: Mapping[str, Any]
     step: int
     tokens: int
     data_fingerprint: str
     origin: str
+    skipped_steps: int = 0
 
     @cached_property
     def run(self) -> RunConfig:
@@ -45,12 +49,13 @@ class Description:
             "step": self.step,
             "tokens": self.tokens,
             "data_fingerprint": self.data_fingerprint,
+            "skipped_steps": self.skipped_steps,
         }
 
     @classmethod
     def from_json(cls, value: Any, origin: object) -> "Description":
         """Read what `to_json` wrote; raises CheckpointError for anything else."""
-        kinds = {"config": dict, "step": int, "tokens": int, "data_fingerprint": str}
+        kinds = {"config": dict, "step": int, "tokens": int, "data_fingerprint": str, "skipped_steps": int}
         if not isinstance(value, dict) or any(not isinstance(value.get(key), kind) for key, kind in kinds.items()):
             raise CheckpointError.at(
                 origin,

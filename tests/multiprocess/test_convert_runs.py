@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from conversion_cases import recorded
-from processes import metrics, run_command, start_workers
+from processes import first_error, metrics, run_command, run_program, start_workers
 
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.conversion.convert import convert
 from sisa_scale.conversion.opening import open_weights
+from sisa_scale.errors import CheckpointError
 
 ROUNDING_NATS = 2e-3
 
@@ -99,3 +100,32 @@ def test_the_commands(runs: Path, tmp_path: Path) -> None:
     assert row["rms"] == pytest.approx(mean.read("norm.weight").square().mean().sqrt().item())
     code, output = run_command("evaluate", tmp_path / "mean", "--tasks", "loss", "--json")
     assert code == 0, output
+
+
+def test_deepspeed_loads_its_universal_form_under_every_stage(runs: Path, tmp_path: Path) -> None:
+    original, universal = run_at(runs / "stage1", 5, tmp_path / "original"), tmp_path / "universal"
+    convert(original, universal, "deepspeed-universal")
+    done = run_program(2, Path(__file__).with_name("universal_program.py"), original, universal)
+    assert done.returncode == 0, first_error(done.stderr)
+    assert done.stdout.count("tensors are equal") == 6
+    convert(universal, tmp_path / "native", "native")
+    back, there = open_weights(tmp_path / "native"), open_weights(original)
+    assert back.description.to_json() == there.description.to_json()
+    for name in there.shapes:
+        for kind in ("weight", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(back.read(name, kind), there.read(name, kind))
+    with pytest.raises(CheckpointError, match="moments of Adam"):
+        convert(weights_alone(original, tmp_path), tmp_path / "other", "deepspeed-universal")
+    assert not (tmp_path / "other").exists()
+    damaged = next(universal.glob("*/zero/norm.weight/exp_avg.pt"))
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    with pytest.raises(CheckpointError, match=r"norm\.weight/exp_avg\.pt"):
+        open_weights(universal).read("norm.weight", "exp_avg")
+    damaged.unlink()
+    with pytest.raises(CheckpointError, match="no such file"):
+        open_weights(universal)
+
+
+def weights_alone(source: Path, folder: Path) -> Path:
+    convert(source, folder / "alone", "huggingface")
+    return folder / "alone"
