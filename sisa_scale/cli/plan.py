@@ -5,6 +5,7 @@ from dataclasses import asdict
 import click
 
 from sisa_scale.cli.console import render
+from sisa_scale.cli.plan_gpu import chosen_gpu, plan_gpu
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.twins import load_recipe, match_of
@@ -13,9 +14,21 @@ from sisa_scale.planning.twins import load_recipe, match_of
 @click.command("plan")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--gpu", "gpu_name", metavar="NAME", help="GPU type: a100-40, a100-80, h100, h200, and more.")
+@click.option("--gpus", type=click.IntRange(1), help="Number of GPUs; instead of resources.workers.")
+@click.option("--price", type=click.FloatRange(0), help="Price of a GPU for an hour, in any currency.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Count the parameters of RECIPE by group and its FLOPs per token by term; nothing is run."""
+def command(
+    recipe: str, overrides: tuple[str, ...], gpu_name: str | None, gpus: int | None, price: float | None, as_json: bool
+) -> None:
+    """Say what RECIPE needs before it runs: parameters, FLOPs, and the memory of a GPU by term.
+
+    With --gpu also whether it fits, the days, GPU-hours and cost, and the fastest settings that fit. Needs no GPU;
+    blocks are traced without data, which takes some seconds.
+    """
+    gpu = chosen_gpu(gpu_name, price)
+    if gpus is not None:
+        overrides = (*overrides, f"resources.workers={gpus}")
     config = load_recipe(recipe, overrides).config
     counts, flops = count_parameters(config.model), flops_per_token(config.model, config.data.sequence_tokens)
     tokens = config.total_steps * config.data.global_batch_tokens
@@ -33,6 +46,8 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
         "twin_of": config.twin_of,
         "match": {**asdict(match), "relative_difference": match.relative_difference} if match else None,
     }
+    on_gpu = plan_gpu(config, gpu, price)
+    value |= asdict(on_gpu)
     if as_json:
         render([], as_json=True, value=value)
         return
@@ -53,3 +68,4 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
         difference = f"{match.relative_difference:+.3%}"
         row = {"quantity": match.quantity, "original": match.original, "twin": match.twin, "difference": difference}
         render([row], as_json=False, title=f"twin of {config.twin_of}, d_ff {config.model.d_ff}")
+    on_gpu.show()

@@ -15,7 +15,7 @@ from sisa_scale.models.sizing import count_parameters
 from sisa_scale.orchestration.findings import Finding
 
 _FP32_BYTES = 4
-_TIGHT = 0.6  # of the memory; the rest is for activations
+_TIGHT = 0.9  # of the memory; more is within the error of an estimate
 _CONNECT_SECONDS = 5.0
 
 
@@ -51,34 +51,33 @@ def check_tokenizer(config: RunConfig) -> Iterator[Finding]:
     yield Finding("tokenizer", "ok", f"{first.vocab_size:,} ids, SHA-256 {first.sha256[:12]} as in the manifest")
 
 
-def state_bytes(config: RunConfig) -> int:
-    """Return the bytes of weights, gradients and Adam moments on one worker, all fp32, by ZeRO stage."""
-    params, workers, stage = count_parameters(config.model).total, config.resources.workers, config.execution.zero_stage
-    divided = 2 * (stage >= 1) + (stage >= 2) + (stage >= 3)  # moments, gradients, weights, of the four
-    return _FP32_BYTES * params * (4 - divided) + _FP32_BYTES * params * divided // workers
-
-
 def check_memory(config: RunConfig, here: bool) -> Iterator[Finding]:
-    """Compare the states of a worker with the memory of its device; here: workers will run on this machine."""
-    need = state_bytes(config)
-    found = f"states alone {need / 1e9:.3g} GB a worker (ZeRO {config.execution.zero_stage}; an estimate)"
+    """Compare the planned memory of a worker with that of its device; here: workers will run on this machine."""
+    from sisa_scale.planning.memory import plan_memory
+
+    plan = plan_memory(config)
     if not here:
-        remedy = "The devices are elsewhere; activations come on top."
-        yield Finding("memory", "skipped", found, remedy)
+        found = f"{plan.needed_bytes / 1e9:.3g} GB a GPU (an estimate; peak in: {plan.phase})"
+        yield Finding("memory", "skipped", found, "The devices are elsewhere; `sisa-scale plan` compares with a type.")
         return
     import torch
 
     if config.resources.device != "cpu" and torch.cuda.device_count() >= config.resources.workers:
-        memory, num = torch.cuda.get_device_properties(0).total_memory, 1
+        memory, num, need = torch.cuda.get_device_properties(0).total_memory, 1, plan.needed_bytes
     else:
+        # DeepSpeed's buckets are larger than what small models write to: on a CPU the rest takes no memory.
         memory, num = _free_bytes(), config.resources.workers
-    found += f", {memory / 1e9:.3g} GB for {num} of them; activations not counted"
+        need = plan.peak_bytes - plan.terms.get("communication buffers", 0)
+    found = (
+        f"{need / 1e9:.3g} GB a worker (an estimate; peak in: {plan.phase}), {memory / 1e9:.3g} GB for {num} of them"
+    )
     if num * need > memory:
-        yield Finding("memory", "failure", found, "Raise zero_stage or workers, or choose a smaller model.")
-    elif num * need > _TIGHT * memory:
-        yield Finding(
-            "memory", "warning", found, "Little is left for activations: micro_batch_sequences=1, or more workers."
+        remedy = (
+            "Lower micro_batch_sequences, recompute activations, raise zero_stage or workers: see `sisa-scale plan`."
         )
+        yield Finding("memory", "failure", found, remedy)
+    elif num * need > _TIGHT * memory:
+        yield Finding("memory", "warning", found, "Little is left: an estimate may be wrong by more.")
     else:
         yield Finding("memory", "ok", found)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from processes import SISA_SCALE, finish, metrics, run_command, start_command
 
 STEPS = 40
@@ -106,7 +107,33 @@ def has_step(run_dir: Path, step: int) -> Callable[[], bool]:
     return lambda: path.exists() and len(path.read_text().splitlines()) >= step
 
 
-def test_run_survives_its_client_and_equals_a_local_one(submit: list[str], recipe: Path, tmp_path: Path) -> None:
+def run_as_pods_would(ray_cluster: RayCluster, recipe: Path, dataset: Path, root: Path) -> Path:
+    """Run what `submit --to kubernetes` applies, as KubeRay does: the entrypoint as a job of Ray, its files mounted."""
+    pods = {"nodes": 1, "cpus_per_worker": 1, "workers_per_node": 2, "storage.mount_path": root.parent}
+    sets = [word for key, value in pods.items() for word in ("--set", f"{key}={value}")]
+    target = ["--to", "kubernetes", "--profile", "cpu", "--dry-run", *sets]
+    code, output = run_command("submit", recipe, *target, f"run_dir={root}/pods", f"data.path={dataset}", *OVERRIDES)
+    assert code == 0, output
+    documents = [each for each in yaml.safe_load_all(output) if each]
+    config_map, job = (next(d for d in documents if d["kind"] == kind) for kind in ("ConfigMap", "RayJob"))
+    (root / "mounted").mkdir()
+    for name, text in config_map["data"].items():
+        (root / "mounted" / name).write_text(text)
+    entrypoint = job["spec"]["entrypoint"].replace("/etc/sisa-scale", f"{root}/mounted")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", ray_cluster.address, "--"]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(ray_cluster.token_file)}
+    done = subprocess.run(
+        [*ray, "env", f"PATH={path}", *entrypoint.split()], env={**os.environ, **token}, capture_output=True, text=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root / "pods"
+
+
+def test_run_survives_its_client_and_equals_those_of_other_targets(
+    submit: list[str], ray_cluster: RayCluster, recipe: Path, dataset: Path, tmp_path: Path
+) -> None:
     client = start_command(*submit, f"run_dir={tmp_path}/far", "--follow")
     wait_for(has_step(tmp_path / "far", 1), "the first step")
     os.killpg(client.pid, signal.SIGKILL)
@@ -119,6 +146,7 @@ def test_run_survives_its_client_and_equals_a_local_one(submit: list[str], recip
     assert code == 0, output
     assert len(trace(tmp_path / "far")) == STEPS
     assert trace(tmp_path / "far") == trace(tmp_path / "near")
+    assert trace(tmp_path / "far") == trace(run_as_pods_would(ray_cluster, recipe, dataset, tmp_path))
 
 
 def test_cancelled_run_saves_and_goes_on_when_it_is_submitted_again(submit: list[str], tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""What ZeRO keeps on a device besides activations: weights, master copies, moments, gradients, buffers.
+
+Read off DeepSpeed 0.19 by following the allocations of real steps, with fp32 parameters (mixed precision is autocast)
+and AdamW fused. P parameters, W workers, 4 bytes each; "bucket" is 500 million elements, whatever the model's size.
+
+    stage                 0        1              2                    3
+    weights               P        P              P                    P/W
+    master copies         -        P/W            P/W                  P/W
+    moments               2 P      2 P/W          2 P/W                2 P/W
+    gradient partition    -        -              -                    P/W
+    bucket                -        backward pass  backward pass        always
+    gradients             P        P              P, then P/W          those not yet reduced, and a copy of them
+    gathered weights      -        -              -                    P (at most 10^9) during a pass, for W > 1
+    optimizer step        -        2 P/W          2 P/W                P/W
+
+Under stage 1 bucket and gradients stay from the first micro-step to the last.
+"""
+
+from dataclasses import dataclass
+
+FP32_BYTES = 4
+BUCKET_PARAMS = 500_000_000
+LIVE_PARAMS = 1_000_000_000
+
+Terms = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroStates:
+    """The states of one worker in bytes, by term."""
+
+    params: int
+    stage: int
+    workers: int
+    accumulation_steps: int
+
+    @property
+    def persistent(self) -> Terms:
+        """What is there at all times once the first step is taken."""
+        whole, part = self._whole, self._part
+        if self.stage == 0:
+            return {"weights": whole, "moments": 2 * whole}
+        terms = {"weights": part if self.stage == 3 else whole, "master copies": part, "moments": 2 * part}
+        if self.stage == 3:
+            terms |= {"gradients": part, "communication buffers": FP32_BYTES * BUCKET_PARAMS}
+        return terms
+
+    @property
+    def forward(self) -> Terms:
+        """What a forward pass finds besides: that of the last micro-step, which has the most."""
+        if self.stage == 3:
+            return {"gathered weights": self._gathered}
+        if self.accumulation_steps == 1:
+            return {}
+        if self.stage == 1:
+            return {"gradients": self._whole, "communication buffers": FP32_BYTES * BUCKET_PARAMS}
+        return {"gradients": self._part if self.stage == 2 else self._whole}
+
+    def backward(self, params_done: int) -> Terms:
+        """What is there in a backward pass when the gradients of so many parameters are made."""
+        done = FP32_BYTES * params_done
+        if self.stage == 3:
+            # They wait until a bucket is full, and are flattened when it is reduced.
+            waiting = min(done, FP32_BYTES * BUCKET_PARAMS)
+            is_reduced = params_done >= min(self.params, BUCKET_PARAMS)
+            return {"gathered weights": self._gathered, "gradients": waiting * (2 if is_reduced else 1)}
+        if self.stage == 0:
+            is_reduced = params_done >= self.params
+            copy = min(self._whole, FP32_BYTES * BUCKET_PARAMS) if is_reduced else 0
+            return {"gradients": done if self.accumulation_steps == 1 else self._whole, "communication buffers": copy}
+        carried = 0 if self.accumulation_steps == 1 else self._part
+        gradients = done + carried if self.stage == 2 else done if self.accumulation_steps == 1 else self._whole
+        return {"gradients": gradients, "communication buffers": FP32_BYTES * BUCKET_PARAMS}
+
+    @property
+    def update(self) -> Terms:
+        """What the optimizer's step finds besides."""
+        return {"gradients": (self._whole, 2 * self._part, 2 * self._part, self._part)[self.stage]}
+
+    @property
+    def _whole(self) -> int:
+        return FP32_BYTES * self.params
+
+    @property
+    def _part(self) -> int:
+        return FP32_BYTES * -(-self.params // self.workers)
+
+    @property
+    def _gathered(self) -> int:
+        return FP32_BYTES * min(self.params, LIVE_PARAMS) if self.workers > 1 else 0
+
+
+def joined(*terms: Terms) -> Terms:
+    """Return the sums of terms of equal name, those of 0 left out."""
+    names = dict.fromkeys(name for part in terms for name in part)
+    sums = {name: sum(part.get(name, 0) for part in terms) for name in names}
+    return {name: size for name, size in sums.items() if size}

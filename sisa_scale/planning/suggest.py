@@ -1,0 +1,106 @@
+"""Which micro-batch, ZeRO stage and activation checkpointing fit a GPU, and which of them are fastest."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from sisa_scale.config.run import RunConfig
+from sisa_scale.planning.devices import Gpu
+from sisa_scale.planning.memory import MemoryPlan, plan_memory
+from sisa_scale.planning.speed import MEASURED_MICRO_BATCH_TOKENS, plan_time, recomputed_share
+
+Checkpointing = Literal["none", "full"] | int
+STAGES, CHECKPOINTING = (0, 1, 2, 3), cast(tuple[Checkpointing, ...], ("none", 4, 2, "full"))
+LARGEST_MICRO_BATCH_TOKENS = 131_072
+MOST_WORKERS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A way to carry out a run: its settings, as overrides of what stands in the recipe, memory and speed."""
+
+    config: RunConfig
+    memory: MemoryPlan
+    tokens_per_second: float
+    changes: tuple[str, ...]
+
+
+def options(config: RunConfig, gpu: Gpu) -> list[Option]:
+    """Return all that fit, the fastest first.
+
+    Less recomputation comes first, then less communication in a step, then larger micro-batches up to where their
+    speed was measured, then what changes least.
+    """
+    fitting = [option for candidate in _candidates(config) if (option := _option(config, candidate, gpu)) is not None]
+    return sorted(fitting, key=_rank)
+
+
+def smallest_change(config: RunConfig, gpu: Gpu) -> Option | None:
+    """Return what fits with the fewest settings changed, the fastest of those; None when nothing fits.
+
+    More workers are a change, too, and tried when nothing else helps.
+    """
+    fitting = options(config, gpu)
+    workers = config.resources.workers
+    while not fitting and (workers := 2 * workers) <= MOST_WORKERS:
+        if config.data.global_batch_sequences % workers:
+            break
+        resources = dataclasses.replace(config.resources, workers=workers, min_workers=None)
+        fitting = [
+            option
+            for candidate in _candidates(dataclasses.replace(config, resources=resources))
+            if (option := _option(config, candidate, gpu)) is not None
+        ]
+    return min(fitting, key=lambda option: (len(option.changes), _rank(option)), default=None)
+
+
+def _candidates(config: RunConfig) -> list[RunConfig]:
+    share = config.data.global_batch_sequences // config.resources.workers
+    most = max(1, LARGEST_MICRO_BATCH_TOKENS // config.data.sequence_tokens)
+    own = config.execution.micro_batch_sequences
+    sizes = [size for size in range(1, min(share, most) + 1) if share % size == 0 and (size & (size - 1) == 0)]
+    sizes = sorted({*sizes, own}) if own <= share and share % own == 0 else sizes
+    checkpointing = dict.fromkeys((config.execution.activation_checkpointing, *CHECKPOINTING))
+    return [
+        dataclasses.replace(
+            config,
+            execution=dataclasses.replace(
+                config.execution,
+                micro_batch_sequences=size,
+                zero_stage=cast(Literal[0, 1, 2, 3], stage),
+                activation_checkpointing=mode,
+            ),
+        )
+        for size in sizes
+        for stage in STAGES
+        for mode in checkpointing
+    ]
+
+
+def _option(original: RunConfig, candidate: RunConfig, gpu: Gpu) -> Option | None:
+    memory = plan_memory(candidate, gpu)
+    if memory.needed_bytes > gpu.memory_bytes:
+        return None
+    changes = [
+        f"execution.{key}={getattr(candidate.execution, key)}"
+        for key in ("micro_batch_sequences", "zero_stage", "activation_checkpointing")
+        if getattr(candidate.execution, key) != getattr(original.execution, key)
+    ]
+    if candidate.resources.workers != original.resources.workers:
+        changes.append(f"resources.workers={candidate.resources.workers}")
+    return Option(candidate, memory, plan_time(candidate, gpu).tokens_per_second, tuple(changes))
+
+
+def _rank(option: Option) -> tuple[float, int, int, int, int]:
+    config = option.config
+    tokens = config.execution.micro_batch_sequences * config.data.sequence_tokens
+    measured = min(tokens, MEASURED_MICRO_BATCH_TOKENS)
+    return recomputed_share(config), _transfers(config), -measured, len(option.changes), option.memory.needed_bytes
+
+
+def _transfers(config: RunConfig) -> int:
+    """Return how many times a step sends all gradients or weights between the GPUs."""
+    micro_steps = config.accumulation_steps
+    if config.resources.workers == 1:
+        return 0
+    return {0: 2, 1: 2, 2: micro_steps + 1, 3: 3 * micro_steps}[config.execution.zero_stage]

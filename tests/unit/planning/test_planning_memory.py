@@ -1,0 +1,80 @@
+"""The planned peaks, against those that were measured on an H100 (docs/performance.md)."""
+
+import dataclasses
+
+import pytest
+
+from sisa_scale.config.run import RunConfig
+from sisa_scale.planning.devices import gpu_named
+from sisa_scale.planning.kept import AUGMENTED, SCAN
+from sisa_scale.planning.memory import activations_by_use, expected_kernel, plan_memory
+from sisa_scale.planning.states import BUCKET_PARAMS, FP32_BYTES
+from sisa_scale.planning.twins import load_recipe
+
+MEASURED_GB = {
+    "transformer/152m": 21.7,
+    "sisa/152m-ds16": 22.8,
+    "jamba/152m": 35.0,
+    "mamba2/152m-mlp": 37.6,
+    "mamba3/152m-mlp": 46.6,
+    "hymba/152m": 43.9,
+}
+
+
+def loaded(recipe: str, *overrides: str) -> RunConfig:
+    return load_recipe(recipe, ("global_batch_tokens=131072", *overrides)).config
+
+
+@pytest.mark.parametrize("recipe", MEASURED_GB)
+def test_peaks_measured_on_an_h100(recipe: str) -> None:
+    plan = plan_memory(loaded(recipe))
+    assert plan.peak_bytes / 1e9 == pytest.approx(MEASURED_GB[recipe], rel=0.01)
+    assert plan.phase == "loss"
+
+
+def test_recomputation_and_smaller_batches_need_less() -> None:
+    settings = [
+        (),
+        ("activation_checkpointing=4",),
+        ("activation_checkpointing=2",),
+        ("activation_checkpointing=full",),
+    ]
+    peaks = [plan_memory(loaded("sisa/152m-ds16", *overrides)).peak_bytes for overrides in settings]
+    assert peaks == sorted(peaks, reverse=True)
+    assert len(set(peaks)) == len(peaks)
+    batches = [plan_memory(loaded("sisa/152m-ds16", f"micro_batch_sequences={n}")).peak_bytes for n in (4, 8, 16)]
+    assert batches[2] - batches[1] == pytest.approx(2 * (batches[1] - batches[0]), rel=0.2)
+
+
+def test_stages_divide_states() -> None:
+    plans = [plan_memory(loaded("sisa/152m-ds16", "resources.workers=4", f"zero_stage={stage}")) for stage in range(4)]
+    moments = [plan.terms["moments"] for plan in plans]
+    assert moments[1] == pytest.approx(moments[0] / 4, rel=1e-6)
+    assert plans[3].terms["weights"] < plans[2].terms["weights"]
+    assert plans[3].terms["communication buffers"] == FP32_BYTES * BUCKET_PARAMS
+    assert all("NCCL" in plan.outside for plan in plans)
+
+
+def test_what_is_kept_is_told_by_use() -> None:
+    config = loaded("sisa/152m-ds16")
+    assert config.model.sisa is not None
+    augmented = activations_by_use(config)[AUGMENTED]
+    # Two tensors of heads of 64 + 16 channels in bf16, at least.
+    assert augmented > 12 * 2 * 2 * 16 * 2048 * 12 * 80
+    assert SCAN in activations_by_use(loaded("mamba2/152m-mlp"))
+    assert set(activations_by_use(loaded("transformer/152m"))) == {"other activations"}
+
+
+def test_the_kernel_is_what_a_gpu_of_that_kind_chooses() -> None:
+    config = loaded("sisa/152m-ds16")
+    assert expected_kernel(config) == expected_kernel(config, gpu_named("h200")) == "cudnn"
+    assert expected_kernel(config, gpu_named("a100-80")) == "flash_padded"
+    execution = dataclasses.replace(config.execution, attention_backend="efficient")
+    assert expected_kernel(dataclasses.replace(config, execution=execution)) == "efficient"
+
+
+def test_small_changes_of_a_model_change_its_plan() -> None:
+    narrow, wide = (plan_memory(loaded("transformer/152m", f"d_ff={d_ff}")).peak_bytes for d_ff in (3072, 3200))
+    # Gate, up and their product in bf16, and 16 + 4 bytes for each of 3 D F weights.
+    more = 12 * 128 * (32_768 * 3 * 2 + 3 * 768 * (20 + 2))
+    assert wide - narrow == pytest.approx(more, rel=0.02)

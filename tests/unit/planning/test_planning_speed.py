@@ -1,0 +1,69 @@
+import pytest
+
+from sisa_scale.config.run import RunConfig
+from sisa_scale.errors import ConfigError
+from sisa_scale.planning.devices import GPUS, gpu_named
+from sisa_scale.planning.speed import FAR, NEAR, plan_time, recomputed_share
+from sisa_scale.planning.twins import load_recipe
+
+MEASURED = {  # tokens per second on one H100: docs/performance.md
+    "transformer/152m": 385_311,
+    "sisa/152m-ds16": 342_594,
+    "jamba/152m": 272_715,
+    "mamba2/152m-mlp": 258_323,
+    "mamba3/152m-mlp": 241_668,
+    "hymba/152m": 216_430,
+}
+
+
+def loaded(recipe: str, *overrides: str) -> RunConfig:
+    return load_recipe(recipe, overrides).config
+
+
+@pytest.mark.parametrize("recipe", MEASURED)
+def test_speeds_measured_on_an_h100(recipe: str) -> None:
+    # Jamba is not in the table: its layers' kinds are.
+    run = plan_time(loaded(recipe), gpu_named("h100"))
+    assert run.tokens_per_second == pytest.approx(MEASURED[recipe], rel=0.01)
+    assert run.uncertainty == NEAR
+    assert run.assumptions == ()
+
+
+def test_hours_and_cost() -> None:
+    run = plan_time(loaded("sisa/152m-ds16", "resources.workers=8"), gpu_named("h100"))
+    assert run.gpu_hours == pytest.approx(8 * run.seconds / 3600)
+    assert run.seconds == pytest.approx(run.total_tokens / run.tokens_per_second)
+    assert run.cost(2.5) == pytest.approx(2.5 * run.gpu_hours)
+    assert run.uncertainty == FAR
+    assert any("communication" in assumption for assumption in run.assumptions)
+
+
+def test_what_was_not_measured_is_said() -> None:
+    for override in ("compile=false", "activation_checkpointing=full", "micro_batch_sequences=1"):
+        assert len(plan_time(loaded("sisa/152m-ds16", override), gpu_named("h100")).assumptions) == 1
+    assert plan_time(loaded("sisa/152m-ds16"), gpu_named("a100-80")).uncertainty == FAR
+    assert plan_time(loaded("sisa/1.3b"), gpu_named("h100")).uncertainty == FAR
+
+
+def test_recomputation_costs_a_forward_pass_of_the_blocks() -> None:
+    none, half, full = (
+        loaded("transformer/152m", f"activation_checkpointing={mode}") for mode in ("none", "2", "full")
+    )
+    assert recomputed_share(none) == 0
+    assert recomputed_share(full) == pytest.approx(2 * recomputed_share(half))
+    assert 0.2 < recomputed_share(full) < 1 / 3
+    slower = plan_time(full, gpu_named("h100")).tokens_per_second / plan_time(none, gpu_named("h100")).tokens_per_second
+    assert slower == pytest.approx(1 / (1 + recomputed_share(full)))
+
+
+def test_query_blocks_are_slow() -> None:
+    single, blocks = loaded("sisa/152m-ds16"), loaded("sisa/152m-ds16", "form=query_blocks")
+    gpu = gpu_named("h100")
+    assert plan_time(blocks, gpu).tokens_per_second < 0.5 * plan_time(single, gpu).tokens_per_second
+
+
+def test_gpus_by_name() -> None:
+    assert gpu_named("H100").memory_bytes == 80 * 10**9
+    assert all(gpu.peak_flops > 3e14 for gpu in GPUS.values())
+    with pytest.raises(ConfigError, match="one of a100-40"):
+        gpu_named("v100")
