@@ -8,6 +8,7 @@ from sisa_scale.scaling.arrays import Floats
 from sisa_scale.scaling.bootstrap import LEVEL, NUM_RESAMPLES, Draws, bootstrap, judge
 from sisa_scale.scaling.efficiency import (
     COSTS,
+    MOST_SPREAD,
     Efficiency,
     Multiplier,
     common_losses,
@@ -83,7 +84,8 @@ def compare(
     for unit in units:
         notices += costs_of(table, "seconds" if unit == "seconds" else "flops")[1]
     if outside := sorted({row.loss for row in rows if not row.is_claimed}):
-        text = f"no multiplier at {', '.join(f'{loss:g}' for loss in outside)}: not measured for both, or not reached"
+        where = ", ".join(f"{loss:g}" for loss in outside)
+        text = f"no multiplier at {where}: not measured for both, not reached, or not determined"
         notices.append(Notice("extrapolation", text))
     rho = efficiencies(result, draws, reference, level) if form == "shared" else []
     notices += [*result.notices, *found.notices, *judge(draws, found)]
@@ -133,7 +135,7 @@ def unclaimed(comparison: Comparison) -> list[str]:
         losses = ", ".join(f"{row.loss:g}" for row in rows)
         found.append(
             f"{key[0]} against {comparison.reference} in {key[1]} at a loss of {losses}: not claimed (outside the "
-            "losses that both have measured, or no finite interval)."
+            f"losses that both have measured, or an interval that spans more than a factor of {MOST_SPREAD:g})."
         )
     return found
 

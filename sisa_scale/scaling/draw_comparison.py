@@ -45,5 +45,8 @@ def multiplier_over_loss(study: Study) -> Plot | None:
     axes.xaxis.set_major_formatter("{x:g}")
     log_scale(axes, "y", "number")
     legend(axes)
-    caption = "Above 1 the architecture needs fewer FLOPs. Only losses that both measured; lower losses to the right."
+    caption = (
+        "Above 1 the architecture needs fewer FLOPs. Only losses that both measured; lower losses to the right. No "
+        "curve of the law where its interval spans more than a factor of ten."
+    )
     return finish("multiplier", figure, rows, caption)

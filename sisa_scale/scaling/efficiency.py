@@ -15,6 +15,8 @@ from sisa_scale.scaling.frontier import Cost, costs_of, reach, tokens_for
 from sisa_scale.scaling.table import RunTable
 
 COSTS = ("flops", "tokens", "seconds")
+# An interval from one to ten says that the runs do not determine the number; no number is then claimed.
+MOST_SPREAD = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,11 @@ class Efficiency:
 
 @dataclass(frozen=True, slots=True)
 class Multiplier:
-    """One comparison at one loss. Values are None where the loss lies outside what both have measured."""
+    """One comparison at one loss.
+
+    Values are None where the loss lies outside what both have measured; the multiplier alone where its interval spans
+    more than `MOST_SPREAD`.
+    """
 
     architecture: str
     loss: float
@@ -60,6 +66,11 @@ def efficiencies(result: Fit, draws: Draws, reference: str, level: float = LEVEL
 def _rho(laws_BK5: Floats, reference: int, k: int, i: int) -> Floats:
     value: Floats = (laws_BK5[:, reference, i] / laws_BK5[:, k, i]) ** (1 / laws_BK5[:, k, 3 + i])
     return value
+
+
+def is_determined(interval: list[float] | None) -> bool:
+    """Whether runs say anything about a positive number with this interval."""
+    return interval is not None and interval[1] <= MOST_SPREAD * interval[0]
 
 
 def common_losses(table: RunTable, one: str, other: str) -> tuple[float, float] | None:
@@ -92,7 +103,7 @@ def multipliers(
                 drawn = _ratio(laws_BK5, first, k, costs[reference], costs[name], unit, loss)
                 interval = percentile(drawn, level) if np.isfinite(value) else None
                 direct = frontier_ratio(table, reference, name, unit, loss)
-                is_claimed = interval is not None
+                is_claimed = is_determined(interval)
                 point = float(value) if is_claimed else None
                 found.append(Multiplier(name, loss, unit, point, interval, direct, is_claimed))
     return found
@@ -101,14 +112,17 @@ def multipliers(
 def multiplier_curve(
     result: Fit, draws: Draws, reference: str, name: str, losses: Floats, level: float = LEVEL
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the FLOP multiplier over losses, with its band; NaN where it is not finite."""
+    """Return the FLOP multiplier over losses, with its band; NaN where it is not determined."""
     assert draws.laws_BK5 is not None
     costs = costs_of(result.table)[0]
     first, k = result.table.architectures.index(reference), result.table.architectures.index(name)
     pair, laws = (first, k, costs[reference], costs[name], "flops"), draws.laws_BK5[draws.is_good_B]
     middle = [_ratio(result.laws_K5[None], *pair, float(loss))[0] for loss in losses]
-    bands = [percentile(_ratio(laws, *pair, float(loss)), level) or [np.nan, np.nan] for loss in losses]
-    return np.array(middle), np.array(bands)[:, 0], np.array(bands)[:, 1]
+    found = [percentile(_ratio(laws, *pair, float(loss)), level) for loss in losses]
+    known = np.array([is_determined(interval) for interval in found])
+    bands = np.array([interval or [np.nan, np.nan] for interval in found])
+    bands[~known] = np.nan
+    return np.where(known, middle, np.nan), bands[:, 0], bands[:, 1]
 
 
 def _ratio(laws_BK5: Floats, first: int, k: int, of_reference: Cost, own: Cost, unit: str, loss: float) -> Floats:

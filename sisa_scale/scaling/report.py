@@ -21,7 +21,7 @@ from sisa_scale.scaling.plots import Plot
 from sisa_scale.scaling.results import fit_values, plain, refusal_values, warnings
 from sisa_scale.scaling.study import Study, examine_table
 from sisa_scale.scaling.table import RunTable
-from sisa_scale.scaling.wording import facts, not_claimed, verdicts
+from sisa_scale.scaling.wording import facts, not_claimed, shown, verdicts
 
 _DRAW = (
     loss_over_compute,
@@ -92,6 +92,7 @@ def render(study: Study, plots: list[Plot]) -> str:
         meanings=WARNINGS,
         plots=[{"plot": plot, "svg": Markup(plot.svg)} for plot in plots],
         num_clusters=len(np.unique(study.table.cluster_N)),
+        shown=shown,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from sisa_scale.reporting.summary import compact
 from sisa_scale.scaling.bootstrap import a_of, percentile
 from sisa_scale.scaling.compare import unclaimed, verdicts_of
+from sisa_scale.scaling.efficiency import is_determined
 from sisa_scale.scaling.frontier import allocate
 from sisa_scale.scaling.nesting import error_of_largest
 from sisa_scale.scaling.plots import tick
@@ -101,6 +102,11 @@ def not_claimed(study: Study) -> list[str]:
     largest = float(study.table.flops.max())
     found.append(f"Nothing is claimed far beyond {tick(largest, 'flops')} FLOPs, the largest run.")
     return found
+
+
+def shown(interval: list[float]) -> str:
+    """Return an interval of a positive number as text."""
+    return _interval(interval, 3) if is_determined(interval) else "not determined: more than a factor of ten"
 
 
 def _range(values: np.ndarray, level: float) -> str:

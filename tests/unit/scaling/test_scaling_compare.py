@@ -7,7 +7,7 @@ from scipy.stats import chi2
 
 from sisa_scale.scaling.bootstrap import bootstrap
 from sisa_scale.scaling.compare import compare, default_losses, unclaimed, verdicts_of
-from sisa_scale.scaling.efficiency import efficiencies, frontier_ratio, multipliers
+from sisa_scale.scaling.efficiency import efficiencies, frontier_ratio, multiplier_curve, multipliers
 from sisa_scale.scaling.fit import fit
 from sisa_scale.scaling.frontier import Cost, allocate, fit_cost, reach, tokens_for
 from sisa_scale.scaling.nesting import chi_squared_tail
@@ -75,6 +75,20 @@ def test_losses_that_were_not_measured_are_not_claimed() -> None:
     assert "extrapolation" in {notice.code for notice in found.notices}
     assert len(verdicts_of(found)) == 2
     assert "1.9, 9: not claimed" in unclaimed(found)[0]
+
+
+def test_what_runs_do_not_determine_is_not_claimed() -> None:
+    """Parameters count so much that their share of the loss drowns in the noise: nobody can say how much."""
+    found = compare(planted_pair(100, 1.1, noise=0.02), "base", num_resamples=300)
+    rows = {cost: [row for row in found.multipliers if row.cost == cost] for cost in ("flops", "tokens")}
+    for row in rows["flops"]:
+        assert row.interval[1] > 10 * row.interval[0]
+        assert (row.multiplier, row.is_claimed) == (None, False)
+    assert all(row.is_claimed for row in rows["tokens"])
+    assert "better against base in flops" in " ".join(unclaimed(found))
+    assert "as many FLOPs" not in " ".join(verdicts_of(found))
+    losses = np.array([row.loss for row in rows["flops"]])
+    assert all(np.isnan(band).all() for band in multiplier_curve(found.fit, found.draws, "base", "better", losses))
 
 
 def test_a_verdict_says_when_nothing_is_shown() -> None:
