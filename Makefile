@@ -9,7 +9,7 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export DS_BUILD_OPS = 0
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test chaos lint format clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/sisa-scale quickstart
@@ -17,6 +17,10 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest -n auto tests/unit
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/unit
+
+# A quarter of an hour to an hour: kills, stops, starves and damages 200 runs; another SEED draws others.
+chaos: $(VENV)/installed-dev
+	$(BIN)/python tools/chaos.py --scenarios 200 --seed $(or $(SEED),1)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

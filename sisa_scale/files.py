@@ -3,12 +3,17 @@
 import hashlib
 import json
 import os
+import platform
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 _CHUNK_BYTES = 1 << 20
+_ABANDONED_SECONDS = 3600.0
+_TEMPORARY = re.compile(r"(?P<host>.+)\.(?P<pid>\d+)\.tmp$")
 
 
 def fsync_directory(path: Path) -> None:
@@ -24,7 +29,7 @@ def fsync_directory(path: Path) -> None:
 def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that appears under `path` only when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
             yield stream
@@ -34,6 +39,17 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         fsync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove the temporary files of `atomic_writer` whose process was killed: on this host, or an hour ago anywhere."""
+    for path in directory.glob(".*.tmp"):
+        match = _TEMPORARY.search(path.name)
+        if match is None or not path.is_file():
+            continue
+        is_dead = match["host"].endswith(f".{platform.node()}") and not Path(f"/proc/{match['pid']}").exists()
+        if is_dead or time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from sisa_scale.data.storage import is_remote
 from sisa_scale.errors import ConfigError
 from sisa_scale.faults import fault_point
-from sisa_scale.files import fsync_directory, write_text
+from sisa_scale.files import fsync_directory, remove_abandoned, write_text
 
 MANIFEST_NAME = "manifest.json"
 _ASIDE = "damaged"
@@ -91,6 +91,7 @@ class LocalPlace:
 
     def clear(self) -> None:
         """Remove what killed writers left. Their later renames fail: what they had written is gone at once."""
+        remove_abandoned(self.root)
         for leftover in sorted(self.root.glob(".step_*")):
             final = self.root / leftover.name[1:].split(".")[0]
             if leftover.suffix == ".old" and not final.exists():

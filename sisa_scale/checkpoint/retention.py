@@ -9,7 +9,8 @@ def surplus(steps: Collection[int], losses: Mapping[int, float], settings: Check
     """Return the steps of the checkpoints to remove, ascending, once the newest of `steps` is durable.
 
     losses: held-out loss by step. Kept are the newest `keep_last` (0 keeps all), those of `at_steps`, every step that
-    `keep_every_steps` divides, and the `keep_best` with the lowest loss, of equal ones the newer; a step without a loss is never best.
+    `keep_every_steps` divides, and the `keep_best` with the lowest loss, of equal ones the newer; a step without a loss
+    is never best.
     """
     if not settings.keep_last:
         return []

@@ -51,6 +51,7 @@ def command(
     Beyond the trained length: --set model.max_length_tokens=8192 --set model.rope.scaling=yarn
     --set evaluation.context_tokens=8192 --set evaluation.needle_lengths=[4096,8192].
     """
+    from sisa_scale.cli.evaluate_paper import print_beside_paper
     from sisa_scale.evaluation.fetch import lambada_file
     from sisa_scale.evaluation.loading import load_model, model_scorer
     from sisa_scale.evaluation.resources import load_resources
@@ -82,3 +83,5 @@ def command(
     )
     rows = [score.to_json() for score in scores]
     render(rows, as_json=as_json, value={"checkpoint": str(path), "step": manifest.step, "scores": rows})
+    if not as_json:
+        print_beside_paper(config.name, config.model, scores)

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import cast
 
-from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.sources import load_manifests
 from sisa_scale.errors import TrainingError
@@ -17,6 +16,7 @@ from sisa_scale.orchestration.nodes import living_nodes, places
 from sisa_scale.orchestration.signals import stop_on_signals
 from sisa_scale.orchestration.trainer import build_trainer, needs_of_worker
 from sisa_scale.reporting.events import EventFeed
+from sisa_scale.training.crash_loop import unsaved
 from sisa_scale.training.outcome import Outcome
 from sisa_scale.training.run_directory import EVENTS, RunDirectory
 
@@ -99,14 +99,11 @@ def _lost_workers(config: RunConfig, error: BaseException) -> TrainingError:
     newest = (directory.attempts() or [{}])[-1]
     lines = str(error).strip().splitlines()
     reason = newest.get("reason") or (lines[-1] if lines else repr(error))
-    step = (CheckpointStore(config.directory, config.checkpoint.directory).steps() or [0])[-1]
-    reached = newest.get("reached_step") or 0
     return TrainingError.at(
         config.directory,
-        found=f"a failure after {config.resources.max_failures} restarts, the last: {reason}",
+        found=f"workers lost more than {config.resources.max_failures} times, at last: {reason}",
         allowed=f"resources.max_failures {config.resources.max_failures} restarts are made",
-        remedy=f"The newest checkpoint is of step {step}; the {max(0, reached - step)} steps since are taken again. "
-        f"With the cause removed, go on with `sisa-scale resume {config.directory}`.",
+        remedy=f"{unsaved(config.directory)} With the cause removed, `sisa-scale resume {config.directory}` goes on.",
     )
 
 
@@ -119,5 +116,5 @@ def _outcome(directory: RunDirectory, config: RunConfig) -> Outcome:
         config.directory,
         found=f"an attempt that ended as {outcome}",
         allowed="a run ends finished, preempted or interrupted",
-        remedy=f"Continue with `sisa-scale resume {config.directory}`.",
+        remedy=f"{unsaved(config.directory)} Continue with `sisa-scale resume {config.directory}`.",
     )

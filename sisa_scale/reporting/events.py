@@ -52,7 +52,9 @@ def _resumed(event: Event) -> str | None:
 def _damaged(event: Event) -> str:
     fallback = event.get("resumed_from_step")
     return f"the checkpoint of step {event['step']:,} is damaged and was moved to {event.get('moved_to')}; " + (
-        f"the run goes on from step {fallback:,}" if fallback is not None else "the one before it is tried"
+        f"the run goes on from step {fallback:,}, {_count(event['lost_steps'], 'step')} are taken again"
+        if fallback is not None
+        else "the one before it is tried"
     )
 
 
@@ -69,10 +71,13 @@ _WORDS: dict[str, Callable[[Event], str | None]] = {
     "node_left_out": lambda e: f"node {e['node'][:12]} lost workers {e['deaths']} times and gets no more of them",
     "checkpoint_damaged": _damaged,
     "checkpoint_failed": lambda e: (
-        f"the checkpoint of step {e['step']:,} could not be written: {e.get('problems')}; training goes on, and the "
-        "next is tried when it is due"
+        f"the checkpoint of step {e['step']:,} could not be written: {' '.join(e['problems'])} If steps are left, "
+        "training goes on, and the next checkpoint is tried when it is due"
     ),
     "step_skipped": lambda e: f"step {e['step']:,} changed no weight: {e['reason']}",
     "rollback": lambda e: f"step {e['step']:,}: {e['reason']}; going back to the newest checkpoint",
-    "hang": lambda e: f"a hang in {e.get('phase')} after {e.get('seconds')} s: {e.get('why')}; all workers are ended",
+    "hang": lambda e: (
+        f"a hang: {e['message']}; all workers are ended, their stacks are in diagnostics/attempt_{e['attempt']:04d}, "
+        "and the run goes on from the newest checkpoint"
+    ),
 }

@@ -47,7 +47,7 @@ def cause_of_death(attempt: Attempt, events: Iterable[Event]) -> dict[str, Any]:
     if any(event["event"] == "rollback" for event in own):
         outcome, reason = "rolled_back", "the guard went back to the newest checkpoint"
     elif hang is not None:
-        ranks, reason = list(hang.get("suspects", [])), f"a hang: {hang.get('why', 'no worker went on')}"
+        ranks, reason = list(hang.get("suspects", [])), f"a hang: {hang.get('message', 'no worker went on')}"
     elif errors and not _ECHO.search(errors[0]["error"]):
         ranks, reason = [errors[0]["rank"]], f"rank {errors[0]['rank']}: {errors[0]['error']}"
     elif died is not None:

@@ -139,17 +139,12 @@ class _Writing(threading.Thread):
         try:
             if self.error is None:
                 self.run_.directory.event("checkpoint", **fields)
-                self._remove_surplus()
+                remove_surplus(self.run_)
             else:
                 _warn(f"step {self.state.step}: its checkpoint could not be written: {self.error}")
                 self.run_.directory.event("checkpoint_failed", **fields, problems=[str(p) for p in self.error.problems])
         except OSError as error:
             _warn(f"step {self.state.step}: {error}")
-
-    def _remove_surplus(self) -> None:
-        losses = heldout_losses(self.run_.directory.path / "evaluations.jsonl")
-        for step in surplus(self.run_.store.steps(), losses, self.run_.config.checkpoint):
-            self.run_.store.remove(step)
 
     def _manifest(self, parts: list[Written]) -> Manifest:
         run = self.run_
@@ -166,6 +161,16 @@ class _Writing(threading.Thread):
             files=tuple(info for info, _ in parts),
             skipped_steps=self.state.skipped_steps,
         )
+
+
+def remove_surplus(run: Run) -> None:
+    """Remove the checkpoints that the settings do not keep; called by the main worker alone."""
+    losses = heldout_losses(run.directory.path / "evaluations.jsonl")
+    try:
+        for step in surplus(run.store.steps(), losses, run.config.checkpoint):
+            run.store.remove(step)
+    except OSError as error:
+        _warn(f"{run.store.place.location('')}: checkpoints that are not kept could not be removed: {error}")
 
 
 def heldout_losses(path: Path) -> dict[int, float]:

@@ -157,6 +157,19 @@ class Engine:
             return self.model.monitor(tokens_BL.to(device), None if document_BL is None else document_BL.to(device))
 
 
+def _import_muon() -> None:
+    """Import DeepSpeed's Muon, which is not used here, as it is but for `torch.compile` around its functions.
+
+    DeepSpeed imports it with every optimizer, and the decorator imports the compiler: seconds at every start.
+    """
+    compile_ = torch.compile
+    torch.compile = lambda function: function  # type: ignore[assignment]
+    try:
+        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
+    finally:
+        torch.compile = compile_
+
+
 def _import_deepspeed() -> Any:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -164,6 +177,7 @@ def _import_deepspeed() -> Any:
     import deepspeed
     from deepspeed.ops import __compatible_ops__
 
+    _import_muon()
     # The shared-memory op would be compiled with a C++ compiler at first use; gloo does the same work without one.
     __compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)

@@ -17,6 +17,7 @@ from sisa_scale.config.extension import check_begins
 from sisa_scale.data.storage import is_remote
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.decoder import Decoder
+from sisa_scale.training.checkpointing import remove_surplus
 from sisa_scale.training.engine import Engine
 from sisa_scale.training.engine_state import load_moments
 from sisa_scale.training.resume import check_resumable
@@ -123,5 +124,6 @@ def _take_up(run: Run, state: TrainState) -> TrainState:
         if message is not None:
             warnings.warn(message, SisaScaleWarning, stacklevel=2)
         run.directory.take_up(state.step)
+        remove_surplus(run)  # a worker that was killed after its last save may not have come to it
     run.workers.barrier()
     return state

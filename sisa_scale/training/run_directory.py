@@ -20,7 +20,7 @@ import orjson
 from sisa_scale.config.loading import dump_yaml
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
-from sisa_scale.files import write_json, write_text
+from sisa_scale.files import remove_abandoned, write_json, write_text
 from sisa_scale.training.attempts import Attempt, Event, cause_of_death, new_attempt
 from sisa_scale.training.deepspeed_config import deepspeed_config
 from sisa_scale.training.provenance import collect_provenance, now
@@ -92,8 +92,10 @@ class RunDirectory:
     def begin_attempt(self, config: RunConfig, processes: list[str], nodes: list[str]) -> int:
         """Note the start of a life of the processes (host:pid and node by rank); returns its number.
 
-        A life before it that never noted its end was killed: what is known of that is filled in.
+        A life before it that never noted its end was killed: what is known of that is filled in, and the files that it
+        was writing are removed.
         """
+        remove_abandoned(self.path)
         self.close_attempt()
         attempts = self.attempts()
         begun = new_attempt(len(attempts) + 1, now(), config.resources.workers, config.execution.zero_stage)
@@ -150,6 +152,11 @@ class RunDirectory:
     def last_step(self) -> int:
         """Return the last step in metrics.jsonl; 0 before the first."""
         return max((line["step"] for line in self._last_lines(METRICS)), default=0)
+
+    def since(self, step: int) -> tuple[int, float]:
+        """Return how many steps were finished after `step`, and the seconds that they took."""
+        beyond = [line for line in self._lines(METRICS) if _is_beyond(line, step) and "step_seconds" in line]
+        return len(beyond), _seconds(beyond)
 
     def _last_sign_of_life(self) -> str:
         attempt = self.attempts()[-1]

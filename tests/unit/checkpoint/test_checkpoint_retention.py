@@ -35,6 +35,11 @@ def test_what_is_kept(settings: dict[str, int], steps: list[int]) -> None:
     assert kept(losses, **settings) == steps
 
 
+def test_steps_that_branches_need_are_kept() -> None:
+    settings = CheckpointConfig(keep_last=1, at_steps=(200, 650, 700))
+    assert [step for step in STEPS if step not in surplus(STEPS, {}, settings)] == [200, 700, 1000]
+
+
 def test_of_equal_losses_the_newer_is_best() -> None:
     assert kept({100: 3.0, 400: 3.0}, keep_last=1, keep_best=1) == [400, 1000]
 

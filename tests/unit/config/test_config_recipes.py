@@ -8,7 +8,9 @@ from sisa_scale.resources import resource_root
 
 ROOT = resource_root("recipes")
 RECIPES = sorted(
-    path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.yaml") if path.relative_to(ROOT).parts[0] != "base"
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.rglob("*.yaml")
+    if path.relative_to(ROOT).parts[0] not in ("base", "studies")
 )
 
 

@@ -128,7 +128,7 @@ def test_the_newest_sound_checkpoint_is_shown(run_dir: Path) -> None:
 def test_what_a_person_should_know_is_a_warning(run_dir: Path) -> None:
     line = {"tokens": 0, "loss": None, "step_seconds": 0.5, "tokens_per_second": 1.0, "attempt": 1, "time": ago(9)}
     append(run_dir, "metrics.jsonl", line | {"step": 7, "skipped": True})
-    append(run_dir, "events.jsonl", {"event": "hang", "time": ago(9), "why": "rank 1 is silent"})
+    append(run_dir, "events.jsonl", {"event": "hang", "time": ago(9), "attempt": 1, "message": "rank 1 is silent"})
     warnings = " ".join(status(run_dir).warnings)
     assert "1 steps changed no weight" in warnings
     assert "2 steps have no line" in warnings

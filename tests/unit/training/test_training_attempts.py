@@ -60,7 +60,7 @@ def test_the_first_to_die_is_named_and_not_those_who_complain() -> None:
     gone = event("error", rank=0, error="RuntimeError: Connection closed by peer [10.0.0.2]:4711")
     lost = event("workers_lost", ranks=[1], reason="rank 1 (b:2): exit code 9")
     own = event("error", rank=1, error="RuntimeError: no CUDA-capable device")
-    hang = event("hang", suspects=[1], why="rank 1 is silent")
+    hang = event("hang", suspects=[1], message="rank 1 is silent")
     other = event("workers_lost", 2, ranks=[0], reason="another attempt")
     told = {
         "nothing": cause_of_death(attempt(), [other]),

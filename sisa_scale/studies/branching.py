@@ -1,0 +1,85 @@
+"""A branch begins as a copy of its trunk at a step: checkpoint, logs and data cursor, under a recipe of its own.
+
+From there on it is a run like any other, which goes on from its newest checkpoint: weights, moments, the number of
+applied steps, random states and the guard's memory are those that the trunk had after that step.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sisa_scale.checkpoint.manifest import read_manifest
+from sisa_scale.checkpoint.store import CheckpointStore
+from sisa_scale.config.run import RunConfig
+from sisa_scale.errors import CheckpointError
+from sisa_scale.files import fsync_directory, write_json, write_text
+from sisa_scale.training.data_cursor import LEDGER, read_rollbacks
+from sisa_scale.training.resume import check_resumable
+from sisa_scale.training.run_directory import STEP_LOGS, RunDirectory
+
+BEFORE_THE_BRANCH = 0  # the attempt that the steps of the trunk are logged under: none of the branch's own
+
+
+def begin_branch(trunk_dir: Path, step: int, config: RunConfig) -> None:
+    """Make the run directory of a branch, whole or not at all; nothing is done where it exists.
+
+    config: the branch's, with absolute paths. The files of the checkpoint are linked, or copied where that is not
+    possible. Raises CheckpointError where the trunk keeps no checkpoint of that step, or is another model or order.
+    """
+    final = config.directory
+    if (final / "config.yaml").exists():
+        return
+    store = CheckpointStore(trunk_dir)
+    if step not in store.steps():
+        raise CheckpointError.at(
+            store.path(step),
+            found=f"no checkpoint of step {step} (there are {store.steps() or 'none'})",
+            allowed=f"the branch {config.name} begins from it",
+            remedy="Run the trunk first, at least that far, with checkpoint.at_steps as the plan has it.",
+        )
+    source = store.path(step)
+    manifest = read_manifest(source)
+    check_resumable(source, manifest, config, None)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staging = final.with_name(f".{final.name}.branch")
+    shutil.rmtree(staging, ignore_errors=True)
+    directory = RunDirectory(staging)
+    _link_tree(source, CheckpointStore(staging).path(step))
+    for log in STEP_LOGS:
+        if (trunk_dir / log).exists():
+            lines = [line for line in _lines(trunk_dir / log) if line["step"] <= step]
+            write_text(staging / log, "".join(json.dumps({**line, **_origin(line)}) + "\n" for line in lines))
+    rollbacks = [line for line in read_rollbacks(trunk_dir) if line["step"] <= step]
+    if rollbacks:
+        write_json(staging / LEDGER, rollbacks)
+    directory.event("branch", step=step, trunk=str(trunk_dir))
+    directory.record(config, manifest.data_fingerprint)
+    staging.rename(final)
+    fsync_directory(final.parent)
+
+
+def _origin(line: dict[str, Any]) -> dict[str, int]:
+    return {"attempt": BEFORE_THE_BRANCH} if "attempt" in line else {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue  # torn by a crash
+    return found
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """Copy a directory of files that are never written again by hard links."""
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            shutil.copy2(path, target / path.name)
+    fsync_directory(target)

@@ -1,0 +1,146 @@
+"""A study directory.
+
+study.yaml          the study as it was resolved       runs/PIECE/    run directories: all that is known of the state
+plan.json           its pieces                         logs/PIECE.log what the workers of a local piece print
+runs.csv            what `collect` found               jobs/          submissions to a cluster
+report/             the report                         submissions/   the same, by piece (Ray, Kubernetes)
+data/               the sample text, if it is used     lock           held while a local `submit` runs
+"""
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sisa_scale.config.run import to_plain
+from sisa_scale.config.study import StudyConfig
+from sisa_scale.config.yaml_source import dump
+from sisa_scale.errors import ConfigError, DataError, Problem
+from sisa_scale.files import write_json, write_text
+from sisa_scale.studies.piece import Piece
+
+FORMAT = "sisa-scale-study-plan"
+_MAY_DIFFER = ("run_dir", "recipe", "overrides")
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A piece as plan.json has it; `values` are those of `Piece.to_plain`."""
+
+    values: dict[str, Any]
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the piece."""
+        return str(self.values["name"])
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return int(self.values["total_steps"])
+
+
+class StudyDirectory:
+    """One study on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan_path = path / "plan.json"
+
+    def check(self, study: StudyConfig, pieces: Sequence[Piece]) -> None:
+        """Raise ConfigError where the directory belongs to another study."""
+        if self.plan_path.exists():
+            self._check_same(study, pieces)
+
+    def record(self, study: StudyConfig, pieces: Sequence[Piece]) -> None:
+        """Write what the study is, unless that stands there already."""
+        if self.plan_path.exists():
+            return
+        write_text(self.path / "study.yaml", dump(to_plain(study)))
+        plan = {"format": FORMAT, "study": study.name, "reference": study.reference}
+        write_json(self.plan_path, {**plan, "pieces": [piece.to_plain() for piece in pieces]})
+
+    def plan(self) -> dict[str, Any]:
+        """Return plan.json; raises DataError where there is none."""
+        try:
+            plan = json.loads(self.plan_path.read_text())
+        except (OSError, ValueError) as error:
+            raise DataError.at(
+                self.plan_path,
+                found=str(error),
+                allowed="a study directory holds its plan",
+                remedy="Give the directory that `sisa-scale study submit` printed.",
+            ) from error
+        if not isinstance(plan, dict) or plan.get("format") != FORMAT:
+            raise DataError.at(
+                self.plan_path, found="another file", allowed=f"format {FORMAT}", remedy="Give a study directory."
+            )
+        return plan
+
+    def pieces(self) -> list[Planned]:
+        """Return the pieces of the plan, in its order."""
+        return self.planned(self.plan()["pieces"])
+
+    def planned(self, rows: Iterable[dict[str, Any]]) -> list[Planned]:
+        """Return pieces from what `Piece.to_plain` made of them."""
+        return [Planned(row, self.path / "runs" / row["name"]) for row in rows]
+
+    def log_path(self, name: str) -> Path:
+        """Return where the workers of a local piece print to."""
+        return self.path / "logs" / f"{name}.log"
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a local `submit` is at work, as far as this machine can know."""
+        if not (self.path / "lock").exists():
+            return False
+        try:
+            with self.lock():
+                return False
+        except ConfigError:
+            return True
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only local `submit` of the study; raises ConfigError while there is another one."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError.at(
+                    self.path,
+                    found="another `study submit --to local` that is at work",
+                    allowed="one at a time",
+                    remedy="Wait for it, or stop it with Ctrl-C; what it has done is kept.",
+                ) from None
+            yield
+
+    def _check_same(self, study: StudyConfig, pieces: Sequence[Piece]) -> None:
+        plan = self.plan()
+        before = {row["name"]: row for row in plan["pieces"]}
+        now = {piece.name: piece.to_plain() for piece in pieces}
+        problems = []
+        if plan["study"] != study.name:
+            problems.append(self._other(f"the study {plan['study']}", f"this is {study.name}"))
+        elif before.keys() != now.keys():
+            names = sorted(before.keys() ^ now.keys())
+            which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            problems.append(self._other(f"a plan of {len(before)} pieces", f"this one has {len(now)} ({which} differ)"))
+        else:
+            for name, row in now.items():
+                keys = [key for key in row if key not in _MAY_DIFFER and row[key] != before[name].get(key)]
+                if keys:
+                    said = ", ".join(f"{key} {before[name].get(key)}" for key in keys[:3])
+                    wanted = ", ".join(f"{key} {row[key]}" for key in keys[:3])
+                    problems.append(self._other(f"{name} with {said}", f"now {wanted}"))
+        if problems:
+            raise ConfigError.many(problems[:5])
+
+    def _other(self, found: str, allowed: str) -> Problem:
+        remedy = "Choose another directory with study_dir=PATH, or submit the study as it was (study.yaml there)."
+        return Problem(str(self.path), found, f"a study directory holds one study, {allowed}", remedy)

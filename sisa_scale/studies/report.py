@@ -1,0 +1,53 @@
+"""The report of a study: its table, the fits and comparisons of `laws report`, and the loss curves of its pieces."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sisa_scale.scaling import report as laws_report
+from sisa_scale.scaling.bootstrap import LEVEL, NUM_RESAMPLES
+from sisa_scale.scaling.checks import load_table
+from sisa_scale.scaling.notices import Notice
+from sisa_scale.studies.collection import Collected, collect
+from sisa_scale.studies.curves import loss_curves
+from sisa_scale.studies.directory import StudyDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReport:
+    """What was written. values: those of fit.json."""
+
+    collected: Collected
+    page: Path
+    values: dict[str, Any]
+    notices: tuple[Notice, ...]
+
+
+def write_study_report(
+    directory: StudyDirectory,
+    *,
+    objective: str = "huber:1e-3",
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> StudyReport:
+    """Collect the study and write report/report.html, its figures and fit.json into its directory.
+
+    The architectures are compared with the study's reference. Errors as `collect`, and RefusalError for a table that
+    does not mean what its columns say.
+    """
+    collected = collect(directory)
+    table = load_table(collected.path)
+    reference = directory.plan()["reference"]
+    curves = loss_curves(directory)
+    values, notices = laws_report.write_report(
+        directory.path / "report",
+        table,
+        objective,
+        reference=reference if reference in table.architectures else None,
+        num_resamples=num_resamples,
+        seed=seed,
+        level=level,
+        more_plots=[curves] if curves else [],
+    )
+    return StudyReport(collected, directory.path / "report" / "report.html", values, notices)

@@ -1,0 +1,85 @@
+"""How the pieces of a study stand, from their run directories alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from sisa_scale.checkpoint.store import store_in
+from sisa_scale.reporting.run_files import Run, ScoreRow, read_run
+from sisa_scale.reporting.status import read_heartbeats
+from sisa_scale.reporting.step_log import read_step_log
+from sisa_scale.studies.directory import Planned, StudyDirectory
+from sisa_scale.training.run_directory import RunDirectory
+
+State = Literal["waiting", "ready", "running", "stopped", "failed", "finished"]
+STATES: Mapping[State, str] = {
+    "waiting": "its trunk has not reached the step where it branches off",
+    "ready": "not begun",
+    "running": "its workers give signs of life",
+    "stopped": "begun, ended or killed before its last step, and to be resumed",
+    "failed": "ended with an error",
+    "finished": "all steps taken, the loss measured",
+}
+_SILENT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PieceStatus:
+    """How a piece stands. loss: the held-out loss (nats per token) of a finished one; reason: why it failed."""
+
+    piece: Planned
+    state: State
+    step: int
+    loss: float | None
+    reason: str | None
+
+
+def read_states(directory: StudyDirectory, pieces: Sequence[Planned]) -> list[PieceStatus]:
+    """Return the state of every piece of a study, in their order."""
+    by_name = {piece.name: piece for piece in pieces}
+    is_submitted = any((directory.path / name).exists() for name in ("jobs", "submissions"))
+    may_run = is_submitted or directory.is_locked
+    return [_status(piece, by_name, may_run=may_run) for piece in pieces]
+
+
+def is_finished(run_dir: Path, total_steps: int) -> bool:
+    """Whether a run has ended by itself at its last step."""
+    attempts = RunDirectory(run_dir).attempts()
+    return bool(attempts) and attempts[-1]["outcome"] == "finished" and attempts[-1]["reached_step"] >= total_steps
+
+
+def can_branch(trunk_dir: Path, step: int) -> bool:
+    """Whether a trunk keeps the checkpoint that a branch begins from."""
+    return step in store_in(trunk_dir).steps()
+
+
+def final_score(run: Run, metric: str, total_steps: int) -> ScoreRow | None:
+    """Return a score of the held-out text after the last step of a run, None where it was not measured."""
+    for row in run.scores:
+        if (row.step, row.task, row.metric) == (total_steps, "loss", metric) and row.value is not None:
+            return row
+    return None
+
+
+def _status(piece: Planned, by_name: Mapping[str, Planned], *, may_run: bool) -> PieceStatus:
+    run_dir = piece.directory
+    if not (run_dir / "config.yaml").exists():
+        trunk, step = by_name[piece.values["trunk"]], piece.values["branch_step"]
+        is_waiting = bool(step) and not can_branch(trunk.directory, step)
+        return PieceStatus(piece, "waiting" if is_waiting else "ready", 0, None, None)
+    step = read_step_log(run_dir / "metrics.jsonl").step
+    if is_finished(run_dir, piece.total_steps):
+        score = final_score(read_run(run_dir), "loss", piece.total_steps)
+        return PieceStatus(piece, "finished", step, score.value if score else None, None)
+    attempts = RunDirectory(run_dir).attempts()
+    if attempts and attempts[-1]["outcome"] == "failed" and attempts[-1].get("is_final"):
+        return PieceStatus(piece, "failed", step, None, attempts[-1]["reason"])
+    is_alive = may_run and attempts and attempts[-1]["ended"] is None and _gives_signs(run_dir, attempts[-1]["attempt"])
+    return PieceStatus(piece, "running" if is_alive else "stopped", step, None, None)
+
+
+def _gives_signs(run_dir: Path, attempt: int) -> bool:
+    now = datetime.now(UTC)
+    return any((now - time).total_seconds() <= _SILENT_SECONDS for _, time in read_heartbeats(run_dir, attempt))

@@ -1,0 +1,112 @@
+"""A whole study with real processes: killed, submitted again, and the same as one that nobody touched."""
+
+import csv
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import finish, metrics, run_command, start_command
+from study_cases import write_study
+
+PIECES = 8
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
+    directory = tmp_path_factory.mktemp("unbroken")
+    code, output = run_command("study", "submit", write_study(directory, dataset), "--to", "local", "--at-once", "2")
+    assert code == 0, output
+    return directory / "study"
+
+
+def table(study_dir: Path) -> dict[str, dict[str, str]]:
+    code, output = run_command("study", "collect", study_dir)
+    assert code == 0, output
+    with (study_dir / "runs.csv").open() as stream:
+        return {row["run_id"]: {k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(stream)}
+
+
+def states(study_dir: Path) -> dict[str, dict[str, Any]]:
+    code, output = run_command("study", "status", study_dir, "--json")
+    assert code == 0, output
+    return {row["name"]: row for row in json.loads(output)}
+
+
+def test_killed_and_submitted_again_gives_the_same_table(tmp_path: Path, dataset: Path, unbroken: Path) -> None:
+    study = write_study(tmp_path, dataset)
+    study_dir = tmp_path / "study"
+    process = start_command("study", "submit", study, "--to", "local")
+    deadline = time.monotonic() + 60
+    while len(list(study_dir.glob("runs/*/metrics.jsonl"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = [int(line.split(":")[1]) for line in _open_processes(study_dir)]
+    os.kill(process.pid, signal.SIGKILL)
+    finish(process)
+    for _ in range(100):  # the workers see the end of the command by themselves
+        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
+            break
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    before = states(study_dir)
+    assert 0 < sum(row["state"] == "finished" for row in before.values()) < PIECES
+    code, output = run_command("study", "submit", study, "--to", "local")
+    assert code == 0, output
+    finished = {name for name, row in before.items() if row["state"] == "finished"}
+    assert not any(f"{name} " in output for name in finished), output
+    rows = table(study_dir)
+    assert len(rows) == PIECES
+    assert rows == table(unbroken)
+
+
+def test_branch_equals_an_independent_run(tmp_path: Path, dataset: Path, unbroken: Path) -> None:
+    study = write_study(tmp_path, dataset)
+    only = ("--only", "sisa-m-2.56K")
+    code, output = run_command("study", "submit", study, "--to", "local", "schedule.trunk=false", *only)
+    assert code == 0, output
+    alone, branch, trunk = (
+        metrics(path)
+        for path in (
+            tmp_path / "study/runs/sisa-m-2.56K",
+            unbroken / "runs/sisa-m-2.56K",
+            unbroken / "runs/sisa-m-5.12K",
+        )
+    )
+    keys = ("step", "tokens", "loss", "gradient_norm", "learning_rate", "stream_digest")
+    assert [{k: line[k] for k in keys} for line in branch] == [{k: line[k] for k in keys} for line in alone]
+    assert [line["loss"] for line in trunk[:8]] == [line["loss"] for line in alone[:8]]
+    assert trunk[9]["learning_rate"] != alone[9]["learning_rate"]  # the cooldown of the branch
+    scores = [(path / "evaluations.jsonl").read_text() for path in (tmp_path / "study/runs/sisa-m-2.56K",
+                                                                  unbroken / "runs/sisa-m-2.56K")]  # fmt: skip
+    assert json.loads(scores[0].splitlines()[-1])["scores"] == json.loads(scores[1].splitlines()[-1])["scores"]
+
+
+def test_failed_piece_is_named_left_alone_and_rerun_alone(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, study_dir, piece = write_study(tmp_path, dataset), tmp_path / "study", "transformer-s-5.12K"
+    code, output = run_command("study", "submit", study, "--to", "local", "--only", "transformer-s-2.56K")
+    assert code == 5
+    assert f"no checkpoint of step 8 of its trunk {piece}" in output
+    monkeypatch.setenv("SISA_SCALE_FAULTS", "evaluation.before_score=raise_eio")
+    monkeypatch.setenv("SISA_SCALE_FAULTS_FIRED", str(tmp_path / "fired"))
+    (tmp_path / "fired").mkdir()
+    code, output = run_command("study", "submit", study, "--to", "local", "--only", piece)
+    assert code == 5, output
+    assert f"{piece}: found rank 0: OSError" in output
+    assert states(study_dir)[piece]["state"] == "failed"
+    code, output = run_command("study", "submit", study, "--to", "local", "--dry-run")
+    assert code == 0
+    assert f"{piece} has failed" in output
+    assert f"{piece}: trunk" not in output
+    code, output = run_command("study", "submit", study, "--to", "local", "--only", piece)
+    assert code == 0, output
+    assert states(study_dir)[piece]["state"] == "finished"
+
+
+def _open_processes(study_dir: Path) -> list[str]:
+    attempts = [json.loads(path.read_text().splitlines()[-1]) for path in study_dir.glob("runs/*/attempts.jsonl")]
+    return [process for attempt in attempts if attempt["ended"] is None for process in attempt["processes"]]
