@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +38,28 @@ def states(study_dir: Path) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in json.loads(output)}
 
 
-def test_killed_and_submitted_again_gives_the_same_table(tmp_path: Path, dataset: Path, unbroken: Path) -> None:
-    study = write_study(tmp_path, dataset)
-    study_dir = tmp_path / "study"
-    process = start_command("study", "submit", study, "--to", "local")
-    deadline = time.monotonic() + 60
-    while len(list(study_dir.glob("runs/*/metrics.jsonl"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    workers = [int(line.split(":")[1]) for line in _open_processes(study_dir)]
+def test_killed_and_submitted_again_gives_the_same_table(
+    tmp_path: Path, dataset: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, study_dir = write_study(tmp_path, dataset), tmp_path / "study"
+    code, output = run_command("study", "submit", study, "--to", "local", "--only", "sisa-m-5.12K")
+    assert code == 0, output
+    with monkeypatch.context() as patch:  # the next piece waits in its seventh step, longer than the test will
+        patch.setenv("SISA_SCALE_FAULTS", "data.before_batch#7=sleep:300")
+        process = start_command("study", "submit", study, "--to", "local")
+    logs = study_dir / "runs"
+    wait_for(lambda: any(path.read_bytes().count(b"\n") == 6 for path in logs.glob("*/metrics.jsonl")))
+    workers = open_processes(study_dir)
+    assert len(workers) == 1
     os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), seconds=30)
     finish(process)
-    for _ in range(100):  # the workers see the end of the command by themselves
-        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
-            break
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-    before = states(study_dir)
-    assert 0 < sum(row["state"] == "finished" for row in before.values()) < PIECES
+    before = Counter(row["state"] for row in states(study_dir).values())
+    assert (before["finished"], before["stopped"]) == (1, 1)
     code, output = run_command("study", "submit", study, "--to", "local")
     assert code == 0, output
-    finished = {name for name, row in before.items() if row["state"] == "finished"}
-    assert not any(f"{name} " in output for name in finished), output
+    assert "7 of 8 pieces to run" in output
     rows = table(study_dir)
     assert len(rows) == PIECES
     assert rows == table(unbroken)
@@ -107,6 +110,14 @@ def test_failed_piece_is_named_left_alone_and_rerun_alone(
     assert states(study_dir)[piece]["state"] == "finished"
 
 
-def _open_processes(study_dir: Path) -> list[str]:
+def open_processes(study_dir: Path) -> list[int]:
+    """Return the workers of attempts that have noted no end."""
     attempts = [json.loads(path.read_text().splitlines()[-1]) for path in study_dir.glob("runs/*/attempts.jsonl")]
-    return [process for attempt in attempts if attempt["ended"] is None for process in attempt["processes"]]
+    return [int(p.split(":")[1]) for attempt in attempts if attempt["ended"] is None for p in attempt["processes"]]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
