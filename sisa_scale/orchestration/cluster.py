@@ -46,8 +46,9 @@ def ray_cluster(resources: ResourcesConfig) -> Iterator[Device]:
         # A folder of our own: /tmp/ray may belong to another user. Short, because socket paths are limited.
         _remove_abandoned()
         scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-", dir="/tmp")
-        # Actors outlive a killed driver for as long as they hope that its Ray comes back; this one never does.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+        # Actors outlive a killed driver for as long as they hope that its Ray comes back, which this one never does.
+        # Not shorter: a driver that does not hear of its Ray for so long ends, too, and a busy machine has pauses.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "30")
     try:
         _connect(resources, scratch)
         yield _device(resources, ray.cluster_resources())
