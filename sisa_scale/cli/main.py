@@ -27,7 +27,7 @@ COMMANDS = {
     "diff": ("diff", "Compare the weights of two checkpoints."),
     "inspect": ("inspect", "Show the tensors of a checkpoint and where it comes from."),
     "report": ("report", "Draw or compare runs as one HTML page."),
-    "plan": ("plan", "Count parameters and FLOPs of a recipe."),
+    "plan": ("plan", "Count parameters, FLOPs, memory, time and cost of a recipe."),
     "study": ("study", "Plan, run and report a scaling study: a grid of runs as one object."),
     "laws": ("laws", "Fit, compare, plan and forecast with scaling laws from a table of runs."),
     "config": ("config", "Show a resolved recipe, or where every value comes from."),
