@@ -16,7 +16,7 @@ quickstart: $(VENV)/installed
 
 test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest -n auto tests/unit
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests --ignore tests/unit
 
 # A quarter of an hour to an hour: kills, stops, starves and damages 200 runs; another SEED draws others.
 chaos: $(VENV)/installed-dev
