@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def run_command(*arguments: str | Path) -> tuple[int, str]:
 
 
 def first_error(text: str) -> str:
-    """Return the first traceback of many ranks, which says more than the launcher's summary at the end."""
-    start = max(0, text.find("Traceback"))
+    """Return the first failure of many ranks, in Python or below it, which says more than the launcher's summary."""
+    found = re.search("Traceback|terminate called|Fatal Python error", text)
+    start = found.start() if found else 0
     return text[start : start + 6000]

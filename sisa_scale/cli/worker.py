@@ -9,6 +9,7 @@ import click
 from sisa_scale.cli.starting import begin, reopen, with_absolute_paths
 from sisa_scale.config.run import RunConfig
 from sisa_scale.planning.twins import load_recipe
+from sisa_scale.training.communicator import disconnect
 from sisa_scale.training.exits import PREEMPTED, ROLLED_BACK
 from sisa_scale.training.preemption import listen_for_signals
 from sisa_scale.training.rollback import RollBackError
@@ -37,6 +38,7 @@ def command(recipe_or_run_dir: str, overrides: tuple[str, ...], device: str) -> 
     except RollBackError as error:
         click.echo(str(error), err=True)
         sys.exit(ROLLED_BACK)
+    disconnect()
     if outcome == "preempted":
         sys.exit(PREEMPTED)
 

@@ -75,6 +75,16 @@ def connect(device: str) -> Communicator:
     return Communicator(rank, local_rank, world_size, place)
 
 
+def disconnect() -> None:
+    """Leave the other workers in good order; call it when all have said their last, before the process ends.
+
+    A process that ends with its groups alive leaves their threads to the interpreter, which may abort on them.
+    """
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def _store() -> PrefixStore:
     """Return the store by which workers find each other, with names of its own for every life of the processes.
 
