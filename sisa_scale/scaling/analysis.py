@@ -137,7 +137,7 @@ def analyse_optimal(
     if shapes:
         for budget in budgets:
             ranked[f"{budget:.3g}"] = choose_shape(found.fit, draws, budget, shapes, level, tokens_max)
-    far = [notice for budget in budgets for notice in extrapolation(found.fit, budget)]
+    far = [notice for budget in budgets for notice in extrapolation(found.fit, budget, cost)]
     return found, allocations, ranked, [*found.notices, *notices, *far]
 
 

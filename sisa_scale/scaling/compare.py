@@ -16,7 +16,7 @@ from sisa_scale.scaling.efficiency import (
     multipliers,
 )
 from sisa_scale.scaling.fit import Fit, fit
-from sisa_scale.scaling.frontier import costs_of
+from sisa_scale.scaling.frontier import beyond, costs_of, reach
 from sisa_scale.scaling.identifiability import Identifiability, require
 from sisa_scale.scaling.nesting import Nested, compare_nested
 from sisa_scale.scaling.notices import Notice, refusal
@@ -87,10 +87,22 @@ def compare(
         where = ", ".join(f"{loss:g}" for loss in outside)
         text = f"no multiplier at {where}: not measured for both, not reached, or not determined"
         notices.append(Notice("extrapolation", text))
+    notices += _frontiers_outside(result, rows)
     rho = efficiencies(result, draws, reference, level) if form == "shared" else []
     notices += [*result.notices, *found.notices, *judge(draws, found)]
     unique = tuple(dict.fromkeys(notices))
     return Comparison(reference, result, draws, found, tuple(rho), tuple(rows), tuple(compare_nested(table)), unique)
+
+
+def _frontiers_outside(result: Fit, rows: list[Multiplier]) -> list[Notice]:
+    """Warn where a claimed multiplier compares sizes or tokens that the law names and nobody trained."""
+    table, costs, found = result.table, costs_of(result.table)[0], []
+    for name, law in zip(table.architectures, result.laws_K5, strict=True):
+        for loss in sorted({row.loss for row in rows if row.is_claimed}):
+            outside = beyond(table, name, reach(law, loss, costs[name])[1])
+            if outside is not None:
+                found.append(Notice("frontier-outside", f"{name} at a loss of {loss:g}: best with {outside}"))
+    return found
 
 
 def default_losses(table: RunTable, reference: str) -> Floats:

@@ -92,6 +92,16 @@ def reach(laws: Floats, loss: Floats | float, cost: Cost) -> tuple[Floats, Optim
     return needed, Optimum(params, tokens, np.broadcast_to(np.asarray(loss, dtype=np.float64), needed.shape))
 
 
+def beyond(table: RunTable, name: str, best: Optimum) -> str | None:
+    """Say which of the best size and tokens lies outside of what an architecture measured; None if neither does."""
+    rows, parts = table.architecture_N == name, []
+    for what, value, measured in (("parameters", best.params, table.params), ("tokens", best.tokens, table.tokens)):
+        low, high = float(measured[rows].min()), float(measured[rows].max())
+        if not low <= float(value) <= high:
+            parts.append(f"{float(value):.3g} {what} ({low:.3g} to {high:.3g} measured)")
+    return " and ".join(parts) or None
+
+
 def tokens_for(laws: Floats, loss: Floats | float, params: Floats) -> Floats:
     """Return the tokens with which a model of this size reaches a loss; NaN where it never does."""
     A, B, E, alpha, beta = np.moveaxis(laws, -1, 0)

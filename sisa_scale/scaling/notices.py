@@ -54,6 +54,7 @@ WARNINGS = {
     "budget-left-out": "a budget without a usable parabola",
     "methods-disagree": "the isoFLOP and the parametric exponent differ by more than their intervals",
     "extrapolation": "beyond the measured range",
+    "frontier-outside": "the best size or tokens by the law were not measured",
     "form-not-comparable": "E and exponents of this form do not compare with those of other forms",
     "separate-exponents": "separate exponents from few runs",
     "outliers": "points far from the law",

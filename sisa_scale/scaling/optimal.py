@@ -9,7 +9,7 @@ from sisa_scale.scaling.arrays import Floats, floats
 from sisa_scale.scaling.bootstrap import LEVEL, Draws, percentile
 from sisa_scale.scaling.csv_source import read_source
 from sisa_scale.scaling.fit import Fit
-from sisa_scale.scaling.frontier import Cost, allocate, predict
+from sisa_scale.scaling.frontier import Cost, allocate, beyond, predict
 from sisa_scale.scaling.notices import Notice, refusal
 
 _FAR = 100.0
@@ -94,12 +94,16 @@ def choose_shape(
     return sorted(found, key=lambda choice: choice.loss)
 
 
-def extrapolation(result: Fit, budget: float) -> list[Notice]:
-    """Warn of budgets far beyond the largest run."""
+def extrapolation(result: Fit, budget: float, cost: Cost) -> list[Notice]:
+    """Warn of budgets far beyond the largest run, and of a best split outside of what was measured."""
+    found = []
     factor = budget / float(result.table.flops.max())
-    return (
-        [Notice("extrapolation", f"{budget:.3g} FLOPs are {factor:.0f} times the largest run")] if factor > _FAR else []
-    )
+    if factor > _FAR:
+        found.append(Notice("extrapolation", f"{budget:.3g} FLOPs are {factor:.0f} times the largest run"))
+    outside = beyond(result.table, result.table.architectures[0], allocate(result.laws_K5[0], budget, cost))
+    if outside is not None:
+        found.append(Notice("frontier-outside", f"{budget:.3g} FLOPs are best spent on {outside}"))
+    return found
 
 
 def read_shapes(path: Path) -> list[Shape]:

@@ -74,8 +74,9 @@ def layers_of(config: ModelConfig) -> set[int]:
     return {config.mixers.index(mixer) for mixer in config.mixers}
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    ("name", "precision"), [*((name, "bf16") for name in TINY), ("transformer", "fp32"), ("pattern", "fp32")]
+)
 def test_a_real_block_of_every_mixer_holds_that(name: str, precision: str) -> None:
     config = tiny(name)
     how = setting(config, precision)

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from scaling_tables import LAW, planted_pair
+from scaling_tables import LAW, planted_pair, table_of
 from scipy.stats import chi2
 
 from sisa_scale.scaling.bootstrap import bootstrap
 from sisa_scale.scaling.compare import compare, default_losses, unclaimed, verdicts_of
 from sisa_scale.scaling.efficiency import efficiencies, frontier_ratio, multiplier_curve, multipliers
 from sisa_scale.scaling.fit import fit
-from sisa_scale.scaling.frontier import Cost, allocate, fit_cost, reach, tokens_for
+from sisa_scale.scaling.frontier import Cost, allocate, fit_cost, predict, reach, tokens_for
 from sisa_scale.scaling.nesting import chi_squared_tail
 from sisa_scale.scaling.notices import RefusalError
 
@@ -75,6 +75,20 @@ def test_losses_that_were_not_measured_are_not_claimed() -> None:
     assert "extrapolation" in {notice.code for notice in found.notices}
     assert len(verdicts_of(found)) == 2
     assert "1.9, 9: not claimed" in unclaimed(found)[0]
+
+
+def test_a_best_split_that_nobody_trained_is_warned_of() -> None:
+    """Small models on many tokens measure losses that larger ones on fewer would reach for less."""
+    inside = compare(planted_pair(1.3, 1.1, noise=0.002), "base", num_resamples=200)
+    assert "frontier-outside" not in {notice.code for notice in inside.notices}
+    params, tokens = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e8, 5), np.geomspace(1e10, 2e11, 5)))
+    losses = [predict(LAW, params, tokens), predict(LAW, 1.3 * params, 1.1 * tokens)]
+    names = ["base"] * 25 + ["better"] * 25
+    params, tokens = np.tile(params, 2), np.tile(tokens, 2)
+    table = table_of(params, tokens, np.concatenate(losses), architecture=names, train_flops=6 * params * tokens)
+    found = compare(table, "base", num_resamples=200)
+    texts = [notice.text for notice in found.notices if notice.code == "frontier-outside"]
+    assert any(text.startswith("base at a loss of") and "1e+07 to 1e+08 measured" in text for text in texts)
 
 
 def test_what_runs_do_not_determine_is_not_claimed() -> None:
