@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from processes import finish, metrics, run_command, start_command
 
-STEPS = 80  # long enough that nothing is over before it is killed
+STEPS = 120  # long enough that nothing is over before it is killed
 LATEST_KILL = 25
 OVERRIDES = [f"total={STEPS} steps", "checkpoint.every_steps=8", "evaluation.tasks=[]"]
 
@@ -24,6 +24,15 @@ def wait_for_step(run_dir: Path, step: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"step {step} was not reached")
+
+
+def wait_for_attempt(run_dir: Path, number: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if metrics(run_dir)[-1]["attempt"] == number:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no step of attempt {number}")
 
 
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
@@ -70,63 +79,47 @@ def test_second_train_refuses_and_names_resume(uninterrupted: Path, recipe: Path
     assert "sisa-scale resume" in output
 
 
-def test_killed_worker_is_replaced_and_nothing_is_lost(uninterrupted: Path, recipe: Path, tmp_path: Path) -> None:
-    process = start_command("train", recipe, f"run_dir={tmp_path}/run", *OVERRIDES)
-    step = random.randrange(9, LATEST_KILL)
-    wait_for_step(tmp_path / "run", step)
-    os.kill(random.choice(pids(tmp_path / "run")), signal.SIGKILL)
-    output = finish(process)
-    assert process.returncode == 0, output
-    first, second = attempts(tmp_path / "run")
-    assert (first["outcome"], len(first["dead_ranks"]), second["outcome"]) == ("failed", 1, "finished")
-    assert "without an exit code" in first["reason"]
-    assert first["reached_step"] - second["from_step"] == first["lost_steps"]
-    assert first["reason"] in output  # told while it happened
-    # Same machine, world size and kernels: every loss is equal to the last bit.
-    assert trace(tmp_path / "run") == trace(uninterrupted)
-
-
-def test_killed_driver_leaves_no_process_and_resumes_exactly(uninterrupted: Path, recipe: Path, tmp_path: Path) -> None:
-    process = start_command("train", recipe, f"run_dir={tmp_path}/run", *OVERRIDES)
-    step = random.randrange(9, LATEST_KILL)
-    wait_for_step(tmp_path / "run", step)
-    workers = pids(tmp_path / "run")
-    os.kill(process.pid, signal.SIGKILL)
+def test_nothing_is_lost_whatever_is_killed_or_asked_to_stop(uninterrupted: Path, recipe: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start_command("train", recipe, f"run_dir={run_dir}", *OVERRIDES)
+    wait_for_step(run_dir, random.randrange(9, LATEST_KILL))
+    workers = pids(run_dir)
+    os.kill(process.pid, signal.SIGKILL)  # the driver: no process stays
     process.wait()
     deadline = time.monotonic() + 60
     while any(map(is_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not any(map(is_alive, workers))
-    resumed = start_command("resume", tmp_path / "run")
-    output = finish(resumed)
-    assert resumed.returncode == 0, output
-    assert attempts(tmp_path / "run")[0]["outcome"] == "failed"
-    assert trace(tmp_path / "run") == trace(uninterrupted)
 
-
-def test_ctrl_c_saves_stops_and_resumes_exactly(uninterrupted: Path, recipe: Path, tmp_path: Path) -> None:
-    process = start_command("train", recipe, f"run_dir={tmp_path}/run", *OVERRIDES)
-    wait_for_step(tmp_path / "run", 3)
+    process = start_command("resume", run_dir)
+    wait_for_attempt(run_dir, 2)
+    os.kill(random.choice(pids(run_dir)), signal.SIGKILL)  # a worker: all are started again
+    wait_for_attempt(run_dir, 3)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     output = finish(process)
     assert process.returncode == 75, output
     assert "sisa-scale resume" in output
-    assert attempts(tmp_path / "run")[-1]["outcome"] == "interrupted"
-    resumed = start_command("resume", tmp_path / "run")
-    output = finish(resumed)
-    assert resumed.returncode == 0, output
-    assert trace(tmp_path / "run") == trace(uninterrupted)
+    of_driver, of_worker, interrupted = attempts(run_dir)
+    assert (of_driver["outcome"], interrupted["outcome"]) == ("failed", "interrupted")
+    assert (of_worker["outcome"], len(of_worker["dead_ranks"])) == ("failed", 1)
+    assert "without an exit code" in of_worker["reason"]
+    assert of_worker["reason"] in output  # told while it happened
+    assert of_worker["reached_step"] - interrupted["from_step"] == of_worker["lost_steps"]
 
-
-def test_a_job_that_is_taken_away_saves_and_asks_to_be_queued_again(recipe: Path, tmp_path: Path) -> None:
-    process = start_command("train", recipe, f"run_dir={tmp_path}/run", *OVERRIDES)
-    wait_for_step(tmp_path / "run", 3)
-    os.kill(process.pid, signal.SIGTERM)
+    process = start_command("resume", run_dir)
+    wait_for_attempt(run_dir, 4)
+    os.kill(process.pid, signal.SIGTERM)  # as a scheduler does that wants the machine back
     output = finish(process)
     assert process.returncode == 75, output
-    newest = attempts(tmp_path / "run")[-1]
+    newest = attempts(run_dir)[-1]
     assert newest["outcome"] == "preempted"
-    assert (tmp_path / f"run/checkpoints/step_{newest['reached_step']:08d}").is_dir()
+    assert (run_dir / f"checkpoints/step_{newest['reached_step']:08d}").is_dir()
+
+    process = start_command("resume", run_dir)
+    output = finish(process)
+    assert process.returncode == 0, output
+    # Same machine, world size and kernels: every loss is equal to the last bit.
+    assert trace(run_dir) == trace(uninterrupted)
 
 
 def test_a_run_that_fails_in_a_circle_stops_and_says_why(
