@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,16 @@ def try_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> subpro
     return run_program(num, PROGRAM, argument)
 
 
-def run_program(num: int, program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_program(
+    num: int, program: Path, *arguments: str | Path, max_restarts: int = 0
+) -> subprocess.CompletedProcess[str]:
     """Run a program on `num` processes to whatever end."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num)]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
-    command += [str(program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    command += ["--max-restarts", str(max_restarts), "--monitor-interval", "0.2"]
+    with tempfile.TemporaryDirectory(prefix="torchrun-") as logs:  # it would leave one of its own
+        command += ["--log-dir", logs, str(program), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:

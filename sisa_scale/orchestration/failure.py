@@ -1,8 +1,8 @@
 """How an error of a worker reaches the person who started the run.
 
 Ray restarts a worker group that raises. That is right for a lost process and wrong for an error that will come again;
-such an error leaves a note in the run directory, restarted workers find it and return at once, and the driver raises
-it here.
+such an error leaves a note in the run directory. Ray's controller finds it before it starts workers anew (placement.py)
+and ends instead, and the driver raises it.
 """
 
 import json

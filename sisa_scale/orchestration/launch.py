@@ -21,7 +21,7 @@ from sisa_scale.training.outcome import Outcome
 from sisa_scale.training.run_directory import EVENTS, RunDirectory
 
 _POLL_SECONDS = 0.2
-_FAREWELL_SECONDS = 5.0
+_FAREWELL_SECONDS = 120.0
 
 
 def launch(config: RunConfig, watch: Callable[[], None], announce: Callable[[str], None]) -> Outcome:
@@ -79,7 +79,8 @@ def _fit(config: RunConfig, device: Device, look: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    patience = _FAREWELL_SECONDS  # Ray starts the workers again after an error that we know to be final
+    # After an error that is known to be final Ray ends by itself; leaving it before would end this process with code 1.
+    patience = _FAREWELL_SECONDS
     while thread.is_alive() and patience > 0:
         thread.join(_POLL_SECONDS)
         patience -= _POLL_SECONDS if has_failure(config.directory) else 0

@@ -1,4 +1,4 @@
-"""Where the next attempt's workers may go, and an orderly end of the one before.
+"""Where the next attempt's workers may go, if there is to be one, and an orderly end of the one before.
 
 Two hooks of Ray Train's controller. Ray calls them "internal callbacks" and accepts them in RunConfig.callbacks.
 """
@@ -13,6 +13,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import ResizingState
 
 from sisa_scale.config.execution import ResourcesConfig
+from sisa_scale.orchestration.failure import raise_failure
 from sisa_scale.orchestration.nodes import living_nodes, places
 from sisa_scale.training.attempts import deaths_by_node
 from sisa_scale.training.preemption import write_stop
@@ -36,7 +37,11 @@ class Placement(ControllerCallback):  # type: ignore[misc]
             self._is_resizing = True
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
-        """Let running workers save and end; then ask for no more workers than there is room for."""
+        """Let running workers save and end; then ask for no more workers than there is room for.
+
+        Raises the error of a worker that would come again: Ray then tries no more, and ends.
+        """
+        raise_failure(self.run_dir)
         if self._is_resizing:
             self._is_resizing = False
             self._save_and_end(resize_decision.num_workers)

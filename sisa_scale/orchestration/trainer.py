@@ -7,7 +7,7 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import SisaScaleError
 from sisa_scale.orchestration.cluster import Device
 from sisa_scale.orchestration.drain import watch_for_drain
-from sisa_scale.orchestration.failure import has_failure, note_failure
+from sisa_scale.orchestration.failure import note_failure
 from sisa_scale.training.run_directory import RunDirectory
 
 
@@ -58,10 +58,9 @@ def _work(arguments: dict[str, Any]) -> None:
     from sisa_scale.training.worker import work
 
     config: RunConfig = arguments["config"]
-    if has_failure(config.directory):
-        return  # Ray restarted us, but the error would come again
     try:
-        watch_for_drain(config.directory)
+        if config.resources.ray_address is not None:  # else the cluster is ours, of one node that nobody drains
+            watch_for_drain(config.directory)
         work(config, arguments["device"], ray.get_runtime_context().get_node_id())
     except SisaScaleError as error:
         note_failure(config.directory, error)

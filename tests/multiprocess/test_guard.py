@@ -2,33 +2,23 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import metrics
+from processes import metrics, run_program
 
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.config import load_config
 from sisa_scale.data.stream import TokenStream
 
 HERE = Path(__file__).parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend", "c10d"]
-TORCHRUN += ["--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
-
-
-def torchrun(num: int, program: str, *arguments: str | Path, max_restarts: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, "--nproc-per-node", str(num), "--max-restarts", str(max_restarts)]
-    command += ["--monitor-interval", "0.2", str(HERE / program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.parametrize("num", [1, 2])
 def test_a_refused_step_leaves_no_trace(recipe: Path, tmp_path: Path, num: int) -> None:
-    done = torchrun(num, "guard_program.py", recipe, tmp_path / "run")
+    done = run_program(num, HERE / "guard_program.py", recipe, tmp_path / "run")
     assert done.returncode == 0, done.stderr[-6000:]
 
 
@@ -43,7 +33,7 @@ def digests(recipe: Path, data_steps: list[int]) -> list[str]:
 
 
 def test_a_few_bad_steps_are_skipped_and_recorded(recipe: Path, tmp_path: Path) -> None:
-    done = torchrun(2, "poisoned_program.py", recipe, "6 7", "always", f"run_dir={tmp_path}/run")
+    done = run_program(2, HERE / "poisoned_program.py", recipe, "6 7", "always", f"run_dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr[-6000:]
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == list(range(1, 13))
@@ -59,14 +49,14 @@ def test_a_few_bad_steps_are_skipped_and_recorded(recipe: Path, tmp_path: Path) 
 
     # Adam's count is not the number of steps any more; going on from step 10 must know it.
     shutil.rmtree(CheckpointStore(tmp_path / "run").path(12))
-    done = torchrun(2, "poisoned_program.py", tmp_path / "run", "6 7", "always")
+    done = run_program(2, HERE / "poisoned_program.py", tmp_path / "run", "6 7", "always")
     assert done.returncode == 0, done.stderr[-6000:]
     assert [line["loss"] for line in metrics(tmp_path / "run")] == [line["loss"] for line in lines]
 
 
 def test_many_bad_steps_roll_back_and_leave_their_data_out(recipe: Path, tmp_path: Path) -> None:
     overrides = [f"run_dir={tmp_path}/run", "guard.after_rollback=skip_data", "guard.max_skipped_in_a_row=2"]
-    done = torchrun(2, "poisoned_program.py", recipe, "6 7 8", "always", *overrides, max_restarts=1)
+    done = run_program(2, HERE / "poisoned_program.py", recipe, "6 7 8", "always", *overrides, max_restarts=1)
     assert done.returncode == 0, done.stderr[-6000:]
     rollback = json.loads((tmp_path / "run" / "rollbacks.json").read_text())[0]
     assert (rollback["step"], rollback["to_step"], rollback["left_out_data_steps"]) == (9, 5, [6, 7, 8])
@@ -80,7 +70,7 @@ def test_after_a_passing_fault_the_run_is_the_same(
     runs: Path, write_recipe: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     overrides = [f"run_dir={tmp_path}/run", "guard.max_skipped_in_a_row=0"]
-    done = torchrun(2, "poisoned_program.py", write_recipe(tmp_path), "6", "once", *overrides, max_restarts=1)
+    done = run_program(2, HERE / "poisoned_program.py", write_recipe(tmp_path), "6", "once", *overrides, max_restarts=1)
     assert done.returncode == 0, done.stderr[-6000:]
     assert len(events(tmp_path / "run", "rollback")) == 1
     found, expected = metrics(tmp_path / "run"), metrics(runs / "stage1")
@@ -90,7 +80,7 @@ def test_after_a_passing_fault_the_run_is_the_same(
 
 def test_the_ladder_ends(recipe: Path, tmp_path: Path) -> None:
     overrides = [f"run_dir={tmp_path}/run", "guard.max_skipped_in_a_row=0", "guard.max_rollbacks=1"]
-    done = torchrun(2, "poisoned_program.py", recipe, "6", "always", *overrides, max_restarts=1)
+    done = run_program(2, HERE / "poisoned_program.py", recipe, "6", "always", *overrides, max_restarts=1)
     assert done.returncode != 0
     assert len(events(tmp_path / "run", "rollback")) == 1
     assert "TrainingError" in done.stderr
