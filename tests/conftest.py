@@ -33,6 +33,7 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="remote-code-")
 atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Never have two Rays start on this machine at once: they may draw the same free port, and one then dies."""
     for item in items:
