@@ -33,15 +33,6 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="remote-code-")
 atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Never have two Rays start on this machine at once: they may draw the same free port, and one then dies."""
-    for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder != "unit":
-            item.add_marker(pytest.mark.xdist_group("ray" if folder in ("integration", "cluster") else "ranks"))
-
-
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The text that comes with the package, as shards."""
