@@ -8,16 +8,15 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export DS_BUILD_OPS = 0
-# One more than cores: tests of real clusters wait a lot. Files stay whole, for their fixtures; the longest come first.
-TEST_WORKERS := $(shell expr $$(nproc) + 1)
 
 .PHONY: quickstart test chaos lint format clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/sisa-scale quickstart
 
+# Files stay whole, for their fixtures; those with the longest tests come first.
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder tests
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests
 
 # A quarter of an hour to an hour: kills, stops, starves and damages 200 runs; another SEED draws others.
 chaos: $(VENV)/installed-dev

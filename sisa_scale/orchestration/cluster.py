@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sisa_scale.config.execution import ResourcesConfig
 from sisa_scale.errors import ConfigError, TrainingError
@@ -73,17 +73,7 @@ def _connect(resources: ResourcesConfig, scratch: str | None) -> None:
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if scratch is not None:
-        num_cpus = max(resources.workers * resources.cpus_per_worker, os.cpu_count() or 1)
-        local = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": scratch}
-        try:
-            ray.init("local", include_dashboard=False, **local, **quiet)
-        except Exception as error:  # Ray raises no class of its own here
-            raise TrainingError.at(
-                f"Ray in {scratch}",
-                found=str(error).splitlines()[0] if str(error) else type(error).__name__,
-                allowed="Ray's processes must start within half a minute",
-                remedy="Nothing was begun and nothing is lost. Try again when the machine is less busy.",
-            ) from error
+        _start_here(resources, scratch, quiet)
         return
     try:
         _check_reachable(resources.ray_address or "")
@@ -96,6 +86,27 @@ def _connect(resources: ResourcesConfig, scratch: str | None) -> None:
             allowed="the address of a running Ray cluster, or null to start one here",
             remedy="Check it with `ray status --address ADDRESS`, or set ray_address=null.",
         ) from error
+
+
+def _start_here(resources: ResourcesConfig, scratch: str, quiet: dict[str, Any]) -> None:
+    """Start a cluster of this machine; a second time if the first one fails, as it may on a busy machine."""
+    import ray
+
+    num_cpus = max(resources.workers * resources.cpus_per_worker, os.cpu_count() or 1)
+    local = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": scratch}
+    for is_last in (False, True):
+        try:
+            ray.init("local", include_dashboard=False, **local, **quiet)
+            return
+        except Exception as error:  # Ray raises no class of its own here
+            ray.shutdown()
+            if is_last:
+                raise TrainingError.at(
+                    f"Ray in {scratch}",
+                    found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                    allowed="Ray's processes must start within half a minute; it was tried twice",
+                    remedy="Nothing was begun and nothing is lost. Try again when the machine is less busy.",
+                ) from error
 
 
 def _check_reachable(address: str) -> None:
