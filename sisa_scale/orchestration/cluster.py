@@ -16,6 +16,25 @@ Device = Literal["cpu", "cuda"]
 
 _SCRATCH_PREFIX = "sisa-ray-"
 _CONNECT_SECONDS = 10.0
+_SETTINGS = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths mean in a worker what they mean here
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a lost worker is noticed
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",  # and a stopped one
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # then look anew at which nodes there are
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",  # Ray starts workers at 15: on a busy machine everything else would go first
+}
+_SETTINGS_OF_OUR_OWN = {
+    # Actors outlive a killed driver for as long as they hope that its Ray comes back, which this one never does.
+    # Not shorter: a driver that does not hear of its Ray for so long ends, too, and a busy machine has pauses.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
+    # A process less at every start of the workers: nobody drains the one node of this cluster.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 _OBJECT_STORE_BYTES = 256 << 20  # no data goes through Ray; the default is a third of the memory
 
 
@@ -26,19 +45,9 @@ def ray_cluster(resources: ResourcesConfig) -> Iterator[Device]:
     Raises ConfigError when the address does not answer or the cluster lacks what the run asks for, TrainingError when
     Ray does not start here.
     """
-    for name, value in {
-        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths mean in a worker what they mean here
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a lost worker is noticed
-        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",  # and a stopped one
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # then look anew at which nodes there are
-        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
-        "RAY_DEDUP_LOGS": "0",
-        "RAY_worker_niceness": "0",  # Ray starts workers at 15: on a busy machine everything else would go first
-    }.items():
-        os.environ.setdefault(name, value)
+    settings = _SETTINGS if resources.ray_address is not None else {**_SETTINGS, **_SETTINGS_OF_OUR_OWN}
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
     import ray
 
     scratch = None
@@ -46,11 +55,6 @@ def ray_cluster(resources: ResourcesConfig) -> Iterator[Device]:
         # A folder of our own: /tmp/ray may belong to another user. Short, because socket paths are limited.
         _remove_abandoned()
         scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-", dir="/tmp")
-        # Actors outlive a killed driver for as long as they hope that its Ray comes back, which this one never does.
-        # Not shorter: a driver that does not hear of its Ray for so long ends, too, and a busy machine has pauses.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "30")
-        # A process less at every start of the workers: nobody drains the one node of this cluster.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         _connect(resources, scratch)
         yield _device(resources, ray.cluster_resources())
@@ -58,6 +62,8 @@ def ray_cluster(resources: ResourcesConfig) -> Iterator[Device]:
         ray.shutdown()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _remove_abandoned() -> None:
