@@ -87,21 +87,22 @@ def compare(
         where = ", ".join(f"{loss:g}" for loss in outside)
         text = f"no multiplier at {where}: not measured for both, not reached, or not determined"
         notices.append(Notice("extrapolation", text))
-    notices += _frontiers_outside(result, rows)
+    notices += _frontiers_outside(result, reference, rows)
     rho = efficiencies(result, draws, reference, level) if form == "shared" else []
     notices += [*result.notices, *found.notices, *judge(draws, found)]
     unique = tuple(dict.fromkeys(notices))
     return Comparison(reference, result, draws, found, tuple(rho), tuple(rows), tuple(compare_nested(table)), unique)
 
 
-def _frontiers_outside(result: Fit, rows: list[Multiplier]) -> list[Notice]:
+def _frontiers_outside(result: Fit, reference: str, rows: list[Multiplier]) -> list[Notice]:
     """Warn where a claimed multiplier compares sizes or tokens that the law names and nobody trained."""
     table, costs, found = result.table, costs_of(result.table)[0], []
-    for name, law in zip(table.architectures, result.laws_K5, strict=True):
-        for loss in sorted({row.loss for row in rows if row.is_claimed}):
-            outside = beyond(table, name, reach(law, loss, costs[name])[1])
-            if outside is not None:
-                found.append(Notice("frontier-outside", f"{name} at a loss of {loss:g}: best with {outside}"))
+    claimed = {(name, row.loss) for row in rows if row.is_claimed for name in (reference, row.architecture)}
+    for name, loss in sorted(claimed):
+        law = result.laws_K5[table.architectures.index(name)]
+        outside = beyond(table, name, reach(law, loss, costs[name])[1])
+        if outside is not None:
+            found.append(Notice("frontier-outside", f"{name} at a loss of {loss:g}: best with {outside}"))
     return found
 
 

@@ -12,6 +12,7 @@ from sisa_scale.scaling.fit import fit
 from sisa_scale.scaling.frontier import Cost, allocate, fit_cost, predict, reach, tokens_for
 from sisa_scale.scaling.nesting import chi_squared_tail
 from sisa_scale.scaling.notices import RefusalError
+from sisa_scale.scaling.optimal import extrapolation
 
 
 def test_planted_efficiency_without_noise() -> None:
@@ -89,6 +90,9 @@ def test_a_best_split_that_nobody_trained_is_warned_of() -> None:
     found = compare(table, "base", num_resamples=200)
     texts = [notice.text for notice in found.notices if notice.code == "frontier-outside"]
     assert any(text.startswith("base at a loss of") and "1e+07 to 1e+08 measured" in text for text in texts)
+    result = fit(table, "shared")
+    assert [notice.code for notice in extrapolation(result, 6 * 3e7 * 6e8, Cost())] == ["frontier-outside"]
+    assert extrapolation(fit(planted_pair(1.3, 1.1), "shared"), 1e19, Cost()) == []
 
 
 def test_what_runs_do_not_determine_is_not_claimed() -> None:
