@@ -125,7 +125,7 @@ def measure(recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
     for name in ("engine", "bare"):
         torch.cuda.reset_peak_memory_stats()
         if name == "engine":
-            step: Callable[[Batch], Any] = lambda batch: engine.step(batch, 1e-4)  # noqa: E731
+            step: Callable[[Batch], Any] = lambda batch: engine.step(batch, 1e-4, lambda _loss, _norm: True)  # noqa: E731
         else:
             model = build(config, backend).cuda()
             for block in model.blocks if config.execution.compile else ():

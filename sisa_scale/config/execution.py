@@ -6,6 +6,9 @@ from typing import Literal
 
 from sisa_scale.config.fields import Violation, setting
 
+# Gradients of so many elements are sent between workers at once; a buffer of that size is there in the backward pass.
+REDUCE_BUCKET_ELEMENTS = 100_000_000
+
 AttentionBackend = Literal["auto", "math", "flash", "flash_padded", "efficient", "cudnn", "cudnn_padded"]
 
 
@@ -18,8 +21,9 @@ class ExecutionConfig:
         "arithmetic of the forward and backward pass; weights, gradients and moments are kept in fp32", default="bf16"
     )
     micro_batch_sequences: int = setting("sequences of one forward pass on one worker", minimum=1)
-    activation_checkpointing: Literal["none", "full"] | int = setting(
-        "'none', 'full' (every block) or k (every k-th block) is recomputed in the backward pass",
+    activation_checkpointing: Literal["none", "selective", "full"] | int = setting(
+        "what is recomputed in the backward pass: 'none', 'selective' (all but products and attention), 'full' (every "
+        "block) or k (every k-th block)",
         default="none",
         minimum=1,
     )

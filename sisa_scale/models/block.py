@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
-from torch.utils.checkpoint import checkpoint
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.precision import widen
+from sisa_scale.models.recomputation import Recomputation, recomputed
 
 
 class RMSNorm(nn.Module):
@@ -43,21 +43,19 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer. With `recompute` its activations are dropped and computed again in the backward pass."""
+    """One layer; `recomputation` tells what it computes again in the backward pass."""
 
-    def __init__(self, config: ModelConfig, mixer: Any, *, recompute: bool) -> None:
+    def __init__(self, config: ModelConfig, mixer: Any, *, recomputation: Recomputation) -> None:
         super().__init__()
         self.mixer_norm = RMSNorm(config.d_model, config.norm_epsilon)
         self.mixer = mixer
         self.mlp_norm = RMSNorm(config.d_model, config.norm_epsilon) if config.d_ff else None
         self.mlp = SwiGLU(config.d_model, config.d_ff) if config.d_ff else None
-        self.recompute = recompute
+        self.recomputation = recomputation
 
     def forward(self, x_BLD: Tensor, turns_2LK: Tensor, *documents: Tensor) -> Tensor:
         """Apply the layer to the residual stream; `documents` are what the mixer takes of packed documents."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._forward, x_BLD, turns_2LK, *documents, use_reentrant=False)
-        return self._forward(x_BLD, turns_2LK, *documents)
+        return recomputed(self._forward, self.recomputation, x_BLD, turns_2LK, *documents)
 
     def extend(self, x_BLD: Tensor, cache: Any, turns_2BLK: Tensor, is_token_BL: Tensor | None) -> Tensor:
         """Apply the layer to the tokens after those in the mixer's cache."""

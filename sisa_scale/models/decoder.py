@@ -22,6 +22,7 @@ from sisa_scale.models.head import Head, TokenScores
 from sisa_scale.models.importance import document_mask
 from sisa_scale.models.local_sisa import LocalSisa
 from sisa_scale.models.mixers import MixerModule, build_mixer
+from sisa_scale.models.recomputation import Recomputation
 from sisa_scale.models.rotary import position_turns
 from sisa_scale.models.sisa import Sisa
 from sisa_scale.models.ssd_kernels import scan_kernel
@@ -54,7 +55,7 @@ class Decoder(nn.Module):
         num_meta = config.num_meta_tokens
         self.meta = nn.Parameter(torch.empty(num_meta, config.d_model)) if num_meta else None
         self.blocks = nn.ModuleList(
-            Block(config, build_mixer(config, layer, attention_backend), recompute=is_recomputed(layer, execution))
+            Block(config, build_mixer(config, layer, attention_backend), recomputation=recomputation(layer, execution))
             for layer in range(config.num_layers)
         )
         kernel = scan_kernel(execution.state_space_kernel)
@@ -197,10 +198,12 @@ class Decoder(nn.Module):
         return readings
 
 
-def is_recomputed(layer: int, execution: ExecutionConfig) -> bool:
-    """Whether activation checkpointing covers this layer."""
-    every = {"none": 0, "full": 1}.get(str(execution.activation_checkpointing), execution.activation_checkpointing)
-    return isinstance(every, int) and every > 0 and layer % every == 0
+def recomputation(layer: int, execution: ExecutionConfig) -> Recomputation:
+    """Return what activation checkpointing has this layer compute again."""
+    setting = execution.activation_checkpointing
+    if isinstance(setting, int):
+        return "none" if layer % setting else "full"
+    return setting
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss += nats
             torch.mm(gradient_NV, weight, out=gradient_ND[now])
             gradient_VD += _wide_product(gradient_NV.T, x_ND[now], gradient_VD.dtype)
+            del gradient_NV  # before the next chunk has its own
         ctx.save_for_backward(gradient_ND, gradient_VD)
         return loss
 

@@ -2,7 +2,7 @@
 
 A step is followed through its phases; the peak is that of the phase that needs most:
 
-    loss        the end of the forward pass: everything saved, the logits of a chunk, and two chunks of their gradients
+    loss        the end of the forward pass: everything saved, the logits of a chunk, and their gradient
     backward    of every block: what the blocks before it saved, and the most that its own backward pass holds
     gradients   the end of the backward pass, and their reduction
     update      the optimizer's step
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.run import RunConfig
-from sisa_scale.models.decoder import is_recomputed
+from sisa_scale.models.decoder import recomputation
 from sisa_scale.models.sdpa import portable_backend
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.devices import Gpu
@@ -97,10 +97,10 @@ def trace_blocks(config: RunConfig, setting: Setting) -> list[PartMemory]:
     """Return the memory of every layer; layers alike are traced once."""
     model, traced, blocks = config.model, dict[object, PartMemory](), []
     for layer in range(model.num_layers):
-        recompute = is_recomputed(layer, config.execution)
-        kind = (_kind(model, layer), recompute)
+        how = recomputation(layer, config.execution)
+        kind = (_kind(model, layer), how)
         if kind not in traced:
-            traced[kind] = trace_block(model, layer, setting, recompute=recompute)
+            traced[kind] = trace_block(model, layer, setting, how)
         blocks.append(traced[kind])
     return blocks
 
@@ -168,10 +168,7 @@ def _stream_bytes(config: RunConfig, setting: Setting) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """Bytes of `linear_cross_entropy`.
-
-    While the logits of a chunk and their gradient are made, the gradient of the chunk before is still there.
-    """
+    """Bytes of `linear_cross_entropy`, which holds the logits of a chunk and their gradient."""
 
     weight_params: int
     forward_bytes: int
@@ -182,7 +179,7 @@ class _Head:
         tokens = config.execution.micro_batch_sequences * config.data.sequence_tokens
         chunk = min(tokens, config.execution.loss_chunk_tokens)
         weight = model.padded_vocab_size * model.d_model
-        logits = width * chunk * model.padded_vocab_size * (2 if tokens == chunk else 3)
+        logits = width * chunk * model.padded_vocab_size * 2
         copy = width * weight if width < FP32_BYTES else 0
         forward = logits + copy + FP32_BYTES * weight + width * tokens * model.d_model
         return cls(weight, forward)

@@ -1,7 +1,7 @@
 """What ZeRO keeps on a device besides activations: weights, master copies, moments, gradients, buffers.
 
 Read off DeepSpeed 0.19 by following the allocations of real steps, with fp32 parameters (mixed precision is autocast)
-and AdamW fused. P parameters, W workers, 4 bytes each; "bucket" is 500 million elements, whatever the model's size.
+and AdamW fused. P parameters, W workers, 4 bytes each; "bucket" is REDUCE_BUCKET_ELEMENTS, whatever the model's size.
 
     stage                 0        1              2                    3
     weights               P        P              P                    P/W
@@ -18,8 +18,10 @@ Under stage 1 bucket and gradients stay from the first micro-step to the last.
 
 from dataclasses import dataclass
 
+from sisa_scale.config.execution import REDUCE_BUCKET_ELEMENTS
+
 FP32_BYTES = 4
-BUCKET_PARAMS = 500_000_000
+UNPARTITIONED_BUCKET_ELEMENTS = 500_000_000  # of stage 0, where DeepSpeed has no setting for it
 LIVE_PARAMS = 1_000_000_000
 
 Terms = dict[str, int]
@@ -42,7 +44,7 @@ class ZeroStates:
             return {"weights": whole, "moments": 2 * whole}
         terms = {"weights": part if self.stage == 3 else whole, "master copies": part, "moments": 2 * part}
         if self.stage == 3:
-            terms |= {"gradients": part, "communication buffers": FP32_BYTES * BUCKET_PARAMS}
+            terms |= {"gradients": part, "communication buffers": FP32_BYTES * REDUCE_BUCKET_ELEMENTS}
         return terms
 
     @property
@@ -53,7 +55,7 @@ class ZeroStates:
         if self.accumulation_steps == 1:
             return {}
         if self.stage == 1:
-            return {"gradients": self._whole, "communication buffers": FP32_BYTES * BUCKET_PARAMS}
+            return {"gradients": self._whole, "communication buffers": FP32_BYTES * REDUCE_BUCKET_ELEMENTS}
         return {"gradients": self._part if self.stage == 2 else self._whole}
 
     def backward(self, params_done: int) -> Terms:
@@ -61,16 +63,16 @@ class ZeroStates:
         done = FP32_BYTES * params_done
         if self.stage == 3:
             # They wait until a bucket is full, and are flattened when it is reduced.
-            waiting = min(done, FP32_BYTES * BUCKET_PARAMS)
-            is_reduced = params_done >= min(self.params, BUCKET_PARAMS)
+            waiting = min(done, FP32_BYTES * REDUCE_BUCKET_ELEMENTS)
+            is_reduced = params_done >= min(self.params, REDUCE_BUCKET_ELEMENTS)
             return {"gathered weights": self._gathered, "gradients": waiting * (2 if is_reduced else 1)}
         if self.stage == 0:
             is_reduced = params_done >= self.params
-            copy = min(self._whole, FP32_BYTES * BUCKET_PARAMS) if is_reduced else 0
+            copy = min(self._whole, FP32_BYTES * UNPARTITIONED_BUCKET_ELEMENTS) if is_reduced else 0
             return {"gradients": done if self.accumulation_steps == 1 else self._whole, "communication buffers": copy}
         carried = 0 if self.accumulation_steps == 1 else self._part
         gradients = done + carried if self.stage == 2 else done if self.accumulation_steps == 1 else self._whole
-        return {"gradients": gradients, "communication buffers": FP32_BYTES * BUCKET_PARAMS}
+        return {"gradients": gradients, "communication buffers": FP32_BYTES * REDUCE_BUCKET_ELEMENTS}
 
     @property
     def update(self) -> Terms:

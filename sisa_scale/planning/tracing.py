@@ -16,9 +16,10 @@ with the batch.
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block, RMSNorm
 from sisa_scale.models.mixers import build_mixer
+from sisa_scale.models.recomputation import Recomputation, selective_policy
 from sisa_scale.planning.allocations import Allocations
 from sisa_scale.planning.amounts import Amount, Held
 from sisa_scale.planning.gpu_attention import GpuAttention
@@ -77,9 +79,9 @@ class PartMemory:
 
 
 @lru_cache(maxsize=256)
-def trace_block(model: ModelConfig, layer: int, setting: Setting, *, recompute: bool = False) -> PartMemory:
-    """Return the bytes of a block; with `recompute` it keeps its result alone, and makes the rest again."""
-    if recompute and setting.compiled:
+def trace_block(model: ModelConfig, layer: int, setting: Setting, how: Recomputation = "none") -> PartMemory:
+    """Return the bytes of a block under activation checkpointing."""
+    if how == "full" and setting.compiled:
         memory = trace_block(model, layer, setting)
         again = max(memory.forward_peak, memory.backward_peak)
         return dataclasses.replace(memory, held=(Held("result", memory.result),), backward_peak=again)
@@ -90,7 +92,9 @@ def trace_block(model: ModelConfig, layer: int, setting: Setting, *, recompute: 
             inputs.append(torch.zeros(SEQUENCES, length, dtype=torch.int32))
             if model.mixers[layer] in ("attention", "sisa"):
                 inputs.append(torch.empty(SEQUENCES, length, length, dtype=setting.dtype))
-        return (_compiled if setting.compiled else _eager)(_block(model, layer, setting, recompute), inputs)
+        if setting.compiled:
+            return _compiled(_block(model, layer, setting, "none"), inputs, how)
+        return _eager(_block(model, layer, setting, how), inputs)
 
 
 @lru_cache(maxsize=64)
@@ -101,8 +105,8 @@ def trace_norm(model: ModelConfig, setting: Setting) -> PartMemory:
         return _eager(RMSNorm(model.d_model, model.norm_epsilon), [x_BLD])
 
 
-def _block(model: ModelConfig, layer: int, setting: Setting, recompute: bool) -> Block:
-    block = Block(model, build_mixer(model, layer, setting.kernel), recompute=recompute)
+def _block(model: ModelConfig, layer: int, setting: Setting, how: Recomputation) -> Block:
+    block = Block(model, build_mixer(model, layer, setting.kernel), recomputation=how)
     forward = block._forward
 
     def with_gpu_attention(*inputs: Tensor) -> Tensor:
@@ -131,10 +135,9 @@ def _eager(module: torch.nn.Module, inputs: list[Tensor]) -> PartMemory:
         return PartMemory(_params(module), held, size, forward_peak, tracker.peak)
 
 
-def _compiled(block: Block, inputs: list[Tensor]) -> PartMemory:
+def _compiled(block: Block, inputs: list[Tensor], how: Recomputation) -> PartMemory:
     from torch._functorch._aot_autograd.utils import make_boxed_func
     from torch._functorch.aot_autograd import aot_function
-    from torch._functorch.partitioners import min_cut_rematerialization_partition
     from torch._inductor.decomposition import select_decomp_table
 
     names, parameters = zip(*block.named_parameters(), strict=True)
@@ -150,12 +153,23 @@ def _compiled(block: Block, inputs: list[Tensor]) -> PartMemory:
         result: Tensor = torch.func.functional_call(block, named, tensors[: len(inputs)])
         return result
 
-    partition, table = min_cut_rematerialization_partition, select_decomp_table()
+    partition, table = partial(_partition, how), select_decomp_table()
     result = aot_function(run, keep, keep, partition_fn=partition, decompositions=table)(*inputs, *parameters)
     if len(graphs) == 1:  # the backward graph is not made before it is needed
         torch.autograd.backward(result, torch.empty_like(result))
     forward, backward = graphs
     return PartMemory(_params(block), *graph_memory(forward, backward, SEQUENCES))
+
+
+def _partition(how: Recomputation, joint: torch.fx.GraphModule, inputs: Any, **settings: Any) -> Any:
+    """Split the graph of both passes as `torch.compile` does, which has such marks from activation checkpointing."""
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+    for node in joint.graph.nodes if how == "selective" else ():
+        if node.op == "call_function" and node.meta.get("partitioner_tag") == "is_forward":
+            source = node.args[0] if node.target is operator.getitem else node
+            node.meta |= {"recompute": selective_policy(None, source.target), "ac_graph_id": 0}
+    return min_cut_rematerialization_partition(joint, inputs, **settings)
 
 
 def _params(module: torch.nn.Module) -> int:

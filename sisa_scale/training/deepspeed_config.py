@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sisa_scale.config.execution import REDUCE_BUCKET_ELEMENTS
 from sisa_scale.config.run import RunConfig
 
 
@@ -18,7 +19,7 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": execution.micro_batch_sequences,
         "gradient_accumulation_steps": config.accumulation_steps,
         "gradient_clipping": config.optimizer.gradient_clip_norm,
-        "zero_optimization": {"stage": execution.zero_stage},
+        "zero_optimization": {"stage": execution.zero_stage, "reduce_bucket_size": REDUCE_BUCKET_ELEMENTS},
         "torch_autocast": {
             "enabled": execution.precision == "bf16",
             "dtype": "bfloat16",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sisa_scale.config.execution import ExecutionConfig
-from sisa_scale.models.decoder import Decoder, is_recomputed
+from sisa_scale.models.decoder import Decoder, recomputation
 
 BuildDecoder = Callable[..., Decoder]
 KINDS = pytest.mark.parametrize("kind", ["sisa", "transformer"])
@@ -17,7 +17,7 @@ def weights(model: Decoder) -> dict[str, Tensor]:
 
 
 @KINDS
-@pytest.mark.parametrize("setting", ["full", 1, 2])
+@pytest.mark.parametrize("setting", ["selective", "full", 1, 2])
 def test_recomputation_changes_nothing(
     build_decoder: BuildDecoder, tokens: Tensor, kind: str, setting: str | int
 ) -> None:
@@ -36,7 +36,7 @@ def test_recomputation_changes_nothing(
 )
 def test_which_layers_are_recomputed(setting: str | int, layers: list[int]) -> None:
     execution = ExecutionConfig(micro_batch_sequences=1, activation_checkpointing=setting)
-    assert [layer for layer in range(5) if is_recomputed(layer, execution)] == layers
+    assert [layer for layer in range(5) if recomputation(layer, execution) == "full"] == layers
 
 
 @KINDS

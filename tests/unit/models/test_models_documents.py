@@ -121,7 +121,7 @@ def test_one_document_is_what_it_is_without_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["transformer", "sisa", "mamba2", "mamba3 mimo", "hymba", "query blocks"])
-@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
 def test_loss_and_gradients_are_the_weighted_means_over_documents(name: str, recompute: str) -> None:
     execution = ExecutionConfig(
         micro_batch_sequences=1, precision="fp32", activation_checkpointing=recompute, loss_chunk_tokens=50
@@ -150,7 +150,7 @@ def test_loss_and_gradients_are_the_weighted_means_over_documents(name: str, rec
 
 
 @pytest.mark.parametrize("name", ["transformer", "sisa", "query blocks", "mamba2", "mamba3", "hymba"])
-@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
 def test_blocks_compile_into_one_graph(name: str, recompute: str) -> None:
     tokens, targets, document = (
         torch.randint(0, 100, (2, 64)),

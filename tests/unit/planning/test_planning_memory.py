@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
+from sisa_scale.config.execution import REDUCE_BUCKET_ELEMENTS
 from sisa_scale.config.run import RunConfig
 from sisa_scale.planning.devices import gpu_named
 from sisa_scale.planning.kept import AUGMENTED, SCAN
 from sisa_scale.planning.memory import activations_by_use, expected_kernel, plan_memory
-from sisa_scale.planning.states import BUCKET_PARAMS, FP32_BYTES
+from sisa_scale.planning.states import FP32_BYTES
 from sisa_scale.planning.twins import load_recipe
 
 MEASURED_GB = {
@@ -51,7 +52,7 @@ def test_stages_divide_states() -> None:
     moments = [plan.terms["moments"] for plan in plans]
     assert moments[1] == pytest.approx(moments[0] / 4, rel=1e-6)
     assert plans[3].terms["weights"] < plans[2].terms["weights"]
-    assert plans[3].terms["communication buffers"] == FP32_BYTES * BUCKET_PARAMS
+    assert plans[3].terms["communication buffers"] == FP32_BYTES * REDUCE_BUCKET_ELEMENTS
     assert all("NCCL" in plan.outside for plan in plans)
 
 

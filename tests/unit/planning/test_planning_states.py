@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sisa_scale.planning.states import BUCKET_PARAMS, FP32_BYTES, ZeroStates, joined
+from sisa_scale.config.execution import REDUCE_BUCKET_ELEMENTS
+from sisa_scale.planning.states import FP32_BYTES, ZeroStates, joined
 
-BUCKET_BYTES = FP32_BYTES * BUCKET_PARAMS
+BUCKET_BYTES = FP32_BYTES * REDUCE_BUCKET_ELEMENTS
 SIZES = ["d_model=256", "d_ff=1024", "vocab_size=4096", "sequence_tokens=16", "micro_batch_sequences=1"]
 SETTINGS = ["precision=fp32", "loss_chunk_tokens=16", "activation_checkpointing=full", "resources.workers=1"]
 

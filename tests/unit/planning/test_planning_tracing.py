@@ -13,6 +13,7 @@ from zoo import TINY, tiny
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block
 from sisa_scale.models.mixers import build_mixer
+from sisa_scale.models.recomputation import Recomputation
 from sisa_scale.planning.tracing import Setting, trace_block, trace_norm
 
 SEQUENCES, LENGTH = 3, 256
@@ -42,9 +43,9 @@ class Measured:
             self.peaks[moment > border] = max(self.peaks[moment > border], live)
 
 
-def measured(config: ModelConfig, layer: int, how: Setting, *, recompute: bool = False) -> Measured:
+def measured(config: ModelConfig, layer: int, how: Setting, again: Recomputation = "none") -> Measured:
     """Return what a real block takes, its input and its parameters not counted."""
-    module = Block(config, build_mixer(config, layer, how.kernel), recompute=recompute)
+    module = Block(config, build_mixer(config, layer, how.kernel), recomputation=again)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     block: Any = module
@@ -93,10 +94,22 @@ def test_a_real_block_of_every_mixer_holds_that(name: str, precision: str) -> No
 def test_recomputed_blocks_hold_their_result_alone(name: str) -> None:
     config = tiny(name)
     how = setting(config)
-    found, real = trace_block(config, 0, how, recompute=True), measured(config, 0, how, recompute=True)
+    found, real = trace_block(config, 0, how, "full"), measured(config, 0, how, "full")
     assert found.saved.at(SEQUENCES) == pytest.approx(real.saved, abs=6000)  # and the generator's state, 5056 bytes
     backward_peak = found.backward_peak.at(SEQUENCES) - found.result.at(SEQUENCES)
     assert backward_peak == pytest.approx(real.peaks[1], rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["transformer", "sisa", "mamba2", "mamba3", "hymba"])
+def test_selectively_recomputed_blocks_hold_products_and_attention(name: str) -> None:
+    config = tiny(name)
+    how = setting(config)
+    found, real = trace_block(config, 0, how, "selective"), measured(config, 0, how, "selective")
+    assert found.saved.at(SEQUENCES) == pytest.approx(real.saved, rel=0.01)
+    backward_peak = found.backward_peak.at(SEQUENCES) - found.result.at(SEQUENCES)
+    assert backward_peak == pytest.approx(real.peaks[1], rel=0.01)
+    none, full = (trace_block(config, 0, how, again).saved.at(SEQUENCES) for again in ("none", "full"))
+    assert full < found.saved.at(SEQUENCES) < 0.7 * none
 
 
 @pytest.mark.parametrize("control", CONTROLS)
@@ -110,10 +123,11 @@ def test_controls_of_sisa_hold_that(control: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["sisa", "mamba2"])
-def test_compiled_blocks_hold_what_the_partition_keeps(name: str) -> None:
+@pytest.mark.parametrize("again", ["none", "selective"])
+def test_compiled_blocks_hold_what_the_partition_keeps(name: str, again: Recomputation) -> None:
     config = tiny(name)
     how = setting(config, compiled=True)
-    found, real = trace_block(config, 0, how), measured(config, 0, how)
+    found, real = trace_block(config, 0, how, again), measured(config, 0, how, again)
     assert found.saved.at(SEQUENCES) == pytest.approx(real.saved, rel=0.05)
     assert found.saved.at(SEQUENCES) < trace_block(config, 0, setting(config)).saved.at(SEQUENCES)
 

@@ -1,0 +1,43 @@
+"""What a block keeps for its backward pass when it computes the rest again: activation checkpointing.
+
+none        everything that the backward pass reads
+selective   results of dense products and of attention kernels; norms, rotations, gates, importance channels and
+            the scans of state-space models are computed again
+full        the block's input alone
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+Recomputation = Literal["none", "selective", "full"]
+
+_KEPT = frozenset(
+    (
+        torch.ops.aten.mm.default,
+        torch.ops.aten.addmm.default,
+        torch.ops.aten._scaled_dot_product_flash_attention.default,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+        torch.ops.aten._scaled_dot_product_efficient_attention.default,
+        torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    )
+)
+
+
+def selective_policy(_context: Any, operator: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+    """Return whether `selective` keeps the result of an operator."""
+    return CheckpointPolicy.MUST_SAVE if operator in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def recomputed(function: Callable[..., Tensor], how: Recomputation, *inputs: Tensor) -> Tensor:
+    """Return function(*inputs), which keeps for the backward pass what `how` says."""
+    if how == "none" or not torch.is_grad_enabled():
+        return function(*inputs)
+    if how == "full":
+        return checkpoint(function, *inputs, use_reentrant=False)
+    contexts = partial(create_selective_checkpoint_contexts, selective_policy)
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
