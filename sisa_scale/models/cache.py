@@ -21,12 +21,18 @@ class KeyValueCache:
         self, batch: int, heads: int, key_width: int, value_width: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.length = 0
+        self._has_padding = False
         self._keys = torch.empty(batch, 0, heads, key_width, device=device, dtype=dtype)
         self._values = torch.empty(batch, 0, heads, value_width, device=device, dtype=dtype)
         self._is_token = torch.empty(batch, 0, device=device, dtype=torch.bool)
 
-    def append(self, k_BLHK: Tensor, v_BLHJ: Tensor, is_token_BL: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Take the new tokens in; return all keys, all values, and which of them every new query sees, (B, L, M)."""
+    def append(
+        self, k_BLHK: Tensor, v_BLHJ: Tensor, is_token_BL: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Take the new tokens in; return all keys, all values, and which of them every new query sees, (B, L, M).
+
+        None instead of the last: a single query that sees all.
+        """
         start, self.length = self.length, self.length + k_BLHK.shape[1]
         capacity = max(FIRST_CAPACITY_TOKENS, self._keys.shape[1])
         while capacity < self.length:
@@ -38,6 +44,9 @@ class KeyValueCache:
         self._values[:, start : self.length] = v_BLHJ
         self._is_token[:, start : self.length] = True if is_token_BL is None else is_token_BL
 
+        self._has_padding = self._has_padding or is_token_BL is not None
+        if self.length == start + 1 and not self._has_padding:
+            return self._keys[:, : self.length], self._values[:, : self.length], None
         position_M = torch.arange(self.length, device=k_BLHK.device)
         query_L1 = position_M[start:, None]
         # Padding sees itself, so that no row of weights is empty and nan; no token ever sees padding.
@@ -92,6 +101,9 @@ class AnchoredCache(SisaCache):
             importance_BMHS = self._keys[:, : self.length, :, self.content_width :]
             importance_BMHS *= (-moved_BH).exp().to(importance_BMHS.dtype)[:, None, :, None]
             since_BLH = since_BLH - moved_BH[:, None]
+        if since_BLH.shape[1] == 1:
+            self.decay_BH = since_BLH[:, 0]
+            return since_BLH
         is_near_L = (since_BLH <= REANCHOR_NATS).all(dim=-1).all(dim=0)
         since_BLH = since_BLH[:, : max(1, int(is_near_L.sum()))]
         self.decay_BH = since_BLH[:, -1]

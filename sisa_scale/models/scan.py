@@ -18,6 +18,8 @@ def prefix_sum(x_BLC: Tensor, document_BL: Tensor | None = None) -> Tensor:
     the number of every token's document, so are those of other documents: each has a sum of its own.
     """
     batch, length, channels = x_BLC.shape
+    if length == 1:
+        return x_BLC
     blocks = -(-length // BLOCK_TOKENS)
     missing = blocks * BLOCK_TOKENS - length
     x_BNTC = pad(x_BLC, (0, 0, 0, missing)).view(batch, blocks, BLOCK_TOKENS, channels)

@@ -50,26 +50,30 @@ def attend_last(q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, *, scale: float,
     """Return what `attend` would for the last L of M positions.
 
     `is_causal` aligns a non-square mask to the wrong corner, and torch's lower-right bias cannot be made inside
-    torch.compile: unless L = M, this makes an L x M mask and leaves the named kernel for one that takes it.
+    torch.compile: unless L = M or L = 1, this makes an L x M mask and leaves the named kernel for one that takes it.
     """
     length, keys = q_BLHK.shape[1], k_BMHK.shape[1]
+    if length == 1:
+        return attend_where(None, q_BLHK, k_BMHK, v_BMHJ, scale=scale)
     if length == keys:
         return attend(q_BLHK, k_BMHK, v_BMHJ, scale=scale, backend=backend)
     is_visible_LM = torch.ones(length, keys, dtype=torch.bool, device=q_BLHK.device).tril(keys - length)
     return attend_where(is_visible_LM[None], q_BLHK, k_BMHK, v_BMHJ, scale=scale)
 
 
-def attend_where(mask_BLM: Tensor, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, *, scale: float) -> Tensor:
+def attend_where(mask_BLM: Tensor | None, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, *, scale: float) -> Tensor:
     """Return attention under a mask, by the kernels that take one: slower than `attend`.
 
-    The mask says which keys are visible, or what is added to the logits, in the dtype of queries and keys.
+    The mask says which keys are visible, or what is added to the logits, in the dtype of queries and keys. None: all
+    keys are visible to all queries.
     """
-    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+    kernels = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, *kernels] if mask_BLM is None else kernels):
         out_BHLJ = scaled_dot_product_attention(
             q_BLHK.transpose(1, 2),
             k_BMHK.transpose(1, 2),
             v_BMHJ.transpose(1, 2),
-            attn_mask=mask_BLM[:, None],
+            attn_mask=None if mask_BLM is None else mask_BLM[:, None],
             scale=scale,
         )
     return out_BHLJ.transpose(1, 2)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sisa_scale.config.run import RunConfig
+from sisa_scale.models.decoder import recomputation
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.devices import Gpu
 from sisa_scale.planning.flops import flops_per_token
@@ -12,6 +13,8 @@ from sisa_scale.planning.flops import flops_per_token
 MEASURED_MFU = {"attention": 0.399, "sisa": 0.360, "mamba2": 0.244, "mamba3": 0.231, "hymba": 0.253}
 # The query-block form of SISA ran at 0.111 where the single call had 0.257 (the same document, one H200).
 QUERY_BLOCKS = 0.111 / 0.257
+# What `selective` adds to the time of a step, measured on one H200 (the same document, "One H200"), as a share.
+SELECTIVE_SHARE = {"attention": 0.044, "sisa": 0.099}
 MEASURED_PARAMS, MEASURED_SEQUENCE_TOKENS, MEASURED_MICRO_BATCH_TOKENS = 152e6, 2048, 32_768
 NEAR, FAR = 0.05, 0.25  # relative uncertainty of tokens/s where it was measured, and elsewhere (a judgement)
 
@@ -59,12 +62,16 @@ def expected_mfu(config: RunConfig) -> float:
 
 
 def recomputed_share(config: RunConfig) -> float:
-    """Return which share of a step's FLOPs activation checkpointing adds."""
-    every = {"none": 0, "full": 1}.get(str(config.execution.activation_checkpointing))
-    every = int(config.execution.activation_checkpointing) if every is None else every
-    layers = -(-config.model.num_layers // every) if every else 0
-    flops = flops_per_token(config.model, config.data.sequence_tokens)
-    return layers / config.model.num_layers * (flops.forward - flops.head) / flops.train
+    """Return which share of a step activation checkpointing adds: measured for `selective`, else its FLOPs.
+
+    Where `selective` was not measured, a layer counts as if it were recomputed whole.
+    """
+    flops, model = flops_per_token(config.model, config.data.sequence_tokens), config.model
+    whole = (flops.forward - flops.head) / flops.train
+    shares = {"none": 0.0, "full": whole}
+    hows = [(recomputation(layer, config.execution), mixer) for layer, mixer in enumerate(model.mixers)]
+    added = [SELECTIVE_SHARE.get(mixer, whole) if how == "selective" else shares[how] for how, mixer in hows]
+    return sum(added) / model.num_layers
 
 
 def plan_time(config: RunConfig, gpu: Gpu) -> RunTime:
@@ -93,7 +100,10 @@ def _assumptions(config: RunConfig, gpu: Gpu) -> list[str]:
             execution.micro_batch_sequences * length < MEASURED_MICRO_BATCH_TOKENS / 2
         ),
         "no time is lost to communication between GPUs": config.resources.workers > 1,
-        "recomputed blocks cost their FLOPs": execution.activation_checkpointing != "none",
+        "recomputed blocks cost their FLOPs": execution.activation_checkpointing not in ("none", "selective"),
+        "selective recomputation costs what it cost on an H200, or as much as full": (
+            execution.activation_checkpointing == "selective"
+        ),
         "speed is that of compiled blocks (execution.compile is false: it will be slower)": not execution.compile,
         "speed is that of bf16 (execution.precision is fp32: it will be slower)": execution.precision == "fp32",
         "documents are joined (a document mask is slower)": config.data.documents == "separate",

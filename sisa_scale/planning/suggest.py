@@ -9,8 +9,8 @@ from sisa_scale.planning.devices import Gpu
 from sisa_scale.planning.memory import MemoryPlan, plan_memory
 from sisa_scale.planning.speed import MEASURED_MICRO_BATCH_TOKENS, plan_time, recomputed_share
 
-Checkpointing = Literal["none", "full"] | int
-STAGES, CHECKPOINTING = (0, 1, 2, 3), cast(tuple[Checkpointing, ...], ("none", 4, 2, "full"))
+Checkpointing = Literal["none", "selective", "full"] | int
+STAGES, CHECKPOINTING = (0, 1, 2, 3), cast(tuple[Checkpointing, ...], ("none", "selective", 4, 2, "full"))
 LARGEST_MICRO_BATCH_TOKENS = 131_072
 MOST_WORKERS = 4096
 

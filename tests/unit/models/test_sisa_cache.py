@@ -139,5 +139,17 @@ def test_the_buffers_double() -> None:
         capacities.add(cache._keys.shape[1])
     assert capacities == {64, 128, 256}
     assert keys.shape == values.shape == (1, 200, 2, 4)
-    assert is_visible.shape == (1, 1, 200)
-    assert is_visible.all()
+    assert is_visible is None
+
+
+def test_a_query_is_told_what_it_sees_when_that_is_not_all() -> None:
+    whole, padded = (KeyValueCache(1, 2, 4, 4, CPU, torch.float32) for _ in range(2))
+    three, one = torch.ones(1, 3, 2, 4), torch.ones(1, 1, 2, 4)
+    _, _, is_visible = whole.append(three, three, None)
+    assert is_visible is not None
+    assert is_visible.tolist() == [[[True, False, False], [True, True, False], [True, True, True]]]
+    assert whole.append(one, one, None)[2] is None
+    padded.append(three, three, torch.tensor([[False, True, True]]))
+    _, _, is_visible = padded.append(one, one, None)
+    assert is_visible is not None
+    assert is_visible.tolist() == [[[False, True, True, True]]]
