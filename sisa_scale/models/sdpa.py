@@ -67,8 +67,7 @@ def attend_where(mask_BLM: Tensor | None, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ
     The mask says which keys are visible, or what is added to the logits, in the dtype of queries and keys. None: all
     keys are visible to all queries.
     """
-    kernels = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, *kernels] if mask_BLM is None else kernels):
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         out_BHLJ = scaled_dot_product_attention(
             q_BLHK.transpose(1, 2),
             k_BMHK.transpose(1, 2),
