@@ -31,6 +31,8 @@ class GpuPlan:
         rows += [_row("allocated by torch", peak, peak)]
         rows += [_row(f"{term} (assumed)", size, peak) for term, size in memory["outside_terms"].items()]
         render([*rows, _row("needed", memory["needed_bytes"], peak)], as_json=False, title=title)
+        if memory["host_bytes"]:
+            click.echo(f"on the host: {memory['host_bytes'] / 1e9:.1f} GB for each worker")
         rows = [_row(use, size, peak) for use, size in memory["activations"].items()]
         render(rows, as_json=False, title="kept by the blocks for the backward pass of a micro-batch")
         if self.time is None:
@@ -66,6 +68,7 @@ def plan_gpu(config: RunConfig, gpu: Gpu | None, price: float | None) -> GpuPlan
         "peak_bytes": plan.peak_bytes,
         "outside_terms": plan.outside,
         "needed_bytes": plan.needed_bytes,
+        "host_bytes": plan.host_bytes,
         "activations": activations_by_use(config, gpu),
         "device_bytes": gpu.memory_bytes if gpu else None,
         "fits": plan.needed_bytes <= gpu.memory_bytes if gpu else None,

@@ -17,6 +17,11 @@ class ExecutionConfig:
     """Memory and speed of a step; none of these changes what is computed beyond rounding."""
 
     zero_stage: Literal[0, 1, 2, 3] = setting("DeepSpeed ZeRO stage", default=1)
+    offload_optimizer: bool = setting(
+        "keep fp32 masters and moments in the memory of the host and take the optimizer's step there: larger models on "
+        "few GPUs, slower steps (ZeRO-Offload, 2101.06840)",
+        default=False,
+    )
     precision: Literal["bf16", "fp32"] = setting(
         "arithmetic of the forward and backward pass; weights, gradients and moments are kept in fp32", default="bf16"
     )
@@ -38,6 +43,16 @@ class ExecutionConfig:
         default="fast",
     )
     loss_chunk_tokens: int = setting("tokens whose logits are held at once", default=8192, minimum=1)
+
+    def violations(self) -> Iterator[Violation]:
+        """Rules inside the section."""
+        if self.offload_optimizer and self.zero_stage == 0:
+            yield Violation(
+                "offload_optimizer",
+                "true with zero_stage 0",
+                "the optimizer's states can be offloaded where ZeRO partitions them, stages 1 to 3",
+                "Write zero_stage: 1, also for one worker.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,13 +35,14 @@ RESERVE_SHARE = 0.05
 class MemoryPlan:
     """Bytes on one GPU: the phase with the peak, its terms, and what comes on top of what torch allocates.
 
-    kernel: the SDPA kernel that is counted with.
+    kernel: the SDPA kernel that is counted with; host_bytes: of an offloaded optimizer, for each worker.
     """
 
     phase: str
     terms: Terms
     outside: Terms
     kernel: str
+    host_bytes: int = 0
 
     @property
     def peak_bytes(self) -> int:
@@ -66,13 +67,14 @@ def plan_memory(config: RunConfig, gpu: Gpu | None = None) -> MemoryPlan:
         config.execution.zero_stage,
         config.resources.workers,
         config.accumulation_steps,
+        config.execution.offload_optimizer,
     )
     blocks, norm = trace_blocks(config, setting), trace_norm(config.model, setting)
     phases = _phases(config, setting, states, blocks, norm)
     name = max(phases, key=lambda phase: sum(phases[phase].values()))
     outside = {"CUDA context": CONTEXT_BYTES, "NCCL": NCCL_BYTES if config.resources.workers > 1 else 0}
     outside["unused by the allocator"] = round(RESERVE_SHARE * sum(phases[name].values()))
-    return MemoryPlan(name, phases[name], joined(outside), kernel)
+    return MemoryPlan(name, phases[name], joined(outside), kernel, states.on_host)
 
 
 def activations_by_use(config: RunConfig, gpu: Gpu | None = None) -> Terms:

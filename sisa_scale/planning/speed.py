@@ -106,6 +106,7 @@ def _assumptions(config: RunConfig, gpu: Gpu) -> list[str]:
         ),
         "speed is that of compiled blocks (execution.compile is false: it will be slower)": not execution.compile,
         "speed is that of bf16 (execution.precision is fp32: it will be slower)": execution.precision == "fp32",
+        "the step of an offloaded optimizer takes no time (it will be slower)": execution.offload_optimizer,
         "documents are joined (a document mask is slower)": config.data.documents == "separate",
     }
     return [text for text, applies in checks.items() if applies]

@@ -14,6 +14,9 @@ and AdamW fused. P parameters, W workers, 4 bytes each; "bucket" is REDUCE_BUCKE
     optimizer step        -        2 P/W          2 P/W                P/W
 
 Under stage 1 bucket and gradients stay from the first micro-step to the last.
+
+With the optimizer offloaded, master copies, moments and the gradient partition are on the host, and the step takes
+place there; that is read off DeepSpeed's code, not followed.
 """
 
 from dataclasses import dataclass
@@ -35,6 +38,7 @@ class ZeroStates:
     stage: int
     workers: int
     accumulation_steps: int
+    is_offloaded: bool = False
 
     @property
     def persistent(self) -> Terms:
@@ -42,10 +46,18 @@ class ZeroStates:
         whole, part = self._whole, self._part
         if self.stage == 0:
             return {"weights": whole, "moments": 2 * whole}
-        terms = {"weights": part if self.stage == 3 else whole, "master copies": part, "moments": 2 * part}
+        terms = {"weights": part if self.stage == 3 else whole}
+        if not self.is_offloaded:
+            terms |= {"master copies": part, "moments": 2 * part}
         if self.stage == 3:
-            terms |= {"gradients": part, "communication buffers": FP32_BYTES * REDUCE_BUCKET_ELEMENTS}
+            own = 0 if self.is_offloaded else part
+            terms |= {"gradients": own, "communication buffers": FP32_BYTES * REDUCE_BUCKET_ELEMENTS}
         return terms
+
+    @property
+    def on_host(self) -> int:
+        """Bytes in the memory of the host: masters, moments and gradients."""
+        return 4 * self._part if self.is_offloaded else 0
 
     @property
     def forward(self) -> Terms:
@@ -56,7 +68,7 @@ class ZeroStates:
             return {}
         if self.stage == 1:
             return {"gradients": self._whole, "communication buffers": FP32_BYTES * REDUCE_BUCKET_ELEMENTS}
-        return {"gradients": self._part if self.stage == 2 else self._whole}
+        return {"gradients": self._whole if self.stage == 0 else 0 if self.is_offloaded else self._part}
 
     def backward(self, params_done: int) -> Terms:
         """What is there in a backward pass when the gradients of so many parameters are made."""
@@ -70,13 +82,15 @@ class ZeroStates:
             is_reduced = params_done >= self.params
             copy = min(self._whole, FP32_BYTES * UNPARTITIONED_BUCKET_ELEMENTS) if is_reduced else 0
             return {"gradients": done if self.accumulation_steps == 1 else self._whole, "communication buffers": copy}
-        carried = 0 if self.accumulation_steps == 1 else self._part
+        carried = 0 if self.accumulation_steps == 1 or self.is_offloaded else self._part
         gradients = done + carried if self.stage == 2 else done if self.accumulation_steps == 1 else self._whole
         return {"gradients": gradients, "communication buffers": FP32_BYTES * REDUCE_BUCKET_ELEMENTS}
 
     @property
     def update(self) -> Terms:
         """What the optimizer's step finds besides."""
+        if self.is_offloaded:
+            return {}
         return {"gradients": (self._whole, 2 * self._part, 2 * self._part, self._part)[self.stage]}
 
     @property

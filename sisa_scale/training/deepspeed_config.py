@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from sisa_scale.config.execution import REDUCE_BUCKET_ELEMENTS
 from sisa_scale.config.run import RunConfig
 
@@ -14,12 +16,16 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     An empty list of lower-precision modules keeps every reduction in fp32.
     """
     execution = config.execution
+    zero: dict[str, Any] = {"stage": execution.zero_stage, "reduce_bucket_size": REDUCE_BUCKET_ELEMENTS}
+    if execution.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         "train_batch_size": config.data.global_batch_sequences,
         "train_micro_batch_size_per_gpu": execution.micro_batch_sequences,
         "gradient_accumulation_steps": config.accumulation_steps,
         "gradient_clipping": config.optimizer.gradient_clip_norm,
-        "zero_optimization": {"stage": execution.zero_stage, "reduce_bucket_size": REDUCE_BUCKET_ELEMENTS},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW needs no compiler on the host
         "torch_autocast": {
             "enabled": execution.precision == "bf16",
             "dtype": "bfloat16",

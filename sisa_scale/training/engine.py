@@ -56,6 +56,8 @@ class Engine:
         self.optimizer = build_optimizer(model, config.optimizer)
         self.engine, *_ = deepspeed.initialize(model=model, optimizer=self.optimizer, config=deepspeed_config(config))
         self.optimizer.register_step_pre_hook(self._before_update)
+        self.optimizer.register_step_post_hook(self._after_update)
+        self._withheld: list[tuple[Tensor, Tensor | None]] = []
         self.model = model
 
     def step(self, batch: Batch, learning_rate: float, admit: Admit) -> StepResult:
@@ -98,9 +100,17 @@ class Engine:
 
         DeepSpeed calls the optimizer once for every group of parameters, and cleans up as after any other step.
         """
-        is_admitted = self._is_admitted()
-        if not is_admitted:
-            optimizer.zero_grad(set_to_none=True)
+        if self._is_admitted():
+            return
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self._withheld = [(weight, weight.grad) for weight in weights]
+        optimizer.zero_grad(set_to_none=True)
+
+    def _after_update(self, *_arguments: object) -> None:
+        """Give back what was withheld: on the host DeepSpeed has one buffer of gradients for all steps."""
+        for weight, gradient in self._withheld:
+            weight.grad = gradient
+        self._withheld = []
 
     def _documents(self, batch: Batch, num_micro_steps: int) -> list[dict[str, Tensor]]:
         """Return what the model is told of the documents of every micro-step, which is nothing when they are joined."""

@@ -56,6 +56,20 @@ def test_state_is_bit_equal_after_moving(runs: Path, tmp_path: Path, source: str
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_an_optimizer_on_the_host_takes_the_same_steps(runs: Path, tmp_path: Path) -> None:
+    run_dir, recipe = tmp_path / "run", runs / "tiny.yaml"
+    settings = [f"run_dir={run_dir}", "zero_stage=3", "offload_optimizer=true"]
+    start_workers(2, [("train", recipe, settings)])
+    found, expected = metrics(run_dir), metrics(runs / "stage3")
+    assert [line["stream_digest"] for line in found] == [line["stream_digest"] for line in expected]
+    assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in expected], abs=1e-4)
+    before = state(run_dir)
+    start_workers(1, [("resave", recipe, [f"run_dir={run_dir}", "zero_stage=2"])])
+    start_workers(2, [("resave", recipe, settings)])
+    after = state(run_dir)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
 def test_resume_elsewhere_continues_the_trace(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "stage3", tmp_path / "moved")
     shutil.rmtree(CheckpointStore(tmp_path / "moved").path(12))

@@ -64,6 +64,15 @@ def test_states_are_divided_by_stage(stage: int, expected: float) -> None:
     assert always == pytest.approx(expected * 1e9)
 
 
+@pytest.mark.parametrize(("stage", "expected"), [(1, 4), (2, 4), (3, 1)])
+def test_an_offloaded_optimizer_leaves_weights_alone_on_the_device(stage: int, expected: float) -> None:
+    states = ZeroStates(10**9, stage, 4, 1, is_offloaded=True)
+    assert sum(states.persistent.values()) - (BUCKET_BYTES if stage == 3 else 0) == pytest.approx(expected * 1e9)
+    assert states.update == {}
+    assert states.on_host == pytest.approx(16 / 4 * 1e9)
+    assert ZeroStates(10**9, stage, 4, 1).on_host == 0
+
+
 def test_buffers_do_not_depend_on_the_model() -> None:
     assert ZeroStates(1000, 1, 2, 1).backward(0)["communication buffers"] == BUCKET_BYTES
     assert ZeroStates(1000, 3, 2, 1).persistent["communication buffers"] == BUCKET_BYTES
