@@ -47,12 +47,16 @@ CASES = (
     Case("sisa-152m-blocks", "sisa/152m-ds16", (*SMALL, "form=query_blocks", "micro_batch_sequences=8")),
     Case("sisa-152m-eager", "sisa/152m-ds16", (*SMALL, "compile=false", "micro_batch_sequences=8")),
     Case("sisa-152m-full", "sisa/152m-ds16", (*SMALL, "activation_checkpointing=full")),
+    Case("sisa-152m-selective", "sisa/152m-ds16", (*SMALL, "activation_checkpointing=selective")),
+    Case("mamba3-152m-selective", "mamba3/152m-mlp", (*SMALL, "activation_checkpointing=selective")),
     Case("mamba3-152m-every2", "mamba3/152m-mlp", (*SMALL, "activation_checkpointing=2")),
     Case("sisa-152m-zero0", "sisa/152m-ds16", (*SMALL, "zero_stage=0")),
     Case("sisa-152m-zero2", "sisa/152m-ds16", (*SMALL, "zero_stage=2")),
     Case("sisa-369m-micro4", "sisa/369m-ds16", (*SMALL, "micro_batch_sequences=4")),
     Case("sisa-1.3b-full", "sisa/1.3b", (*LARGE, "micro_batch_sequences=4")),
     Case("sisa-1.3b-none", "sisa/1.3b", (*LARGE, "micro_batch_sequences=2", "activation_checkpointing=none")),
+    Case("sisa-1.3b-offload", "sisa/1.3b", (*LARGE, "micro_batch_sequences=4", "offload_optimizer=true")),
+    Case("sisa-1.3b-zero3", "sisa/1.3b", (*LARGE, "micro_batch_sequences=4", "zero_stage=3")),
     Case("sisa-369m-zero1-x2", "sisa/369m-ds16", (*SMALL, "micro_batch_sequences=8"), 2),
     Case("sisa-369m-zero2-x2", "sisa/369m-ds16", (*SMALL, "micro_batch_sequences=8", "zero_stage=2"), 2),
     Case("sisa-1.3b-zero1-x2", "sisa/1.3b", (*LARGE, "micro_batch_sequences=4"), 2),
@@ -90,7 +94,7 @@ def run(case: Case, arguments: argparse.Namespace, scratch: Path) -> dict[str, A
         return {**row, "measured GB": None, "difference %": None, "error": f"{type(error).__name__}: {error}"[-600:]}
     peak = found["peak GB"]
     difference = round(100 * (row["predicted GB"] / peak - 1), 1) if peak else None
-    return {**row, "measured GB": peak, "difference %": difference, "attention": found["attention"], "error": None}
+    return {**row, "measured GB": peak, "difference %": difference, "tokens/s": found["tokens/s"], "error": None}
 
 
 def main() -> None:
@@ -119,8 +123,8 @@ def main() -> None:
             print(json.dumps({k: v for k, v in rows[-1].items() if k != "terms"}), file=sys.stderr, flush=True)
             if arguments.out is not None:
                 arguments.out.write_text(json.dumps(rows, indent=2))
-    names = ("case", "workers", "predicted GB", "measured GB", "difference %", "phase")
-    render([{name: row[name] for name in names} for row in rows], as_json=False)
+    names = ("case", "workers", "predicted GB", "measured GB", "difference %", "tokens/s", "phase")
+    render([{name: row.get(name) for name in names} for row in rows], as_json=False)
 
 
 if __name__ == "__main__":

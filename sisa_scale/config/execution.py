@@ -9,6 +9,7 @@ from sisa_scale.config.fields import Violation, setting
 # Gradients of so many elements are sent between workers at once; a buffer of that size is there in the backward pass.
 REDUCE_BUCKET_ELEMENTS = 100_000_000
 
+Recomputation = Literal["none", "selective", "full"]
 AttentionBackend = Literal["auto", "math", "flash", "flash_padded", "efficient", "cudnn", "cudnn_padded"]
 
 
@@ -26,7 +27,7 @@ class ExecutionConfig:
         "arithmetic of the forward and backward pass; weights, gradients and moments are kept in fp32", default="bf16"
     )
     micro_batch_sequences: int = setting("sequences of one forward pass on one worker", minimum=1)
-    activation_checkpointing: Literal["none", "selective", "full"] | int = setting(
+    activation_checkpointing: Recomputation | int = setting(
         "what is recomputed in the backward pass: 'none', 'selective' (all but products and attention), 'full' (every "
         "block) or k (every k-th block)",
         default="none",
@@ -43,6 +44,13 @@ class ExecutionConfig:
         default="fast",
     )
     loss_chunk_tokens: int = setting("tokens whose logits are held at once", default=8192, minimum=1)
+
+    def recomputation(self, layer: int) -> Recomputation:
+        """Return what activation checkpointing has a layer compute again."""
+        setting = self.activation_checkpointing
+        if isinstance(setting, int):
+            return "none" if layer % setting else "full"
+        return setting
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""

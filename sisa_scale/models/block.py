@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from sisa_scale.config.execution import Recomputation
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.precision import widen
-from sisa_scale.models.recomputation import Recomputation, recomputed
+from sisa_scale.models.recomputation import recomputed
 
 
 class RMSNorm(nn.Module):

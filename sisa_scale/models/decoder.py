@@ -22,7 +22,6 @@ from sisa_scale.models.head import Head, TokenScores
 from sisa_scale.models.importance import document_mask
 from sisa_scale.models.local_sisa import LocalSisa
 from sisa_scale.models.mixers import MixerModule, build_mixer
-from sisa_scale.models.recomputation import Recomputation
 from sisa_scale.models.rotary import position_turns
 from sisa_scale.models.sisa import Sisa
 from sisa_scale.models.ssd_kernels import scan_kernel
@@ -55,7 +54,7 @@ class Decoder(nn.Module):
         num_meta = config.num_meta_tokens
         self.meta = nn.Parameter(torch.empty(num_meta, config.d_model)) if num_meta else None
         self.blocks = nn.ModuleList(
-            Block(config, build_mixer(config, layer, attention_backend), recomputation=recomputation(layer, execution))
+            Block(config, build_mixer(config, layer, attention_backend), recomputation=execution.recomputation(layer))
             for layer in range(config.num_layers)
         )
         kernel = scan_kernel(execution.state_space_kernel)
@@ -196,14 +195,6 @@ class Decoder(nn.Module):
         with _pre_hooks(decaying, read):
             self.hidden(tokens_BL, document_BL)
         return readings
-
-
-def recomputation(layer: int, execution: ExecutionConfig) -> Recomputation:
-    """Return what activation checkpointing has this layer compute again."""
-    setting = execution.activation_checkpointing
-    if isinstance(setting, int):
-        return "none" if layer % setting else "full"
-    return setting
 
 
 @contextmanager

@@ -8,13 +8,13 @@ full        the block's input alone
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-Recomputation = Literal["none", "selective", "full"]
+from sisa_scale.config.execution import Recomputation
 
 _KEPT = frozenset(
     (

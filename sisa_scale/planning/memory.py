@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.run import RunConfig
-from sisa_scale.models.decoder import recomputation
 from sisa_scale.models.sdpa import portable_backend
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.devices import Gpu
@@ -99,7 +98,7 @@ def trace_blocks(config: RunConfig, setting: Setting) -> list[PartMemory]:
     """Return the memory of every layer; layers alike are traced once."""
     model, traced, blocks = config.model, dict[object, PartMemory](), []
     for layer in range(model.num_layers):
-        how = recomputation(layer, config.execution)
+        how = config.execution.recomputation(layer)
         kind = (_kind(model, layer), how)
         if kind not in traced:
             traced[kind] = trace_block(model, layer, setting, how)

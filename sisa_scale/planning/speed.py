@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.models.decoder import recomputation
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.devices import Gpu
 from sisa_scale.planning.flops import flops_per_token
@@ -69,7 +68,7 @@ def recomputed_share(config: RunConfig) -> float:
     flops, model = flops_per_token(config.model, config.data.sequence_tokens), config.model
     whole = (flops.forward - flops.head) / flops.train
     shares = {"none": 0.0, "full": whole}
-    hows = [(recomputation(layer, config.execution), mixer) for layer, mixer in enumerate(model.mixers)]
+    hows = [(config.execution.recomputation(layer), mixer) for layer, mixer in enumerate(model.mixers)]
     added = [SELECTIVE_SHARE.get(mixer, whole) if how == "selective" else shares[how] for how, mixer in hows]
     return sum(added) / model.num_layers
 

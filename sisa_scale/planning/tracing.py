@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from sisa_scale.config.execution import Recomputation
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block, RMSNorm
 from sisa_scale.models.mixers import build_mixer
-from sisa_scale.models.recomputation import Recomputation, selective_policy
+from sisa_scale.models.recomputation import selective_policy
 from sisa_scale.planning.allocations import Allocations
 from sisa_scale.planning.amounts import Amount, Held
 from sisa_scale.planning.gpu_attention import GpuAttention

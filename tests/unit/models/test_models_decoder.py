@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sisa_scale.config.execution import ExecutionConfig
-from sisa_scale.models.decoder import Decoder, recomputation
+from sisa_scale.models.decoder import Decoder
 
 BuildDecoder = Callable[..., Decoder]
 KINDS = pytest.mark.parametrize("kind", ["sisa", "transformer"])
@@ -36,7 +36,7 @@ def test_recomputation_changes_nothing(
 )
 def test_which_layers_are_recomputed(setting: str | int, layers: list[int]) -> None:
     execution = ExecutionConfig(micro_batch_sequences=1, activation_checkpointing=setting)
-    assert [layer for layer in range(5) if recomputation(layer, execution) == "full"] == layers
+    assert [layer for layer in range(5) if execution.recomputation(layer) == "full"] == layers
 
 
 @KINDS

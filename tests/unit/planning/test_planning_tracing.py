@@ -10,10 +10,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from zoo import TINY, tiny
 
+from sisa_scale.config.execution import Recomputation
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block
 from sisa_scale.models.mixers import build_mixer
-from sisa_scale.models.recomputation import Recomputation
 from sisa_scale.planning.tracing import Setting, trace_block, trace_norm
 
 SEQUENCES, LENGTH = 3, 256
