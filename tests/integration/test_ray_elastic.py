@@ -9,13 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 from processes import finish, metrics, start_command
 
-STEPS = 400
+STEPS = 1000
 ELASTIC = ["workers=2", "min_workers=1", "resize_every_seconds=2", "checkpoint.every_steps=5", "evaluation.tasks=[]"]
 QUICK_HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
@@ -36,6 +37,14 @@ def wait_until(is_true: Callable[[], bool], what: str, seconds: float = 240) -> 
     while not is_true():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
+
+
+def is_training_on(run_dir: Path, num_workers: int) -> bool:
+    """Return whether so many workers have taken a step since the run was last resumed."""
+    resumed = events(run_dir, "resumed")
+    if not resumed or resumed[-1]["world_size"] != num_workers:
+        return False
+    return bool(metrics(run_dir)[-1]["attempt"] == resumed[-1]["attempt"])
 
 
 @pytest.fixture
@@ -80,15 +89,11 @@ def test_lost_node_shrinks_the_run_and_a_new_one_grows_it(cluster: Any, recipe: 
     try:
         wait_until(lambda: bool(events(run_dir, "checkpoint")), "no checkpoint was written")
         cluster.remove_node(lost, allow_graceful=False)  # SIGKILL to its raylet
-        wait_until(lambda: len(events(run_dir, "resumed")) == 2, "the run did not go on without the node")
-        assert events(run_dir, "resumed")[1]["world_size"] == 1
-        wait_until(lambda: metrics(run_dir)[-1]["attempt"] == 2, "no step on one worker")
+        wait_until(lambda: is_training_on(run_dir, 1), "the run did not go on without the node")
         new = add_node()
-        wait_until(lambda: len(events(run_dir, "resumed")) == 3, "the run did not take the new node")
-        wait_until(lambda: metrics(run_dir)[-1]["attempt"] == 3, "no step on two workers")
+        wait_until(lambda: is_training_on(run_dir, 2), "the run did not take the new node")
         drain(cluster, new)
-        wait_until(lambda: len(events(run_dir, "resumed")) == 4, "the run did not go on without the drained node")
-        wait_until(lambda: metrics(run_dir)[-1]["attempt"] == 4, "no step after the drain")
+        wait_until(lambda: is_training_on(run_dir, 1), "the run did not go on without the drained node")
         os.killpg(process.pid, signal.SIGTERM)
         output = finish(process)
     finally:
@@ -97,12 +102,13 @@ def test_lost_node_shrinks_the_run_and_a_new_one_grows_it(cluster: Any, recipe: 
             process.wait()
     assert process.returncode == 75, output
     attempts = [json.loads(line) for line in (run_dir / "attempts.jsonl").read_text().splitlines()]
-    sizes = [attempt["world_size"] for attempt in attempts]
-    assert sizes[:4] == [2, 1, 2, 1]
-    assert set(sizes[4:]) <= {1}  # Ray offers the drained node again for as long as it is there
-    outcomes = [attempt["outcome"] for attempt in attempts]
-    assert (outcomes[:3], outcomes[-1]) == (["failed", "interrupted", "preempted"], "preempted")
-    assert set(outcomes[3:-1]) <= {"interrupted"}
+    # Ray may offer a node that is lost or drained, or not see one that is new: it then resizes once more.
+    sizes = [size for size, _ in groupby(attempt["world_size"] for attempt in attempts)]
+    assert sizes == [2, 1, 2, 1]
+    assert attempts[0]["outcome"] == "failed"
+    assert {a["outcome"] for a in attempts[1:] if a["resumed"] is not None} <= {"interrupted", "preempted"}
+    assert [a["outcome"] for a in attempts[1:] if a["world_size"] == 2][-1] == "preempted"
+    assert attempts[-1]["outcome"] == "preempted"
     assert "does not answer" in attempts[0]["reason"]
     # It saved before it grew, and before the node was taken away.
     assert {event["lost_steps"] for event in events(run_dir, "resumed")[2:]} == {0}
