@@ -1,0 +1,25 @@
+"""Signals to the command become requests; what is printed of them is printed outside the handler."""
+
+import os
+import signal
+from pathlib import Path
+
+from sisa_scale.orchestration.signals import stop_on_signals
+
+
+def test_a_signal_asks_at_once_and_is_told_once_by_the_next_look(tmp_path: Path) -> None:
+    told: list[str] = []
+    stop_path = tmp_path / "stop.json"
+    with stop_on_signals(stop_path, told.append) as asked:
+        assert not asked
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked
+        assert stop_path.exists()
+        assert told == []  # a line may be half printed when the signal comes
+        asked.renew()
+        asked.renew()
+        assert told == ["SIGTERM: saving a checkpoint and ending, to be started again"]
+        stop_path.unlink()
+        asked.renew()
+        assert stop_path.exists()
+    assert not stop_path.exists()
