@@ -101,11 +101,9 @@ class AnchoredCache(SisaCache):
             importance_BMHS = self._keys[:, : self.length, :, self.content_width :]
             importance_BMHS *= (-moved_BH).exp().to(importance_BMHS.dtype)[:, None, :, None]
             since_BLH = since_BLH - moved_BH[:, None]
-        if since_BLH.shape[1] == 1:
-            self.decay_BH = since_BLH[:, 0]
-            return since_BLH
-        is_near_L = (since_BLH <= REANCHOR_NATS).all(dim=-1).all(dim=0)
-        since_BLH = since_BLH[:, : max(1, int(is_near_L.sum()))]
+        if since_BLH.shape[1] > 1:  # one token is always taken, without asking the device
+            is_near_L = (since_BLH <= REANCHOR_NATS).all(dim=-1).all(dim=0)
+            since_BLH = since_BLH[:, : max(1, int(is_near_L.sum()))]
         self.decay_BH = since_BLH[:, -1]
         return since_BLH
 
