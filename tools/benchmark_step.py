@@ -39,7 +39,8 @@ def measure(recipe: str, arguments: argparse.Namespace, run_dir: Path) -> dict[s
         raise RuntimeError(f"{recipe} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     steady = lines[warmup:] or lines
-    backend = run_dir / "attention_backend.json"
+    record = run_dir / "attention_backend.json"
+    kernels = json.loads(record.read_text()) if record.exists() else {"backend": "cpu", "milliseconds": {}}
     has_mfu = steady[-1]["mfu"] is not None
     memory = lines[-1]["peak_memory_bytes"]
     rates = sorted(line["tokens_per_second"] for line in steady)
@@ -52,7 +53,8 @@ def measure(recipe: str, arguments: argparse.Namespace, run_dir: Path) -> dict[s
         "peak GB": round(memory / 1e9, 1) if memory else None,
         "first step s": round(lines[0]["step_seconds"], 1),
         "data wait ms": round(1e3 * statistics.median(line["data_wait_seconds"] for line in steady), 2),
-        "attention": json.loads(backend.read_text())["backend"] if backend.exists() else "cpu",
+        "attention": kernels["backend"],
+        "attention ms": {name: round(value, 3) for name, value in kernels["milliseconds"].items()},
         "last loss": round(lines[-1]["loss"], 4),
     }
 

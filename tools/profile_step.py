@@ -4,6 +4,7 @@
 
 For every recipe: seconds of an optimizer step in the product's engine and in plain PyTorch (autocast, clipping, fused
 AdamW), peak memory of both, and the GPU time of the engine's step by kind of kernel. `--trace DIR` keeps the traces.
+On a CPU (`--device cpu`) there are no kernels to tell apart and no peak memory.
 """
 
 import argparse
@@ -46,26 +47,32 @@ def kind_of(kernel: str) -> str:
     return next((kind for kind, marks in KINDS.items() if any(mark in name for mark in marks)), "other")
 
 
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def seconds_of(step: Callable[[Batch], Any], batches: list[Batch], warmup: int) -> float:
     """Return the median wall seconds of a step, after `warmup` steps."""
     seconds = []
     for batch in batches:
         started = time.perf_counter()
         step(batch)
-        torch.cuda.synchronize()
+        synchronize()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[warmup:])
 
 
-def bare_step(config: RunConfig, model: Decoder) -> Callable[[Batch], None]:
+def bare_step(config: RunConfig, model: Decoder, device: torch.device) -> Callable[[Batch], None]:
     """Return an optimizer step in plain PyTorch."""
     optimizer = build_optimizer(model, config.optimizer)
     size = config.execution.micro_batch_sequences
 
     def step(batch: Batch) -> None:
-        tokens, targets = batch.tokens_BL.cuda().split(size), batch.targets_BL.cuda().split(size)
+        tokens, targets = (x.to(device).split(size) for x in (batch.tokens_BL, batch.targets_BL))
         for tokens_BL, targets_BL in zip(tokens, targets, strict=True):
-            with torch.autocast("cuda", torch.bfloat16, enabled=config.execution.precision == "bf16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.execution.precision == "bf16"):
                 loss = model(tokens_BL, targets_BL)
             (loss / len(tokens)).backward()
         clip_grad_norm_(model.parameters(), config.optimizer.gradient_clip_norm)
@@ -111,42 +118,39 @@ def measure(recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what a step of one recipe costs."""
     overrides = [f"data.path={arguments.data}", f"run_dir={arguments.scratch}/{recipe.replace('/', '-')}"]
     config = load_recipe(recipe, [*overrides, "wandb.mode=disabled", *arguments.overrides]).config
-    workers = connect("cuda")
-    stream = TokenStream(
-        arguments.data,
-        seed=config.data.seed,
-        sequence_tokens=config.data.sequence_tokens,
-        global_batch_sequences=config.data.global_batch_sequences,
-    )
+    workers = connect(arguments.device)
+    on_gpu = workers.device.type == "cuda"
+    stream = TokenStream(config.data)
     batches = [stream.batch(step, 0, 1) for step in range(arguments.steps)]
     backend = choose_backend(config, workers)
     row: dict[str, Any] = {"recipe": recipe, "attention": backend}
     engine = Engine(build(config, backend), config, workers)
     for name in ("engine", "bare"):
-        torch.cuda.reset_peak_memory_stats()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
         if name == "engine":
             step: Callable[[Batch], Any] = lambda batch: engine.step(batch, 1e-4, lambda _loss, _norm: True)  # noqa: E731
         else:
-            model = build(config, backend).cuda()
+            model = build(config, backend).to(workers.device)
             for block in model.blocks if config.execution.compile else ():
                 block.compile()
-            step = bare_step(config, model)
+            step = bare_step(config, model, workers.device)
         started = time.perf_counter()
         step(batches[0])
-        torch.cuda.synchronize()
+        synchronize()
         first = time.perf_counter() - started
         seconds = seconds_of(step, batches, arguments.steps // 4)
         rate = config.data.global_batch_tokens / seconds
         flops = flops_per_token(config.model, config.data.sequence_tokens).train
-        mfu = utilisation(rate, flops, peak_flops(torch.cuda.get_device_name()), 1)
+        mfu = utilisation(rate, flops, peak_flops(torch.cuda.get_device_name()), 1) if on_gpu else None
         row[name] = {
             "tokens/s": round(rate),
             "MFU %": round(100 * mfu, 1) if mfu else None,
             "step ms": round(1e3 * seconds, 1),
-            "peak GB": round(torch.cuda.max_memory_allocated() / 1e9, 1),
+            "peak GB": round(torch.cuda.max_memory_allocated() / 1e9, 1) if on_gpu else None,
             "first step s": round(first, 1),
         }
-        if name == "engine" and not arguments.no_profile:
+        if name == "engine" and on_gpu and not arguments.no_profile:
             trace = arguments.trace / f"{recipe.replace('/', '-')}.json" if arguments.trace else None
             row["kernels"] = kernel_table(step, batches[:2], trace)
         print(json.dumps({k: v for k, v in row.items() if k != "kernels"}), flush=True)
@@ -164,6 +168,7 @@ def main() -> None:
     parser.add_argument("recipes", nargs="+")
     parser.add_argument("--data", type=Path, required=True, help="a built data set")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="KEY=VALUE for every recipe")
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/profile-runs"))
     parser.add_argument("--trace", type=Path, help="directory for Chrome traces")

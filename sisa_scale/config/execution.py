@@ -10,7 +10,7 @@ from sisa_scale.config.fields import Violation, setting
 REDUCE_BUCKET_ELEMENTS = 100_000_000
 
 Recomputation = Literal["none", "selective", "full"]
-AttentionBackend = Literal["auto", "math", "flash", "flash_padded", "efficient", "cudnn", "cudnn_padded"]
+AttentionBackend = Literal["auto", "math", "flash", "flash_padded", "flash_4", "efficient", "cudnn", "cudnn_padded"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,10 @@ class ExecutionConfig:
         minimum=1,
     )
     compile: bool = setting("compile the blocks with torch.compile", default=False)
-    attention_backend: AttentionBackend = setting("SDPA kernel; 'auto' measures them once per device", default="auto")
+    attention_backend: AttentionBackend = setting(
+        "SDPA kernel; 'auto' measures them once per device, the package flash-attn-4 (flash_4) among them if installed",
+        default="auto",
+    )
     state_space_kernel: Literal["pytorch", "mamba_ssm"] = setting(
         "scan of Mamba-2 and Hymba on a GPU: products of our own, or the Triton kernels of the package mamba-ssm",
         default="pytorch",

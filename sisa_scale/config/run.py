@@ -142,11 +142,11 @@ class RunConfig:
     def _determinism_rules(self) -> Iterator[Violation]:
         if self.execution.determinism == "fast":
             return
-        if self.execution.attention_backend in ("cudnn", "cudnn_padded"):
+        if self.execution.attention_backend in ("cudnn", "cudnn_padded", "flash_4"):
             yield Violation(
                 "execution.attention_backend",
                 f"{self.execution.attention_backend} with execution.determinism strict",
-                "the backward pass of cuDNN's kernel is not deterministic",
+                "the backward pass of this kernel is not deterministic",
                 "Write auto, flash, efficient or math.",
             )
         if self.execution.state_space_kernel == "mamba_ssm":

@@ -24,7 +24,7 @@ class CausalConvolution(nn.Module):
     def forward(
         self, x_BLC: Tensor, before_BKC: Tensor | None = None, document_BL: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return y_t = bias + sum_k weight_k x_{t-K+1+k} in float32 or wider, and the last K - 1 inputs.
+        """Return y_t = bias + sum_k weight_k x_{t-K+1+k}, summed in float32 or wider, and the last K - 1 inputs.
 
         `before_BKC` are the K - 1 inputs before the first; zeros if not given. With document_BL, the number of every
         token's document, the inputs of other documents count as zeros, too.
@@ -38,7 +38,7 @@ class CausalConvolution(nn.Module):
                 shifted_BL = pad(document_BL, (taps - 1 - tap, 0), value=-1)[:, :length]
                 shifted_BLC = shifted_BLC.masked_fill((shifted_BL != document_BL)[..., None], 0.0)
             y_BLC = y_BLC + shifted_BLC * weight_C
-        return y_BLC, padded[:, length:]
+        return y_BLC.to(x_BLC.dtype), padded[:, length:]
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

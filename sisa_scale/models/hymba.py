@@ -104,7 +104,7 @@ class Hymba(nn.Module):
         )
 
     def _join(self, attention_BLI: Tensor, ssm_BLI: Tensor) -> Tensor:
-        mean_BLI = 0.5 * (self.attention_norm(widen(attention_BLI)) + self.ssm_norm(ssm_BLI))
+        mean_BLI = 0.5 * (self.attention_norm(widen(attention_BLI)) + self.ssm_norm(widen(ssm_BLI)))
         return self.out(mean_BLI.to(attention_BLI.dtype))
 
     @torch.no_grad()

@@ -53,7 +53,7 @@ class Mamba2(nn.Module):
     ) -> Tensor:
         projected_BLC = self.project(x_BLD)
         y_BLI = self.path(projected_BLC, cache, is_token_BL, document_BL)
-        return self.out(self.norm(y_BLI).to(projected_BLC.dtype))
+        return self.out(self.norm(y_BLI))
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:

@@ -114,6 +114,11 @@ class Mamba3(nn.Module):
         keys_BLRHN = self._turned(self.key_norm, self.key_bias, keys, phase_BLHA)
         queries_BLRHN = self._turned(self.query_norm, self.query_bias, queries, phase_BLHA)
         values_BLRHP = self._ranks(x_BLI, self.value_scale)
+        # Before the scan, as the backward pass makes again only what stands near its source (see ssd).
+        own_BLRHP = widen(self.skip)[:, None] * values_BLRHP
+        for row in range(self.rank):
+            scores_BLRH = (widen(queries_BLRHN) * widen(keys_BLRHN[:, :, row, None])).sum(-1)
+            own_BLRHP = own_BLRHP + (scores_BLRH * now_BLH[:, :, None])[..., None] * values_BLRHP[:, :, row, None]
 
         initial_state = None
         if cache:
@@ -136,12 +141,8 @@ class Mamba3(nn.Module):
             cache.state_BHNP, cache.phase_BHA = state_BHNP, torch.remainder(phase_BLHA[:, -1], 2 * math.pi)
             cache.keys_BRHN, cache.values_BRHP = keys_BLRHN[:, -1], values_BLRHP[:, -1]
 
-        y_BLRHP = carried.unflatten(1, (-1, self.rank)) + widen(self.skip)[:, None] * values_BLRHP
-        own_BLRHP = values_BLRHP * now_BLH[:, :, None, :, None]
-        for row in range(self.rank):
-            scores_BLRH = (queries_BLRHN * keys_BLRHN[:, :, row, None]).sum(-1)
-            y_BLRHP = y_BLRHP + scores_BLRH[..., None] * own_BLRHP[:, :, row, None]
-        y_BLRHP = y_BLRHP * silu(widen(self._ranks(z_BLI, self.gate_scale)))
+        y_BLRHP = (carried.unflatten(1, (-1, self.rank)) + own_BLRHP).to(x_BLI.dtype)
+        y_BLRHP = widen(y_BLRHP) * silu(widen(self._ranks(z_BLI, self.gate_scale)))
         if self.out_scale is not None:
             y_BLRHP = y_BLRHP * widen(self.out_scale).view(self.rank, self.num_heads, -1)
         return self.out(y_BLRHP.sum(2).flatten(2).to(x_BLI.dtype))
@@ -156,16 +157,16 @@ class Mamba3(nn.Module):
         return phase_BLHA + cache.phase_BHA[:, None] if cache else phase_BLHA
 
     def _turned(self, norm: RMSNorm, bias: Tensor, x_BLM: Tensor, phase_BLHA: Tensor) -> Tensor:
-        """Return keys or queries of every rank and head, float32 or wider: normed, biased, their first channels turned.
+        """Return keys or queries of every rank and head, in the dtype of x: normed, biased, and turned in part.
 
         Pairs are (c, c + A), as in every rotation here; the published code pairs neighbours, which differs by a
         permutation of the channels.
         """
         normed_BLRN = norm(widen(x_BLM).unflatten(-1, (self.rank, -1)))
-        x_BLRHN = normed_BLRN[..., None, :] + widen(bias).view(self.rank, self.num_heads, -1)
+        x_BLRHN = (normed_BLRN[..., None, :] + widen(bias).view(self.rank, self.num_heads, -1)).to(x_BLM.dtype)
         turning, still = x_BLRHN.tensor_split([2 * self.config.num_angles], dim=-1)
         cos, sin = phase_BLHA.cos()[:, :, None], phase_BLHA.sin()[:, :, None]
-        return torch.cat((rotate(turning, cos, sin), still), dim=-1)
+        return torch.cat((rotate(turning, cos, sin).to(x_BLM.dtype), still), dim=-1)
 
     def _ranks(self, x_BLI: Tensor, scale: Tensor | None) -> Tensor:
         """Return the heads of x for every rank, (B, L, R, H, P): scaled per rank and channel if there are several."""

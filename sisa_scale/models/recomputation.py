@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from sisa_scale.config.execution import Recomputation
+from sisa_scale.models.flash4 import flash4
 
 _KEPT = frozenset(
     (
@@ -24,6 +25,7 @@ _KEPT = frozenset(
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
         torch.ops.aten._scaled_dot_product_efficient_attention.default,
         torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+        flash4._opoverload,
     )
 )
 

@@ -1,7 +1,7 @@
 """The one attention call: torch's scaled_dot_product_attention with a chosen kernel.
 
 SISA's queries and keys are wider than its values, which not every kernel accepts; the `_padded` choices widen the
-values with zeros and drop them from the result.
+values with zeros and drop them from the result. `flash_4` is the kernel of a package in the place of torch's.
 
 Shapes: B batch, L queries, M keys, H heads, K channels of queries and keys, J of values.
 """
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
+
+from sisa_scale.models.flash4 import attend_flash4
 
 KERNELS = {
     "math": SDPBackend.MATH,
@@ -36,6 +38,8 @@ def attend(q_BLHK: Tensor, k_BLHK: Tensor, v_BLHJ: Tensor, *, scale: float, back
 
     Raises RuntimeError (from torch) when the kernel does not support the shapes, dtype or device.
     """
+    if backend == "flash_4":
+        return attend_flash4(q_BLHK, k_BLHK, v_BLHJ, scale=scale)
     width = v_BLHJ.shape[-1]
     if backend.endswith("_padded"):
         v_BLHJ = pad(v_BLHJ, (0, k_BLHK.shape[-1] - width))

@@ -7,12 +7,18 @@ Within a chunk the sum is a masked product as in attention; between chunks it is
 may hold several rows of keys, queries and values, as Mamba-3 MIMO does: its rows share one decay.
 
 Decays are summed and exponentiated in float32 or wider, as differences and masked before `exp`, so that nothing
-overflows, however strong the decay. The same masks keep documents apart. The large products are in the dtype of x, the
-states between chunks again in float32 or wider.
+overflows, however strong the decay. The same masks keep documents apart. All other products are in the dtype of x, with
+sums in float32 or wider.
+
+Memory traffic is what a scan costs on a GPU. So heads come before the length here: every product then reads its factors
+as they lie. And all functions of the decays stand before the first product: torch.compile computes them again for the
+backward pass rather than keep them, but only what lies this close to its source.
 
 Shapes: B batch, L tokens, R rows of a token, H heads, P head width, N state width, G groups of heads that share keys
 and queries, E heads of a group (H = G E), C chunks, T tokens of a chunk, Q = T R rows of a chunk, S = C + 1 states.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,34 +64,27 @@ def ssd(
 
     chunk = min(chunk_tokens, tokens)
     with torch.autocast(x_BLHP.device.type, enabled=False):
-        keys_BCQGN, queries_BCQGN = (_chunked(t.to(x_BLHP.dtype), chunk * rank) for t in (keys_BLGN, queries_BLGN))
-        x_BCQGEP = _chunked(x_BLHP, chunk * rank).unflatten(3, (groups, -1))
-        log_decay_BCTH = _chunked(widen(log_decay_BLH), chunk)
-        document_BCT = document_BS = is_entered = is_left = None
-        if document_BL is not None:
-            document_BCT = _document_chunks(document_BL, chunk)
-            document_BS = torch.cat((document_BL[:, :1], document_BCT[:, :, -1]), dim=1)
-            is_entered, is_left = (
-                document_BCT == part[..., None] for part in (document_BS[:, :-1], document_BS[:, 1:])
-            )
-        since_start_BCTH = _lower_triangle(chunk, log_decay_BCTH, document_BCT) @ log_decay_BCTH
-        since_start_BCTGE = since_start_BCTH.unflatten(3, (groups, -1))
-        from_start_BCQGE = _per_row(_exp_where(is_entered, since_start_BCTGE), rank)
-        to_end_BCTGE = since_start_BCTGE[:, :, -1:] - since_start_BCTGE
-        to_end_BCQGE = _per_row(_exp_where(is_left, to_end_BCTGE), rank)
+        keys_BGCQN, queries_BGCQN = (_chunked(t.to(x_BLHP.dtype), chunk * rank) for t in (keys_BLGN, queries_BLGN))
+        x_BGECQP = _chunked(x_BLHP, chunk * rank).unflatten(1, (groups, -1))
+        log_decay_BHCT = _chunked(widen(log_decay_BLH)[..., None], chunk)[..., 0]
+        document_BCT = None if document_BL is None else _document_chunks(document_BL, chunk)
+        decays = _Decays.of(log_decay_BHCT.unflatten(1, (groups, -1)), document_BL, document_BCT, rank, strict=strict)
 
-        scaled_BCQGEP = (x_BCQGEP * to_end_BCQGE[..., None]).to(x_BLHP.dtype)
-        added_BCGNEP = widen(torch.einsum("bcsgn,bcsgep->bcgnep", keys_BCQGN, scaled_BCQGEP))
-        entry_BCGNEP = _states(added_BCGNEP, since_start_BCTGE[:, :, -1], initial_state, document_BS)
-        carried_BCQGEP = torch.einsum("bctgn,bcgnep->bctgep", queries_BCQGN, entry_BCGNEP[:, :-1].to(x_BLHP.dtype))
+        scaled_BGECQP = (x_BGECQP * decays.to_end_BGECQ[..., None]).to(x_BLHP.dtype)
+        added_BGECNP = torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, scaled_BGECQP)
+        entry_BGECNP = torch.einsum("bgeij,bgejnp->bgeinp", decays.between_BGECC.to(x_BLHP.dtype), added_BGECNP)
+        if initial_state is not None:
+            initial_BGE1NP = initial_state.unflatten(1, (groups, -1))[:, :, :, None]
+            entry_BGECNP = entry_BGECNP + decays.since_initial_BGEC[..., None, None] * initial_BGE1NP
+        carried_BGECQP = torch.einsum("bgctn,bgecnp->bgectp", queries_BGCQN, entry_BGECNP.to(x_BLHP.dtype))
 
-        scores_BCGQQ = torch.einsum("bctgn,bcsgn->bcgts", queries_BCQGN, keys_BCQGN)
-        decay_BCGEQQ = _decay_within(since_start_BCTGE, rank, strict, document_BCT)
-        weights_BCGEQQ = (scores_BCGQQ[:, :, :, None] * decay_BCGEQQ).to(x_BLHP.dtype)
-        y_BCQGEP = torch.einsum("bcgets,bcsgep->bctgep", weights_BCGEQQ, x_BCQGEP)
-        y_BCQGEP = (y_BCQGEP + carried_BCQGEP * from_start_BCQGE[..., None]).to(x_BLHP.dtype)
-    final_state_BHNP = entry_BCGNEP[:, -1].transpose(2, 3).flatten(1, 2)
-    return y_BCQGEP.reshape(batch, -1, heads, width)[:, :rows], final_state_BHNP
+        scores_BGCQQ = torch.einsum("bgctn,bgcsn->bgcts", queries_BGCQN, keys_BGCQN)
+        weights_BGECQQ = (scores_BGCQQ[:, :, None] * decays.within_BGECQQ).to(x_BLHP.dtype)
+        y_BGECQP = torch.einsum("bgects,bgecsp->bgectp", weights_BGECQQ, x_BGECQP)
+        y_BGECQP = (y_BGECQP + carried_BGECQP * decays.from_start_BGECQ[..., None]).to(x_BLHP.dtype)
+        last_BGENP = decays.through_last_BGE[..., None, None] * entry_BGECNP[:, :, :, -1] + added_BGECNP[:, :, :, -1]
+    y_BLHP = y_BGECQP.flatten(3, 4).flatten(1, 2).transpose(1, 2)[:, :rows].contiguous()
+    return y_BLHP, widen(last_BGENP).flatten(1, 2)
 
 
 def ssd_step(
@@ -108,36 +107,58 @@ def ssd_step(
     return y_BRGEP.flatten(2, 3).to(x_BRHP.dtype), after_BGENP.flatten(1, 2)
 
 
-def _states(
-    added_BCGNEP: Tensor, decay_BCGE: Tensor, initial_BHNP: Tensor | None, document_BS: Tensor | None
-) -> Tensor:
-    """Return the state on entry to every chunk and, last, after all of them: (B, C + 1, G, N, E, P).
+class _Decays(NamedTuple):
+    """What the products of a scan are weighted with, float32 or wider: 0 between documents."""
 
-    Each is a sum over the chunks before it of what they added, decayed by the chunks between: one product. A state
-    belongs to one document, that of the token before it; document_BS numbers them.
-    """
-    groups, chunks = decay_BCGE.shape[2], decay_BCGE.shape[1]
-    document_BC = None if document_BS is None else document_BS[:, 1:]
-    since_start_BSH = _lower_triangle(chunks, decay_BCGE, document_BC) @ decay_BCGE.flatten(2)
-    # Row i is entry to chunk i; column 0 is the initial state, column j + 1 the state that chunk j added.
-    since_start_BGES = pad(since_start_BSH, (0, 0, 1, 0)).unflatten(2, (groups, -1)).permute(0, 2, 3, 1)
-    document_BGES = None if document_BS is None else document_BS[:, None, None]
-    place_S = torch.arange(chunks + 1, device=decay_BCGE.device)
-    between_BGESS = _masked_exp(since_start_BGES, place_S, False, document_BGES)
-    states_BSGNEP = torch.einsum("bgeij,bjgnep->bignep", between_BGESS[..., 1:], added_BCGNEP)
-    if initial_BHNP is None:
-        return states_BSGNEP
-    initial_BGNEP = initial_BHNP.unflatten(1, (groups, -1)).transpose(2, 3)
-    kept_BSGE = between_BGESS[..., 0].permute(0, 3, 1, 2)
-    return states_BSGNEP + kept_BSGE[:, :, :, None, :, None] * initial_BGNEP[:, None]
+    within_BGECQQ: Tensor  # from row s to row t of a chunk; 0 where s is not in the past of t
+    from_start_BGECQ: Tensor  # from the state on entry to a row
+    to_end_BGECQ: Tensor  # from a row to the state after its chunk
+    between_BGECC: Tensor  # from what chunk j adds to the state on entry to chunk i; 0 unless j is before i
+    since_initial_BGEC: Tensor  # from the initial state to that on entry to chunk i
+    through_last_BGE: Tensor  # through the last chunk
 
-
-def _decay_within(since_start_BCTGE: Tensor, rank: int, strict: bool, document_BCT: Tensor | None) -> Tensor:
-    """Return the decay from row s to row t of a chunk, (B, C, G, E, Q, Q); 0 where s is not in the past of t."""
-    document_BCGEQ = None if document_BCT is None else _per_row(document_BCT, rank)[:, :, None, None]
-    tokens = torch.arange(since_start_BCTGE.shape[2], device=since_start_BCTGE.device)
-    since_start_BCGEQ = _per_row(since_start_BCTGE, rank).permute(0, 1, 3, 4, 2)
-    return _masked_exp(since_start_BCGEQ, _per_row(tokens[None, None], rank)[0, 0], strict, document_BCGEQ)
+    @classmethod
+    def of(
+        cls,
+        log_decay_BGECT: Tensor,
+        document_BL: Tensor | None,
+        document_BCT: Tensor | None,
+        rank: int,
+        *,
+        strict: bool,
+    ) -> "_Decays":
+        """Sum and exponentiate. A state belongs to the document of the token before it, the first to the first."""
+        document_BS = is_entered = is_left = is_kept = None
+        if document_BL is not None and document_BCT is not None:
+            document_BS = torch.cat((document_BL[:, :1], document_BCT[:, :, -1]), dim=1)
+            is_entered, is_left = (
+                document_BCT == part[..., None] for part in (document_BS[:, :-1], document_BS[:, 1:])
+            )
+            is_kept = document_BS[:, -2] == document_BS[:, -1]
+        since_start_BGECT = _prefix_sum(log_decay_BGECT, document_BCT)
+        whole_BGEC = since_start_BGECT[..., -1]
+        # Place i is that before chunk i, and the state there: the initial one, then what each chunk leaves.
+        sums_BGES = pad(_prefix_sum(whole_BGEC, None if document_BS is None else document_BS[:, 1:]), (1, 0))
+        between_BGESS = _masked_exp(
+            sums_BGES,
+            torch.arange(sums_BGES.shape[-1], device=sums_BGES.device),
+            False,
+            None if document_BS is None else document_BS[:, None, None],
+        )
+        tokens = torch.arange(log_decay_BGECT.shape[-1], device=log_decay_BGECT.device)
+        return cls(
+            within_BGECQQ=_masked_exp(
+                _per_row(since_start_BGECT, rank),
+                _per_row(tokens, rank),
+                strict,
+                None if document_BCT is None else _per_row(document_BCT, rank)[:, None, None],
+            ),
+            from_start_BGECQ=_per_row(_exp_where(is_entered, since_start_BGECT), rank),
+            to_end_BGECQ=_per_row(_exp_where(is_left, whole_BGEC[..., None] - since_start_BGECT), rank),
+            between_BGECC=between_BGESS[..., :-1, 1:],
+            since_initial_BGEC=between_BGESS[..., :-1, 0],
+            through_last_BGE=_exp_where(is_kept, whole_BGEC[..., -1]),
+        )
 
 
 def _masked_exp(sums: Tensor, position: Tensor, strict: bool, document: Tensor | None) -> Tensor:
@@ -151,24 +172,24 @@ def _masked_exp(sums: Tensor, position: Tensor, strict: bool, document: Tensor |
     return (sums[..., :, None] - sums[..., None, :]).masked_fill(~is_past, -torch.inf).exp()
 
 
-def _exp_where(is_same_BCT: Tensor | None, exponent_BCTGE: Tensor) -> Tensor:
-    """Return the exponential, and an exact 0 where a state is of another document."""
-    if is_same_BCT is not None:
-        exponent_BCTGE = exponent_BCTGE.masked_fill(~is_same_BCT[..., None, None], -torch.inf)
-    return exponent_BCTGE.exp()
+def _exp_where(is_same: Tensor | None, exponent_BGE: Tensor) -> Tensor:
+    """Return the exponential, and an exact 0 where a state is of another document; is_same has no groups and heads."""
+    if is_same is not None:
+        exponent_BGE = exponent_BGE.masked_fill(~is_same[:, None, None], -torch.inf)
+    return exponent_BGE.exp()
 
 
-def _per_row(x_BCT: Tensor, rank: int) -> Tensor:
-    """Repeat every token's entry (third dimension) for each of its rows."""
-    return x_BCT.unsqueeze(3).expand(*x_BCT.shape[:3], rank, *x_BCT.shape[3:]).flatten(2, 3)
+def _per_row(x_T: Tensor, rank: int) -> Tensor:
+    """Repeat every token's entry (last dimension) for each of its rows."""
+    return x_T[..., None].expand(*x_T.shape, rank).flatten(-2)
 
 
-def _chunked(x_BL: Tensor, chunk: int) -> Tensor:
-    """Cut the length into chunks (B, C, chunk, ...); zeros fill the last: no input and no decay."""
-    missing = -x_BL.shape[1] % chunk
+def _chunked(x_BLHN: Tensor, chunk: int) -> Tensor:
+    """Cut the length into chunks, heads first: (B, H, C, chunk, N); zeros fill the last: no input and no decay."""
+    missing = -x_BLHN.shape[1] % chunk
     if missing:
-        x_BL = pad(x_BL, (0, 0) * (x_BL.dim() - 2) + (0, missing))
-    return x_BL.unflatten(1, (-1, chunk))
+        x_BLHN = pad(x_BLHN, (0, 0, 0, 0, 0, missing))
+    return x_BLHN.unflatten(1, (-1, chunk)).permute(0, 3, 1, 2, 4).contiguous()
 
 
 def _document_chunks(document_BL: Tensor, chunk: int) -> Tensor:
@@ -177,11 +198,13 @@ def _document_chunks(document_BL: Tensor, chunk: int) -> Tensor:
     return torch.cat((document_BL, document_BL[:, -1:].expand(-1, missing)), dim=1).unflatten(1, (-1, chunk))
 
 
-def _lower_triangle(size: int, like: Tensor, document: Tensor | None) -> Tensor:
-    """Return the matrix whose product is an inclusive prefix sum; see `scan` for why it is not a `cumsum`.
+def _prefix_sum(x_BGET: Tensor, document_BT: Tensor | None) -> Tensor:
+    """Return inclusive sums over the last dimension, as a product; see `scan` for why it is not a `cumsum`.
 
-    With documents, (..., size), the sum of each begins anew: no other document's decay enters, not even its rounding.
+    With documents, (B, ..., T), the sum of each begins anew: no other document's decay enters, not even its rounding.
     """
-    if document is not None:
-        return same_document(document).to(like.dtype)
-    return torch.ones(size, size, dtype=like.dtype, device=like.device).tril()
+    if document_BT is None:
+        length = x_BGET.shape[-1]
+        return x_BGET @ torch.ones(length, length, dtype=x_BGET.dtype, device=x_BGET.device).triu()
+    is_earlier_BTT = same_document(document_BT).to(x_BGET.dtype)
+    return torch.einsum("bge...s,b...ts->bge...t", x_BGET, is_earlier_BTT)

@@ -53,7 +53,7 @@ class SsmPath(nn.Module):
         is_token_BL: Tensor | None = None,
         document_BL: Tensor | None = None,
     ) -> Tensor:
-        """Return the gated (B, L, I) in float32 or wider, after the tokens of the cache; it then holds these, too.
+        """Return the gated (B, L, I) after the tokens of the cache; it then holds these, too.
 
         document_BL numbers the document of every token: convolution and state begin anew with each. Without a cache.
         """
@@ -64,8 +64,9 @@ class SsmPath(nn.Module):
             dt_BLH = dt_BLH.masked_fill(~is_token_BL[..., None], 0.0)
 
         conv_BLC, conv_BKC = self.conv(conv_BLC, cache.conv_BKC if cache else None, document_BL)
-        x_BLI, keys_BLN, queries_BLN = silu(conv_BLC).to(z_BLI.dtype).split(self.inner_widths, dim=-1)
+        x_BLI, keys_BLN, queries_BLN = silu(widen(conv_BLC)).to(z_BLI.dtype).split(self.inner_widths, dim=-1)
         x_BLHP = x_BLI.unflatten(-1, (self.num_heads, -1))
+        skipped_BLHP = widen(self.skip)[:, None] * x_BLHP
         y_BLHP, state_BHNP = ssd(
             (x_BLHP * dt_BLH[..., None]).to(z_BLI.dtype),
             -widen(self.a_log).exp() * dt_BLH,
@@ -78,7 +79,8 @@ class SsmPath(nn.Module):
         )
         if cache:
             cache.conv_BKC, cache.state_BHNP = conv_BKC, state_BHNP
-        return (y_BLHP + widen(self.skip)[:, None] * x_BLHP).flatten(2) * silu(widen(z_BLI))
+        y_BLI = (y_BLHP + skipped_BLHP).flatten(2).to(z_BLI.dtype)
+        return (y_BLI * silu(widen(z_BLI))).to(z_BLI.dtype)
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> SsmCache:
         """Return the cache of rows that hold no token yet; `dtype` is that of the projection's result."""

@@ -99,5 +99,5 @@ def _scan(model: ModelConfig, mixer: str, length: int) -> float:
     chunk_tokens, chunks = chunk_of(section, length)
     inside = rank * 2 * chunk_tokens * rank * (groups * state + heads * width)
     states = rank * 4 * heads * state * width
-    between = 2 * (chunks + 1) * chunks * heads * state * width / length
+    between = 2 * chunks * chunks * heads * state * width / length
     return chunks * chunk_tokens / length * (inside + states) + between

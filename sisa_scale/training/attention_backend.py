@@ -1,17 +1,22 @@
-"""Which SDPA kernel serves a model on a device: measured on GPUs, known on CPUs."""
+"""Which attention kernel serves a model on a device: measured on GPUs, known on CPUs."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
 from sisa_scale.files import write_json
+from sisa_scale.models import flash4
 from sisa_scale.models.sdpa import attend, portable_backend
 from sisa_scale.training.communicator import Communicator
 
 _REPEATS = 5
+_TOLERANCE = 2e-2  # relative error of bf16 gradients against another kernel's
 RECORD_NAME = "attention_backend.json"
 
 
@@ -21,6 +26,13 @@ def choose_backend(config: RunConfig, workers: Communicator) -> str:
     Raises ConfigError when no kernel supports the shapes.
     """
     wanted = config.execution.attention_backend
+    if wanted == "flash_4" and not flash4.is_available(workers.device):
+        raise ConfigError.at(
+            "execution.attention_backend",
+            found=f"flash_4 on {workers.device}",
+            allowed="flash_4 needs the package flash-attn-4 and a Hopper or Blackwell GPU; auto needs nothing",
+            remedy="Write auto, or run `pip install 'sisa-scale[flash4]'` on such a machine.",
+        )
     if wanted != "auto":
         return wanted
     # A document mask goes to the kernel that takes one: there is nothing to measure. Times are never twice the same.
@@ -34,15 +46,26 @@ def choose_backend(config: RunConfig, workers: Communicator) -> str:
 
 
 def measure_backends(config: RunConfig, device: torch.device) -> dict[str, float]:
-    """Return the milliseconds of one forward and backward pass of every kernel that supports this run's shapes."""
-    model = config.model
+    """Return the milliseconds of one forward and backward pass of every kernel that supports this run's shapes.
+
+    flash_4, whose package is young, must also give the gradients of the first that does.
+    """
     names = ["flash", "cudnn", "efficient"]
-    if model.sisa is not None:
+    if config.model.sisa is not None:
         names += ["flash_padded", "cudnn_padded"]
-    timings = {}
+    if flash4.is_available(device):
+        names.append("flash_4")
+    qkv = _random_heads(config, device)
+    timings: dict[str, float] = {}
     for name in names:
         try:
-            timings[name] = _milliseconds(config, name, device)
+            heads = qkv
+            if name == "flash_4":
+                if timings and not _agree(name, next(iter(timings)), config, qkv):
+                    continue
+                if config.execution.compile:  # compiled blocks make heads of the width that the kernel takes at once
+                    heads = [flash4.filled(x).detach().requires_grad_() for x in qkv]
+            timings[name] = _milliseconds(partial(_gradients, name, config, heads))
         except RuntimeError:
             continue  # this kernel does not take the shapes or the dtype
     return timings
@@ -67,22 +90,34 @@ def _recorded_or_measured(config: RunConfig, device: torch.device) -> str:
     return backend
 
 
-def _milliseconds(config: RunConfig, backend: str, device: torch.device) -> float:
+def _random_heads(config: RunConfig, device: torch.device) -> list[Tensor]:
+    """Return queries, keys and values of a micro-batch, from N(0, 1)."""
     model = config.model
     batch, length, heads = config.execution.micro_batch_sequences, config.data.sequence_tokens, model.num_heads
     extra = max(model.sisa.extra_channels(layer) for layer in range(model.num_layers)) if model.sisa else 0
-    augmented = model.head_width + extra
     dtype = torch.bfloat16 if config.execution.precision == "bf16" else torch.float32
-    q, k, v = (
+    return [
         torch.randn(batch, length, heads, width, device=device, dtype=dtype, requires_grad=True)
-        for width in (augmented, augmented, model.head_width)
-    )
+        for width in (model.head_width + extra, model.head_width + extra, model.head_width)
+    ]
+
+
+def _gradients(backend: str, config: RunConfig, qkv: list[Tensor]) -> tuple[Tensor, ...]:
+    out = attend(*qkv, scale=config.model.head_width**-0.5, backend=backend)
+    return torch.autograd.grad(out.float().square().sum(), qkv)
+
+
+def _agree(backend: str, other: str, config: RunConfig, qkv: list[Tensor]) -> bool:
+    found, expected = (_gradients(name, config, qkv) for name in (backend, other))
+    return all(bool((x - y).norm() <= _TOLERANCE * y.norm()) for x, y in zip(found, expected, strict=True))
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for repeat in range(_REPEATS + 2):
         if repeat == 2:  # two warm-up passes
             start.record()
-        out = attend(q, k, v, scale=model.head_width**-0.5, backend=backend)
-        torch.autograd.grad(out.sum(), (q, k, v))
+        run()
     end.record()
-    torch.cuda.synchronize(device)
+    end.synchronize()
     return float(start.elapsed_time(end)) / _REPEATS

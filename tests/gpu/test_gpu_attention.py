@@ -7,6 +7,7 @@ import torch
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.sisa import SisaConfig
+from sisa_scale.models.flash4 import is_available
 from sisa_scale.models.sisa import Sisa
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -39,10 +40,12 @@ def output_and_gradient(sisa: Sisa, x_BLD: torch.Tensor, turns_2LK: torch.Tensor
 
 
 @pytest.mark.parametrize("decay_bias", [-5.0, 5.0], ids=["initial decay", "decay at the bound: 80 nats"])
-@pytest.mark.parametrize("backend", ["math", "efficient", "flash_padded", "cudnn", "cudnn_padded"])
+@pytest.mark.parametrize("backend", ["math", "efficient", "flash_padded", "flash_4", "cudnn", "cudnn_padded"])
 def test_bf16_kernel_agrees_with_float64(backend: str, decay_bias: float) -> None:
     from sisa_scale.models.rotary import position_turns
 
+    if backend == "flash_4" and not is_available(torch.device("cuda")):
+        pytest.skip("needs the package flash-attn-4")
     x_BLD = torch.randn(2, LENGTH, MODEL.d_model, device="cuda", generator=torch.Generator("cuda").manual_seed(1))
     turns_2LK = position_turns(torch.arange(LENGTH, device="cuda"), MODEL.head_width, MODEL.rope_base)
     expected = output_and_gradient(mixer("math", decay_bias).double(), x_BLD.double(), turns_2LK)
