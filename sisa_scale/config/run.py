@@ -130,6 +130,14 @@ class RunConfig:
                 "Choose another backend or a range of at most 80.",
             )
 
+        if self.execution.attention_backend == "flash_4" and "hymba" in self.model.mixers:
+            yield Violation(
+                "execution.attention_backend",
+                "flash_4 with hymba",
+                "flash_4 has no launch for as many short rows as Hymba's windows make",
+                "Write auto.",
+            )
+
     def _kernel_rules(self) -> Iterator[Violation]:
         if self.execution.state_space_kernel == "mamba_ssm" and not {"mamba2", "hymba"} & set(self.model.mixers):
             yield Violation(

@@ -71,7 +71,7 @@ def ssd(
         decays = _Decays.of(log_decay_BHCT.unflatten(1, (groups, -1)), document_BL, document_BCT, rank, strict=strict)
 
         scaled_BGECQP = (x_BGECQP * decays.to_end_BGECQ[..., None]).to(x_BLHP.dtype)
-        added_BGECNP = torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, scaled_BGECQP)
+        added_BGECNP = torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, scaled_BGECQP).contiguous()
         entry_BGECNP = torch.einsum("bgeij,bgejnp->bgeinp", decays.between_BGECC.to(x_BLHP.dtype), added_BGECNP)
         if initial_state is not None:
             initial_BGE1NP = initial_state.unflatten(1, (groups, -1))[:, :, :, None]

@@ -37,7 +37,8 @@ def choose_backend(config: RunConfig, workers: Communicator) -> str:
         return wanted
     # A document mask goes to the kernel that takes one: there is nothing to measure. Times are never twice the same.
     is_strict = config.execution.determinism == "strict"
-    if workers.device.type == "cpu" or config.data.documents == "separate" or is_strict:
+    has_choice = config.data.documents != "separate" and {"attention", "sisa", "hymba"} & set(config.model.mixers)
+    if workers.device.type == "cpu" or is_strict or not has_choice:
         return portable_backend(
             workers.device.type, config.execution.precision, is_augmented=config.model.sisa is not None
         )
@@ -53,19 +54,14 @@ def measure_backends(config: RunConfig, device: torch.device) -> dict[str, float
     names = ["flash", "cudnn", "efficient"]
     if config.model.sisa is not None:
         names += ["flash_padded", "cudnn_padded"]
-    if flash4.is_available(device):
+    if flash4.is_available(device) and "hymba" not in config.model.mixers:
         names.append("flash_4")
     qkv = _random_heads(config, device)
     timings: dict[str, float] = {}
     for name in names:
         try:
-            heads = qkv
-            if name == "flash_4":
-                if timings and not _agree(name, next(iter(timings)), config, qkv):
-                    continue
-                if config.execution.compile:  # compiled blocks make heads of the width that the kernel takes at once
-                    heads = [flash4.filled(x).detach().requires_grad_() for x in qkv]
-            timings[name] = _milliseconds(partial(_gradients, name, config, heads))
+            if name != "flash_4" or not timings or _agree(name, next(iter(timings)), config, qkv):
+                timings[name] = _milliseconds(partial(_gradients, name, config, qkv))
         except RuntimeError:
             continue  # this kernel does not take the shapes or the dtype
     return timings
