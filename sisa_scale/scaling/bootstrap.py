@@ -11,14 +11,14 @@ import numpy as np
 from sisa_scale.scaling.arrays import Booleans, Floats
 from sisa_scale.scaling.fit import Fit
 from sisa_scale.scaling.identifiability import Identifiability
-from sisa_scale.scaling.notices import Notice
+from sisa_scale.scaling.notices import Notice, refusal
 from sisa_scale.scaling.solver import minimise
 from sisa_scale.scaling.table import RunTable
 
 NUM_RESAMPLES = 4000
 LEVEL = 0.95
 _SENSIBLE = (0.005, 3.0)  # exponents outside are at the edge of what a law can mean
-_MAX_LOST = 0.01
+_MAX_LOST, _TOO_MANY_LOST = 0.01, 0.5
 _MAX_MISMATCH = 3.0
 
 
@@ -70,8 +70,20 @@ def refit(result: Fit, weight_BN: Floats) -> Draws:
 
 
 def bootstrap(result: Fit, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Draws:
-    """Return refitted laws of `num_resamples` cluster resamples."""
-    return refit(result, cluster_weights(result.table, num_resamples, seed))
+    """Return refitted laws of `num_resamples` cluster resamples.
+
+    Raises RefusalError where most resamples have none: intervals of the others would be narrow and wrong.
+    """
+    draws = refit(result, cluster_weights(result.table, num_resamples, seed))
+    if draws.lost > _TOO_MANY_LOST:
+        raise refusal(
+            "not-identified",
+            result.table.path,
+            found=f"no optimum, or exponents at the edge of sense, in {draws.lost:.0%} of the resamples",
+            allowed=f"at most {_TOO_MANY_LOST:.0%}: the law hangs on single trunks",
+            remedy="Add trunks: more sizes, or more seeds of each.",
+        )
+    return draws
 
 
 def jackknife(result: Fit) -> Draws:

@@ -18,6 +18,7 @@ MAX_CONDITION = 1e4
 MAX_ERROR_OF_A = 0.2
 _FIXED_RATIO, _NARROW_RATIO = 1.25, 4.0
 _ABSENT_SHARE = 1e-3
+_FLAT_SLOPE = 1e-6  # of log loss, for a change of a parameter's logarithm by 1
 _LAD_INEFFICIENCY = 1.2533  # standard error of a median over that of a mean, for normal errors
 
 
@@ -104,6 +105,16 @@ def require(result: Fit) -> Identifiability:
             allowed="parameters and tokens must vary apart: on one ray α, β, A and B cannot be told apart, and an "
             "interval would be narrow and wrong",
             remedy=remedy,
+        )
+    slope_P = np.sqrt(np.mean(result.form.law.evaluate(result.theta_P[None])[1][0] ** 2, axis=1))
+    if allocates and len(result.laws_K5) > 1 and slope_P.min() < _FLAT_SLOPE:
+        raise refusal(
+            "not-identified",
+            where,
+            found="an architecture whose losses do not depend on parameters, or on tokens, by this law: its "
+            "efficiency runs to zero or infinity",
+            allowed="losses of every architecture that fall with both",
+            remedy="Give it more sizes or lengths, leave out runs that diverged, or leave it out (--architecture).",
         )
     if allocates and not found.is_identified:
         error = "unbounded" if found.error_of_a is None else f"{found.error_of_a:.2g}"

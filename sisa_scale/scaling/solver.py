@@ -18,6 +18,7 @@ _TRUST_BOX = 2.0  # greatest change of any parameter in one step
 _RIDGE = 1e-12
 _LAD_STEPS = 8
 _TINY = 1e-300
+_FLAT = 1e-10  # of the steepest parameter's slope: a parameter that no loss depends on stays where it is
 
 
 class Law(Protocol):
@@ -130,7 +131,7 @@ def _newton(
             is_bad = ~(np.isfinite(H).all((1, 2)) & np.isfinite(gradient).all(1))
             H[is_bad] = identity
             g = np.where(is_bad[:, None], 0.0, gradient / scale)
-            step = np.where(is_bad[:, None], 0.0, _solve(H, -g) / scale)
+            step = np.where(is_bad[:, None] | (scale < _FLAT * scale.max(1, keepdims=True)), 0.0, _solve(H, -g) / scale)
             step *= np.minimum(1, _TRUST_BOX / np.maximum(np.abs(step).max(1), _TINY))[:, None]
             r_new, J_new = residuals(law, losses_N, theta_BP[active] + step, is_log)
             f_new = cost(r_new, w, threshold)

@@ -9,7 +9,7 @@ from sisa_scale.scaling.fit import fit
 from sisa_scale.scaling.frontier import predict
 from sisa_scale.scaling.identifiability import examine, require
 from sisa_scale.scaling.notices import RefusalError
-from sisa_scale.scaling.table import table_of
+from sisa_scale.scaling.table import RunTable, table_of
 
 A_TRUE = LAW[4] / (LAW[3] + LAW[4])
 
@@ -88,3 +88,37 @@ def test_clusters_widen_intervals() -> None:
         draws = bootstrap(result, 500)
         widths.append(np.ptp(np.percentile(draws.laws_BK5[draws.is_good_B, 0, 2], [5, 95])))
     assert widths[1] > widths[0]
+
+
+# Held-out losses of a study of 5, 16 and 50 million parameters on 8, 17 and 34 million tokens (docs/results.md).
+STUDY_PARAMS = np.repeat([5.1e6, 16.0e6, 49.4e6], 3)
+STUDY_TOKENS = np.tile([8388608, 16777216, 33554432], 3)
+STUDY_LOSSES = {
+    "transformer": [5.2208, 4.5758, 3.8429, 5.1005, 4.3624, 3.6349, 5.1312, 4.4088, 3.6313],
+    "mamba3": [4.3581, 3.7678, 3.4309, 4.1414, 3.6269, 3.2940, 3.9796, 3.4828, 3.1637],
+    "sisa": [5.0862, 4.2956, 3.6599, 5.1184, 4.4078, 3.6694],
+}
+
+
+def study_table(*names: str) -> RunTable:
+    losses = np.concatenate([STUDY_LOSSES[name] for name in names])
+    owners = np.concatenate([[name] * len(STUDY_LOSSES[name]) for name in names])
+    params, tokens = (
+        np.concatenate([x[: len(STUDY_LOSSES[name])] for name in names]) for x in (STUDY_PARAMS, STUDY_TOKENS)
+    )
+    clusters = [f"{name} {count:.3g}" for name, count in zip(owners, params, strict=True)]
+    return table_of(params, tokens, losses, architecture=owners, cluster=clusters)
+
+
+def test_an_architecture_that_size_does_not_help_is_refused() -> None:
+    with pytest.raises(RefusalError, match="do not depend on parameters, or on tokens") as caught:
+        require(fit(study_table("transformer", "mamba3", "sisa"), "shared"))
+    assert caught.value.code == "not-identified"
+
+
+def test_a_law_that_most_resamples_lose_is_refused() -> None:
+    result = fit(study_table("transformer", "mamba3"), "shared")
+    require(result)
+    with pytest.raises(RefusalError, match="of the resamples") as caught:
+        bootstrap(result)
+    assert caught.value.code == "not-identified"
