@@ -8,6 +8,7 @@ Widths are filled with zeros up to a multiple of 32: at 80 channels, version 4.0
 Shapes: B batch, L length, H heads, K channels of queries and keys, J of values.
 """
 
+import re
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch.nn.functional import pad
 
 WIDTH_MULTIPLE = 32
 CAPABILITIES = (9, 10)  # major compute capabilities: Hopper, Blackwell
+# Operators belong to this module by name: its copy in an exported model, loaded in the same process, has its own.
+_NAMESPACE = re.sub(r"\W", "_", __name__)
 
 
 def is_available(device: torch.device) -> bool:
@@ -38,14 +41,14 @@ def attend_flash4(q_BLHK: Tensor, k_BLHK: Tensor, v_BLHJ: Tensor, *, scale: floa
     return out_BLHJ[..., :width]
 
 
-@torch.library.custom_op("sisa_scale::flash4", mutates_args=())
+@torch.library.custom_op(f"{_NAMESPACE}::attention", mutates_args=())
 def flash4(q_BLHK: Tensor, k_BLHK: Tensor, v_BLHJ: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Return causal attention and the logarithm of every softmax's sum, (B, H, L) in float32."""
     out_BLHJ, logsumexp_BHL, *_ = _call("_flash_attn_fwd", q_BLHK, k_BLHK, v_BLHJ, scale, return_lse=True)
     return out_BLHJ, logsumexp_BHL
 
 
-@torch.library.custom_op("sisa_scale::flash4_backward", mutates_args=())
+@torch.library.custom_op(f"{_NAMESPACE}::attention_backward", mutates_args=())
 def flash4_backward(
     gradient_BLHJ: Tensor,
     q_BLHK: Tensor,

@@ -3,12 +3,14 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +72,20 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
         try:
             head.wait(timeout=60)
         finally:
-            for process in Path("/proc").glob("[0-9]*"):
-                if belongs_to(process, str(scratch)):
+            clear_away(scratch)
+
+
+def clear_away(scratch: Path) -> None:
+    """End what is left of the cluster and remove its folder, into which a dying process may still write."""
+    deadline = time.monotonic() + 30
+    while scratch.exists():
+        for process in Path("/proc").glob("[0-9]*"):
+            if belongs_to(process, str(scratch)):
+                with suppress(ProcessLookupError):
                     os.kill(int(process.name), signal.SIGKILL)
-            subprocess.run(["rm", "-rf", str(scratch)], check=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+        assert time.monotonic() < deadline, f"{scratch} cannot be removed"
+        time.sleep(0.1)
 
 
 def belongs_to(process: Path, scratch: str) -> bool:

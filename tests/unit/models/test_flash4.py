@@ -1,5 +1,6 @@
 """What lies around the kernel of flash-attn-4; the kernel itself is tested on a GPU (tests/gpu)."""
 
+import importlib.util
 from typing import Any
 
 import pytest
@@ -57,6 +58,17 @@ def test_result_and_gradients_are_those_of_attention(
     torch.testing.assert_close(found, expected)
     for x, y in zip(*(torch.autograd.grad(out.square().sum(), qkv) for out in (found, expected)), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
+
+
+def test_a_copy_of_the_module_has_operators_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exported model brings its copy of this file, and may be loaded beside the package."""
+    monkeypatch.setattr(flash4, "_call", by_torch)
+    spec = importlib.util.spec_from_file_location("exported.model-1.models_flash4", flash4.__file__)
+    assert spec and spec.loader
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    qkv = heads(64, 64, 64)
+    out_BLHJ = attend(*qkv, scale=SCALE, backend="flash_4")
+    torch.testing.assert_close(out_BLHJ, mathematics(*qkv)[0])
 
 
 def test_shapes_are_known_without_the_package() -> None:
