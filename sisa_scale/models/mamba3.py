@@ -6,8 +6,7 @@ with a_t = exp(-A_t Delta_t), trapezoid weight u_t, and keys and queries turned 
 and q have R rows a token: the state sums their products, and y has R rows that are gated and summed.
 
 A token enters the state twice: with u_t Delta_t at once, with (1 - u_{t+1}) Delta_{t+1} one token later. For later
-queries the two add up to one weight w_t, so one strict SSD carries them; the token's own output is added apart, since
-w_t knows the next token.
+queries the two add up to one weight, for its own output the first alone counts: the two weights of an SSD's token.
 
 Shapes: B batch, L length, D width, I = H P inner width, R rank, H heads, P head width, N state width, A angles.
 """
@@ -25,7 +24,7 @@ from sisa_scale.models.mamba2 import NORM_EPSILON
 from sisa_scale.models.precision import widen
 from sisa_scale.models.rotary import rotate
 from sisa_scale.models.scan import prefix_sum
-from sisa_scale.models.ssd import ssd
+from sisa_scale.models.ssd import TokenWeights, ssd
 from sisa_scale.models.ssm_path import initialise_dt_bias
 
 DECAY_FLOOR = 1e-4
@@ -114,11 +113,6 @@ class Mamba3(nn.Module):
         keys_BLRHN = self._turned(self.key_norm, self.key_bias, keys, phase_BLHA)
         queries_BLRHN = self._turned(self.query_norm, self.query_bias, queries, phase_BLHA)
         values_BLRHP = self._ranks(x_BLI, self.value_scale)
-        # Before the scan, as the backward pass makes again only what stands near its source (see ssd).
-        own_BLRHP = widen(self.skip)[:, None] * values_BLRHP
-        for row in range(self.rank):
-            scores_BLRH = (widen(queries_BLRHN) * widen(keys_BLRHN[:, :, row, None])).sum(-1)
-            own_BLRHP = own_BLRHP + (scores_BLRH * now_BLH[:, :, None])[..., None] * values_BLRHP[:, :, row, None]
 
         initial_state = None
         if cache:
@@ -126,23 +120,23 @@ class Mamba3(nn.Module):
             outer_BHNP = (widen(cache.keys_BRHN)[..., None] * widen(cache.values_BRHP)[..., None, :]).sum(1)
             initial_state = cache.state_BHNP + later_BLH[:, 0, :, None, None] * outer_BHNP
         # What the first token of a document gives to the last one before it is read by neither.
-        weight_BLH = now_BLH + pad(later_BLH[:, 1:], (0, 0, 0, 1))
-        carried, state_BHNP = ssd(
-            (values_BLRHP * weight_BLH[:, :, None, :, None]).to(x_BLI.dtype).flatten(1, 2),
+        weights = TokenWeights(now_BLH + pad(later_BLH[:, 1:], (0, 0, 0, 1)), now_BLH)
+        y_BMHP, state_BHNP = ssd(
+            values_BLRHP.flatten(1, 2),
             log_decay_BLH,
             keys_BLRHN.flatten(1, 2),
             queries_BLRHN.flatten(1, 2),
             chunk_tokens=max(1, self.config.chunk_tokens // self.rank),
             initial_state=initial_state,
-            strict=True,
+            weights=weights,
             document_BL=document_BL,
         )
         if cache:
             cache.state_BHNP, cache.phase_BHA = state_BHNP, torch.remainder(phase_BLHA[:, -1], 2 * math.pi)
             cache.keys_BRHN, cache.values_BRHP = keys_BLRHN[:, -1], values_BLRHP[:, -1]
 
-        y_BLRHP = (carried.unflatten(1, (-1, self.rank)) + own_BLRHP).to(x_BLI.dtype)
-        y_BLRHP = widen(y_BLRHP) * silu(widen(self._ranks(z_BLI, self.gate_scale)))
+        y_BLRHP = y_BMHP.unflatten(1, (-1, self.rank)) + widen(self.skip)[:, None] * values_BLRHP
+        y_BLRHP = widen(y_BLRHP.to(x_BLI.dtype)) * silu(widen(self._ranks(z_BLI, self.gate_scale)))
         if self.out_scale is not None:
             y_BLRHP = y_BLRHP * widen(self.out_scale).view(self.rank, self.num_heads, -1)
         return self.out(y_BLRHP.sum(2).flatten(2).to(x_BLI.dtype))

@@ -3,6 +3,10 @@
     h_t = exp(a_t) h_{t-1} + B_t x_t^T,    y_t = C_t^T h_t    (with keys B, queries C, values x, log-decays a <= 0)
     y_t = sum_{s <= t} exp(a_{s+1} + ... + a_t) (C_t . B_s) x_s
 
+A token may enter the state with a weight, and its own output with another, as the trapezoid of Mamba-3 has it:
+
+    h_t = exp(a_t) h_{t-1} + w_t B_t x_t^T,    y_t = C_t^T (exp(a_t) h_{t-1} + u_t B_t x_t^T)
+
 Within a chunk the sum is a masked product as in attention; between chunks it is carried by one state per chunk. A token
 may hold several rows of keys, queries and values, as Mamba-3 MIMO does: its rows share one decay.
 
@@ -29,6 +33,13 @@ from sisa_scale.models.scan import same_document
 from sisa_scale.models.ssd_kernels import Scan
 
 
+class TokenWeights(NamedTuple):
+    """What a token weighs in the state that later tokens read (w), and in its own output (u); float32 or wider."""
+
+    later_BLH: Tensor
+    own_BLH: Tensor
+
+
 def ssd(
     x_BLHP: Tensor,
     log_decay_BLH: Tensor,
@@ -37,16 +48,16 @@ def ssd(
     *,
     chunk_tokens: int,
     initial_state: Tensor | None = None,
-    strict: bool = False,
+    weights: TokenWeights | None = None,
     document_BL: Tensor | None = None,
     kernel: Scan | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return y_BLHP in the dtype of x and the state after the last token, (B, H, N, P) in float32 or wider.
 
     With R rows a token, the length of x, keys, queries and y is L R, the rows of a token side by side; log_decay_BLH
-    has one entry a token. G divides H. With `strict`, y_t leaves out token t itself (s < t); the final state does not.
+    and `weights`, which are 1 if None, have one entry a token. G divides H.
     document_BL numbers the document of every token: a new one begins with a state of 0 (the first, with the initial).
-    `kernel` takes over tensors on a GPU; it is for one row a token, and not strict.
+    `kernel` takes over tensors on a GPU; it is for one row a token, without weights.
     """
     batch, rows, heads, width = x_BLHP.shape
     tokens, groups = log_decay_BLH.shape[1], keys_BLGN.shape[2]
@@ -54,7 +65,7 @@ def ssd(
     if tokens == 1:
         if initial_state is None:
             initial_state = widen(x_BLHP).new_zeros(batch, heads, keys_BLGN.shape[3], width)
-        return ssd_step(x_BLHP, log_decay_BLH[:, 0], keys_BLGN, queries_BLGN, initial_state, strict=strict)
+        return ssd_step(x_BLHP, log_decay_BLH[:, 0], keys_BLGN, queries_BLGN, initial_state, weights)
 
     if kernel is not None and x_BLHP.is_cuda:
         return kernel(
@@ -66,9 +77,12 @@ def ssd(
     with torch.autocast(x_BLHP.device.type, enabled=False):
         keys_BGCQN, queries_BGCQN = (_chunked(t.to(x_BLHP.dtype), chunk * rank) for t in (keys_BLGN, queries_BLGN))
         x_BGECQP = _chunked(x_BLHP, chunk * rank).unflatten(1, (groups, -1))
-        log_decay_BHCT = _chunked(widen(log_decay_BLH)[..., None], chunk)[..., 0]
+        log_decay_BGECT = _chunked_tokens(log_decay_BLH, chunk, groups)
         document_BCT = None if document_BL is None else _document_chunks(document_BL, chunk)
-        decays = _Decays.of(log_decay_BHCT.unflatten(1, (groups, -1)), document_BL, document_BCT, rank, strict=strict)
+        decays = _Decays.of(log_decay_BGECT, document_BL, document_BCT, rank)
+        if weights is not None:
+            later_BGECQ, own_BGECQ = (_per_row(_chunked_tokens(w_BLH, chunk, groups), rank) for w_BLH in weights)
+            decays = decays.weighted(later_BGECQ, own_BGECQ, rank)
 
         scaled_BGECQP = (x_BGECQP * decays.to_end_BGECQ[..., None]).to(x_BLHP.dtype)
         added_BGECNP = torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, scaled_BGECQP).contiguous()
@@ -93,16 +107,19 @@ def ssd_step(
     keys_BRGN: Tensor,
     queries_BRGN: Tensor,
     state_BHNP: Tensor,
-    *,
-    strict: bool = False,
+    weights_B1H: TokenWeights | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return y_BRHP of one token and the state after it: the recurrence itself, in float32 or wider."""
-    groups = keys_BRGN.shape[2]
+    heads, groups = x_BRHP.shape[2], keys_BRGN.shape[2]
     with torch.autocast(x_BRHP.device.type, enabled=False):
         x_BRGEP = widen(x_BRHP).unflatten(2, (groups, -1))
         before_BGENP = (widen(log_decay_BH).exp()[..., None, None] * state_BHNP).unflatten(1, (groups, -1))
-        after_BGENP = before_BGENP + torch.einsum("brgn,brgep->bgenp", widen(keys_BRGN), x_BRGEP)
-        read_BGENP = before_BGENP if strict else after_BGENP
+        token_BGENP = torch.einsum("brgn,brgep->bgenp", widen(keys_BRGN), x_BRGEP)
+        after_BGENP = read_BGENP = before_BGENP + token_BGENP
+        if weights_B1H is not None:
+            later_BGE11, own_BGE11 = (w_B1H.view(-1, groups, heads // groups, 1, 1) for w_B1H in weights_B1H)
+            after_BGENP = before_BGENP + later_BGE11 * token_BGENP
+            read_BGENP = before_BGENP + own_BGE11 * token_BGENP
         y_BRGEP = torch.einsum("brgn,bgenp->brgep", widen(queries_BRGN), read_BGENP)
     return y_BRGEP.flatten(2, 3).to(x_BRHP.dtype), after_BGENP.flatten(1, 2)
 
@@ -124,8 +141,6 @@ class _Decays(NamedTuple):
         document_BL: Tensor | None,
         document_BCT: Tensor | None,
         rank: int,
-        *,
-        strict: bool,
     ) -> "_Decays":
         """Sum and exponentiate. A state belongs to the document of the token before it, the first to the first."""
         document_BS = is_entered = is_left = is_kept = None
@@ -142,7 +157,6 @@ class _Decays(NamedTuple):
         between_BGESS = _masked_exp(
             sums_BGES,
             torch.arange(sums_BGES.shape[-1], device=sums_BGES.device),
-            False,
             None if document_BS is None else document_BS[:, None, None],
         )
         tokens = torch.arange(log_decay_BGECT.shape[-1], device=log_decay_BGECT.device)
@@ -150,7 +164,6 @@ class _Decays(NamedTuple):
             within_BGECQQ=_masked_exp(
                 _per_row(since_start_BGECT, rank),
                 _per_row(tokens, rank),
-                strict,
                 None if document_BCT is None else _per_row(document_BCT, rank)[:, None, None],
             ),
             from_start_BGECQ=_per_row(_exp_where(is_entered, since_start_BGECT), rank),
@@ -160,13 +173,22 @@ class _Decays(NamedTuple):
             through_last_BGE=_exp_where(is_kept, whole_BGEC[..., -1]),
         )
 
+    def weighted(self, later_BGECQ: Tensor, own_BGECQ: Tensor, rank: int) -> "_Decays":
+        """Return what the products are weighted with when the rows' tokens have weights; see TokenWeights."""
+        token_Q = torch.arange(later_BGECQ.shape[-1], device=later_BGECQ.device) // rank
+        later_BGECQQ = self.within_BGECQQ * later_BGECQ[..., None, :]
+        return self._replace(
+            within_BGECQQ=torch.where(token_Q[:, None] == token_Q, own_BGECQ[..., None], later_BGECQQ),
+            to_end_BGECQ=self.to_end_BGECQ * later_BGECQ,
+        )
 
-def _masked_exp(sums: Tensor, position: Tensor, strict: bool, document: Tensor | None) -> Tensor:
-    """Return exp(sums_t - sums_s) over the last dimension; an exact 0 where s is later than t, or as late if strict.
+
+def _masked_exp(sums: Tensor, position: Tensor, document: Tensor | None) -> Tensor:
+    """Return exp(sums_t - sums_s) over the last dimension; an exact 0 where s is later than t.
 
     And where s is in another document than t; document broadcasts to the shape of the sums.
     """
-    is_past = position[:, None] > position if strict else position[:, None] >= position
+    is_past = position[:, None] >= position
     if document is not None:
         is_past = is_past & (document[..., :, None] == document[..., None, :])
     return (sums[..., :, None] - sums[..., None, :]).masked_fill(~is_past, -torch.inf).exp()
@@ -190,6 +212,11 @@ def _chunked(x_BLHN: Tensor, chunk: int) -> Tensor:
     if missing:
         x_BLHN = pad(x_BLHN, (0, 0, 0, 0, 0, missing))
     return x_BLHN.unflatten(1, (-1, chunk)).permute(0, 3, 1, 2, 4).contiguous()
+
+
+def _chunked_tokens(x_BLH: Tensor, chunk: int, groups: int) -> Tensor:
+    """Cut what every token has one of into chunks: (B, G, E, C, chunk), float32 or wider."""
+    return _chunked(widen(x_BLH)[..., None], chunk)[..., 0].unflatten(1, (groups, -1))
 
 
 def _document_chunks(document_BL: Tensor, chunk: int) -> Tensor:

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import random
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from sisa_scale.config.ssm import Mamba2Config, Mamba3Config
 from sisa_scale.models.mamba2 import Mamba2
 from sisa_scale.models.mamba3 import Mamba3, Mamba3Cache
-from sisa_scale.models.ssd import ssd
+from sisa_scale.models.ssd import TokenWeights, ssd
 from sisa_scale.models.ssm_path import SsmPath
 
 WIDTH, LENGTH, CHUNK = 16, 37, 8
@@ -64,9 +65,9 @@ def test_the_weight_that_knows_the_next_token_reaches_later_outputs_alone(monkey
     # The probe above cannot see a leak in an input that has no effect; here the look-ahead weight itself is probed.
     seen: list[Tensor] = []
 
-    def recording(x: Tensor, *tensors: Tensor, **settings: bool) -> tuple[Tensor, Tensor]:
-        seen.append(x.requires_grad_())
-        return ssd(x, *tensors, **settings)
+    def recording(*tensors: Tensor, weights: TokenWeights, **settings: Any) -> tuple[Tensor, Tensor]:
+        seen.append(weights.later_BLH)
+        return ssd(*tensors, weights=weights, **settings)
 
     monkeypatch.setattr("sisa_scale.models.mamba3.ssd", recording)
     mixer = Mamba3(WIDTH, Mamba3Config(state_width=8, head_width=8, chunk_tokens=CHUNK))

@@ -14,7 +14,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.sisa import SisaConfig
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.scan import BLOCK_TOKENS, prefix_sum
-from sisa_scale.models.ssd import ssd
+from sisa_scale.models.ssd import TokenWeights, ssd
 
 LENGTH = 160
 # A document of one token, documents shorter than the convolution, ends at edges of chunks (8, 64, 128), one long one.
@@ -222,16 +222,24 @@ def test_sums_within_documents() -> None:
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 4, 8, 64])
-@pytest.mark.parametrize("strict", [False, True])
-def test_the_state_after_documents_is_that_of_the_last(chunk_tokens: int, strict: bool) -> None:
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_the_state_after_documents_is_that_of_the_last(chunk_tokens: int, is_weighted: bool) -> None:
     row = [6, 2, 13, 8, 12]
     x, keys, queries = (torch.randn(1, sum(row), 2, 4).double() for _ in range(3))
     decay = -torch.rand(1, sum(row), 2).double()
-    settings: dict[str, Any] = {"chunk_tokens": chunk_tokens, "strict": strict}
+    weights = [TokenWeights(*part) for part in torch.rand(2, *decay.shape).double().split(row, 2)]
     state = torch.randn(1, 2, 4, 4).double()
-    y, final = ssd(x, decay, keys, queries, document_BL=numbers([row]), initial_state=state, **settings)
+
+    def run(tensors: Sequence[Tensor], weights: TokenWeights, **settings: Any) -> tuple[Tensor, Tensor]:
+        return ssd(*tensors, chunk_tokens=chunk_tokens, weights=weights if is_weighted else None, **settings)
+
+    whole = TokenWeights(*(torch.cat(parts, 1) for parts in zip(*weights, strict=True)))
+    y, final = run((x, decay, keys, queries), whole, document_BL=numbers([row]), initial_state=state)
     parts = zip(*(t.split(row, 1) for t in (x, decay, keys, queries)), strict=True)
-    results = [ssd(*part, initial_state=None if i else state, **settings) for i, part in enumerate(parts)]
+    results = [
+        run(part, own, initial_state=None if i else state)
+        for i, (part, own) in enumerate(zip(parts, weights, strict=True))
+    ]
     torch.testing.assert_close(y, torch.cat([part for part, _ in results], 1), rtol=0, atol=1e-10)
     torch.testing.assert_close(final, results[-1][1], rtol=0, atol=1e-10)
 

@@ -4,15 +4,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from sisa_scale.models.ssd import ssd, ssd_step
+from sisa_scale.models.ssd import TokenWeights, ssd, ssd_step
 
 HEADS, WIDTH, STATE = 4, 5, 6
 
 
 def recurrence(
-    x: Tensor, log_decay: Tensor, keys: Tensor, queries: Tensor, state: Tensor | None = None, *, strict: bool = False
+    x: Tensor,
+    log_decay: Tensor,
+    keys: Tensor,
+    queries: Tensor,
+    state: Tensor | None = None,
+    weights: TokenWeights | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """h_t = exp(a_t) h_{t-1} + B_t x_t^T, y_t = C_t^T h_t, token by token in float64; strict: without B_t x_t^T."""
+    """h_t = exp(a_t) h_{t-1} + w_t B_t x_t^T, y_t = C_t^T (exp(a_t) h_{t-1} + u_t B_t x_t^T), by token, in float64."""
+    later, own = (t.detach().double() for t in weights or TokenWeights(*[torch.ones_like(log_decay)] * 2))
     x, log_decay, keys, queries = (t.detach().double() for t in (x, log_decay, keys, queries))
     batch, rows, heads, width = x.shape
     tokens = log_decay.shape[1]
@@ -22,8 +28,8 @@ def recurrence(
     ys = []
     for t in range(tokens):
         before = h * log_decay[:, t].exp()[..., None, None]
-        h = before + sum(keys[:, t, r, :, :, None] * x[:, t, r, :, None] for r in range(rows // tokens))
-        read = before if strict else h
+        token = torch.stack([keys[:, t, r, :, :, None] * x[:, t, r, :, None] for r in range(rows // tokens)]).sum(0)
+        h, read = (before + w[:, t, :, None, None] * token for w in (later, own))
         ys.append(torch.stack([(queries[:, t, r, :, :, None] * read).sum(2) for r in range(rows // tokens)], 1))
     return torch.cat(ys, 1), h
 
@@ -34,36 +40,43 @@ def inputs(length: int, groups: int, rank: int = 1, total_nats: float = 5.0) -> 
     return torch.randn(2, length * rank, HEADS, WIDTH), decay, keys, queries
 
 
+def weights_of(log_decay: Tensor, is_weighted: bool) -> TokenWeights | None:
+    return TokenWeights(*torch.rand(2, *log_decay.shape, dtype=log_decay.dtype)) if is_weighted else None
+
+
 @pytest.mark.parametrize("is_continued", [False, True])
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("is_weighted", [False, True])
 @pytest.mark.parametrize("groups", [1, 2, HEADS])
 @pytest.mark.parametrize("chunk", [1, 3, 8, 16, 64])
 @pytest.mark.parametrize("length", [1, 2, 16, 37])
-def test_chunks_are_the_recurrence(length: int, chunk: int, groups: int, strict: bool, is_continued: bool) -> None:
+def test_chunks_are_the_recurrence(length: int, chunk: int, groups: int, is_weighted: bool, is_continued: bool) -> None:
     x, decay, keys, queries = (t.double() for t in inputs(length, groups))
     state = torch.randn(2, HEADS, STATE, WIDTH).double() if is_continued else None
-    y, final = ssd(x, decay, keys, queries, chunk_tokens=chunk, initial_state=state, strict=strict)
-    expected, expected_final = recurrence(x, decay, keys, queries, state, strict=strict)
+    weights = weights_of(decay, is_weighted)
+    y, final = ssd(x, decay, keys, queries, chunk_tokens=chunk, initial_state=state, weights=weights)
+    expected, expected_final = recurrence(x, decay, keys, queries, state, weights)
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(final, expected_final, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("is_weighted", [False, True])
 @pytest.mark.parametrize("length", [1, 5, 37])
-def test_rows_of_a_token_share_its_decay_and_see_each_other(length: int, strict: bool) -> None:
+def test_rows_of_a_token_share_its_decay_and_see_each_other(length: int, is_weighted: bool) -> None:
     x, decay, keys, queries = (t.double() for t in inputs(length, HEADS, rank=3))
-    y, final = ssd(x, decay, keys, queries, chunk_tokens=8, strict=strict)
-    expected, expected_final = recurrence(x, decay, keys, queries, strict=strict)
+    weights = weights_of(decay, is_weighted)
+    y, final = ssd(x, decay, keys, queries, chunk_tokens=8, weights=weights)
+    expected, expected_final = recurrence(x, decay, keys, queries, weights=weights)
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(final, expected_final, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("strict", [False, True])
-def test_a_step_is_the_recurrence(strict: bool) -> None:
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_a_step_is_the_recurrence(is_weighted: bool) -> None:
     x, decay, keys, queries = (t.double() for t in inputs(1, 1))
     state = torch.randn(2, HEADS, STATE, WIDTH).double()
-    y, final = ssd_step(x, decay[:, 0], keys, queries, state, strict=strict)
-    expected, expected_final = recurrence(x, decay, keys, queries, state, strict=strict)
+    weights = weights_of(decay, is_weighted)
+    y, final = ssd_step(x, decay[:, 0], keys, queries, state, weights)
+    expected, expected_final = recurrence(x, decay, keys, queries, state, weights)
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(final, expected_final, rtol=0, atol=1e-12)
 
@@ -79,24 +92,28 @@ def test_a_sequence_may_be_cut_anywhere() -> None:
     torch.testing.assert_close(state, final, rtol=0, atol=1e-10)
 
 
-def test_gradients_are_those_of_the_recurrence() -> None:
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_gradients_are_those_of_the_recurrence(is_weighted: bool) -> None:
     tensors = [t.double().requires_grad_() for t in inputs(7, 1)]
     state = torch.randn(2, HEADS, STATE, WIDTH).double().requires_grad_()
+    weights = [t.requires_grad_() for t in torch.rand(2, 2, 7, HEADS).double()] if is_weighted else []
 
     def run(*given: Tensor) -> tuple[Tensor, Tensor]:
-        return ssd(*given[:4], chunk_tokens=3, initial_state=given[4])
+        own = TokenWeights(*given[5:]) if is_weighted else None
+        return ssd(*given[:4], chunk_tokens=3, initial_state=given[4], weights=own)
 
-    assert torch.autograd.gradcheck(run, (*tensors, state), fast_mode=True)
+    assert torch.autograd.gradcheck(run, (*tensors, state, *weights), fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("nats", [300.0, 30000.0])
-@pytest.mark.parametrize("strict", [False, True])
-def test_strong_decays_stay_finite(dtype: torch.dtype, nats: float, strict: bool) -> None:
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_strong_decays_stay_finite(dtype: torch.dtype, nats: float, is_weighted: bool) -> None:
     x, decay, keys, queries = inputs(64, 1, total_nats=nats)
     tensors = [t.requires_grad_() for t in (x.to(dtype), decay, keys.to(dtype), queries.to(dtype))]
-    y, final = ssd(*tensors, chunk_tokens=16, strict=strict)
-    expected, _ = recurrence(*tensors, strict=strict)
+    weights = weights_of(decay, is_weighted)
+    y, final = ssd(*tensors, chunk_tokens=16, weights=weights)
+    expected, _ = recurrence(*tensors, weights=weights)
     # Differences of sums carry the rounding of the sums: 1e-7 of the nats of a chunk, here a quarter of all.
     tolerance = 0.05 if dtype == torch.bfloat16 else 1e-6 + 1e-7 * nats / 4
     assert ((y.double() - expected).norm() / expected.norm()).item() < tolerance
