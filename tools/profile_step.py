@@ -28,6 +28,7 @@ from sisa_scale.planning.twins import load_recipe
 from sisa_scale.planning.utilisation import peak_flops, utilisation
 from sisa_scale.training.attention_backend import choose_backend
 from sisa_scale.training.communicator import connect
+from sisa_scale.training.compilation import compile_blocks, compile_settings
 from sisa_scale.training.engine import Engine
 from sisa_scale.training.optimizer import build_optimizer
 
@@ -132,8 +133,8 @@ def measure(recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
             step: Callable[[Batch], Any] = lambda batch: engine.step(batch, 1e-4, lambda _loss, _norm: True)  # noqa: E731
         else:
             model = build(config, backend).to(workers.device)
-            for block in model.blocks if config.execution.compile else ():
-                block.compile()
+            if config.execution.compile:
+                compile_blocks(model.blocks, **compile_settings(config.execution))
             step = bare_step(config, model, workers.device)
         started = time.perf_counter()
         step(batches[0])

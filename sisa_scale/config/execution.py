@@ -34,6 +34,11 @@ class ExecutionConfig:
         minimum=1,
     )
     compile: bool = setting("compile the blocks with torch.compile", default=False)
+    compile_tuning: bool = setting(
+        "choose the launch settings of every compiled kernel by measurement: faster Mamba scans, for a first step of "
+        "minutes; torch keeps the choices in its cache",
+        default=False,
+    )
     attention_backend: AttentionBackend = setting(
         "SDPA kernel; 'auto' measures them once per device, the package flash-attn-4 (flash_4) among them if installed",
         default="auto",
@@ -57,6 +62,10 @@ class ExecutionConfig:
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
+        if self.compile_tuning and not self.compile:
+            yield Violation(
+                "compile_tuning", "true with compile false", "tunes what torch.compile makes", "Write compile: true."
+            )
         if self.offload_optimizer and self.zero_stage == 0:
             yield Violation(
                 "offload_optimizer",

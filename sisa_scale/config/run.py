@@ -157,6 +157,13 @@ class RunConfig:
                 "the backward pass of this kernel is not deterministic",
                 "Write auto, flash, efficient or math.",
             )
+        if self.execution.compile_tuning:
+            yield Violation(
+                "execution.compile_tuning",
+                "true with execution.determinism strict",
+                "its choices are by timing, and another choice sums in another order",
+                "Write false.",
+            )
         if self.execution.state_space_kernel == "mamba_ssm":
             yield Violation(
                 "execution.state_space_kernel",

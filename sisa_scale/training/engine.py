@@ -20,6 +20,7 @@ from sisa_scale.faults import fault_point
 from sisa_scale.models.decoder import Decoder, LayerMonitor
 from sisa_scale.models.head import TokenScores
 from sisa_scale.training.communicator import Communicator
+from sisa_scale.training.compilation import compile_blocks, compile_settings
 from sisa_scale.training.deepspeed_config import deepspeed_config
 from sisa_scale.training.optimizer import build_optimizer, set_learning_rate
 
@@ -47,8 +48,7 @@ class Engine:
     ) -> None:
         deepspeed = _import_deepspeed()
         if config.execution.compile:
-            for block in model.blocks:
-                block.compile()
+            compile_blocks(model.blocks, **compile_settings(config.execution))
         model.to(workers.device)
         self.shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
         self.config, self.workers, self.ignores_targets = config, workers, ignores_targets

@@ -97,6 +97,7 @@ def test_what_does_not_fit_is_refused(value: Any, hint: Any, allowed: str) -> No
         ("needle_lengths=[64, 16]", "must be at least 32"),
         ("activation_checkpointing=0", "must be at least 1"),
         ("execution={zero_stage: 0, offload_optimizer: true}", "stages 1 to 3"),
+        ("execution={compile_tuning: true}", "tunes what torch.compile makes"),
         ("decay_range_nats=161", "must be at most 160"),
         ("precision=bf61", "Did you mean 'bf16'"),
         ("schedule.total=100", "Write '100 steps' or '100 tokens'"),

@@ -1,0 +1,27 @@
+"""torch.compile of a model's blocks. Equal blocks share one graph."""
+
+from typing import Any
+
+from torch import nn
+
+from sisa_scale.config.execution import ExecutionConfig
+
+_GRAPHS_PER_BLOCK = 2
+
+
+def compile_settings(execution: ExecutionConfig) -> dict[str, Any]:
+    """Return how a run has its blocks compiled."""
+    return {"options": {"coordinate_descent_tuning": True}} if execution.compile_tuning else {}
+
+
+def compile_blocks(blocks: nn.ModuleList, **settings: Any) -> None:
+    """Have every block compiled when it first runs; `settings` are those of torch.compile.
+
+    All blocks have the same code, of which torch compiles 8 graphs and then runs it uncompiled, with no more than a
+    warning. A model may have as many kinds of blocks as it has layers (model.sisa.d_s), so the limit grows with them.
+    """
+    from torch._dynamo import config  # takes seconds to import, and no run that does not compile needs it
+
+    config.recompile_limit = max(config.recompile_limit, _GRAPHS_PER_BLOCK * len(blocks))
+    for block in blocks:
+        block.compile(**settings)

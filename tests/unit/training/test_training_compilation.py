@@ -1,0 +1,55 @@
+"""How blocks are compiled."""
+
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.config.model import ModelConfig
+from sisa_scale.config.sisa import SisaConfig
+from sisa_scale.models.decoder import Decoder
+from sisa_scale.training.compilation import compile_blocks, compile_settings
+
+NUM_LAYERS = 12
+
+
+def decoder(d_s: int | tuple[int, ...]) -> Decoder:
+    model = ModelConfig(
+        kind="sisa",
+        num_layers=NUM_LAYERS,
+        d_model=16,
+        num_heads=2,
+        d_ff=16,
+        vocab_size=20,
+        vocab_multiple=1,
+        max_length_tokens=16,
+        sisa=SisaConfig(d_s=d_s),
+    )
+    made = Decoder(model, ExecutionConfig(micro_batch_sequences=2), "math")
+    made.initialise(0)
+    return made
+
+
+def num_graphs(model: Decoder) -> int:
+    counter = CompileCounter()
+    with torch._dynamo.config.patch(recompile_limit=8):
+        torch.compiler.reset()
+        compile_blocks(model.blocks, backend=counter)
+        for _ in range(2):
+            tokens_BL = torch.randint(0, 20, (2, 16))
+            model(tokens_BL, tokens_BL)
+    return int(counter.frame_count)
+
+
+def test_equal_blocks_share_a_graph() -> None:
+    assert num_graphs(decoder(4)) == 1
+
+
+def test_as_many_kinds_of_blocks_as_layers_are_all_compiled() -> None:
+    assert num_graphs(decoder(tuple(2 * (layer + 1) for layer in range(NUM_LAYERS)))) == NUM_LAYERS
+
+
+def test_tuning_is_an_option_of_the_compiler() -> None:
+    tuned = ExecutionConfig(micro_batch_sequences=2, compile=True, compile_tuning=True)
+    assert compile_settings(tuned) == {"options": {"coordinate_descent_tuning": True}}
+    compile_blocks(decoder(4).blocks, **compile_settings(tuned))  # torch raises for options that it does not know
+    assert compile_settings(ExecutionConfig(micro_batch_sequences=2, compile=True)) == {}
