@@ -34,6 +34,7 @@ MEASURED_GB = {
     ("sisa/1.3b", "resources.workers=1", *LARGE): 63.9,
     ("sisa/1.3b", TWO, *LARGE): 56.0,
     ("sisa/1.3b", TWO, *LARGE, "zero_stage=2"): 53.0,
+    ("sisa/1.3b", "resources.workers=1", *LARGE, "micro_batch_sequences=8"): 96.3,
     ("mamba2/152m",): 54.4,
     ("mamba2/152m-mlp",): 31.8,
 }
