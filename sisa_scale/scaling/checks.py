@@ -9,7 +9,7 @@ import numpy as np
 from sisa_scale.scaling.arrays import Booleans, Integers
 from sisa_scale.scaling.csv_source import normalise
 from sisa_scale.scaling.notices import Notice, RefusalError, refusal
-from sisa_scale.scaling.suspicions import decayed_rows, suspect_decay, suspect_rows, suspect_units
+from sisa_scale.scaling.suspicions import decayed_rows, suspect_decay, suspect_losses, suspect_rows, suspect_units
 from sisa_scale.scaling.table import RunTable, read_table
 
 _MIN_PARAMS = 1e4
@@ -37,7 +37,12 @@ def check_table(table: RunTable, *, by: str = "architecture", is_bits_per_byte: 
     _check_mixtures(table, by, is_bits_per_byte)
     _check_duplicates(table)
     clusters = cluster(table)
-    notices = [*suspect_units(table, is_bits_per_byte), *suspect_rows(table), *suspect_decay(table)]
+    notices = [
+        *suspect_units(table, is_bits_per_byte),
+        *suspect_rows(table),
+        *suspect_losses(table),
+        *suspect_decay(table),
+    ]
     groups = np.unique(clusters)
     if len(groups) < 8 and len(groups) < len(table):
         notices.append(Notice("few-clusters", f"{len(groups)} trunks for {len(table)} points"))

@@ -42,6 +42,7 @@ WARNINGS = {
     "embedding-heavy": "embeddings are over 30 % of the parameters",
     "params-unit-suspect": "tokens per parameter are unusual",
     "loss-unit-suspect": "losses are unusual for models of these sizes",
+    "loss-rises": "runs that ended well above smaller or shorter ones",
     "flops-suspect": "FLOPs per parameter and token are unusual",
     "flops-6nd": "no FLOPs in the table; 6 x parameters x tokens is used",
     "cost-model": "costs do not follow a power of size times tokens",

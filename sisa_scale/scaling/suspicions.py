@@ -11,6 +11,7 @@ from sisa_scale.scaling.table import RunTable
 _TPP_UNUSUAL = (0.2, 5e3)
 _FLOPS_FACTOR_UNUSUAL = (3.0, 20.0)
 _MAX_EPOCHS, _MAX_EMBEDDING = 4.0, 0.3
+_MAX_RISE = 0.02  # relative; none of the 245 Chinchilla runs rises by more than 1.1 %
 _TRUE, _FALSE = {"1", "true", "yes", "y", "t", "1.0"}, {"0", "false", "no", "n", "f", "0.0"}
 
 
@@ -55,6 +56,25 @@ def suspect_rows(table: RunTable) -> Iterator[Notice]:
         share = part / total
     if share is not None and share.max() > _MAX_EMBEDDING:
         yield Notice("embedding-heavy", f"up to {share.max():.0%} of the parameters are embeddings")
+
+
+def suspect_losses(table: RunTable) -> Iterator[Notice]:
+    """Warn of runs that ended above one with fewer parameters or tokens, and no more of either: they diverged."""
+    rises: list[tuple[float, int, int]] = []
+    for row in range(len(table)):
+        is_less = (table.params <= table.params[row]) & (table.tokens <= table.tokens[row])
+        peers = np.flatnonzero(is_less & (table.architecture_N == table.architecture_N[row]))
+        best = int(peers[table.losses[peers].argmin()])
+        rises.append((float(table.losses[row] / table.losses[best] - 1), row, best))
+    rises = sorted((rise for rise in rises if rise[0] > _MAX_RISE), reverse=True)
+    if rises:
+        share, row, best = rises[0]
+        text = (
+            f"{len(rises)} runs ended over {_MAX_RISE:.0%} above one with no more parameters and tokens, by up to "
+            f"{share:.0%} (line {table.lines[row]} above line {table.lines[best]}). No law has that: a run may have "
+            "diverged, or its learning rate does not suit its size"
+        )
+        yield Notice("loss-rises", text)
 
 
 def suspect_decay(table: RunTable) -> Iterator[Notice]:

@@ -133,6 +133,23 @@ def test_perplexity_and_bits(path: Path) -> None:
     assert codes(write_csv(path, per_byte, loss_unit="bits/byte", tokenizer=["a", "b"] * 12 + ["a"])) == set()
 
 
+def test_a_run_that_diverged_is_named(path: Path) -> None:
+    base = planted()
+    losses = base.losses.copy()
+    row = int(np.argmax(base.params * base.tokens))
+    is_less = (base.params <= base.params[row]) & (base.tokens <= base.tokens[row])
+    best_elsewhere = np.delete(losses, row)[np.delete(is_less, row)].min()
+    losses[row] = 1.01 * best_elsewhere
+    assert "loss-rises" not in codes(write_csv(path, table_of(base.params, base.tokens, losses)))
+    losses[row] = 1.3 * best_elsewhere
+    (notice,) = load_table(write_csv(path, table_of(base.params, base.tokens, losses))).notices
+    assert notice.code == "loss-rises"
+    assert (
+        f"1 runs ended over 2% above one with no more parameters and tokens, by up to 30% (line {row + 2}"
+        in notice.text
+    )
+
+
 def test_flops_in_another_unit(path: Path) -> None:
     base = planted()
     refused(write_csv(path, base, train_flops=6e-18 * base.params * base.tokens), "flops-unit")
