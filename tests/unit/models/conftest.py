@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,13 @@ def seed() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    """What a test compiled for its shapes would be compiled anew, for any shape, in the next with others."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 @pytest.fixture
