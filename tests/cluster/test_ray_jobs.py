@@ -68,11 +68,9 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster
                 time.sleep(0.2)
         yield RayCluster(f"http://127.0.0.1:{dashboard}", token)
     finally:
-        head.send_signal(signal.SIGTERM)
-        try:
-            head.wait(timeout=60)
-        finally:
-            clear_away(scratch)
+        os.killpg(head.pid, signal.SIGKILL)  # on a signal to end, `ray start` takes half a minute
+        head.wait(timeout=60)
+        clear_away(scratch)
 
 
 def clear_away(scratch: Path) -> None:
