@@ -1,10 +1,12 @@
 """How blocks are compiled."""
 
+import dataclasses
+
 import torch
 from torch._dynamo.testing import CompileCounter
+from zoo import decoder, tiny
 
 from sisa_scale.config.execution import ExecutionConfig
-from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.sisa import SisaConfig
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.training.compilation import compile_blocks, compile_settings
@@ -12,21 +14,8 @@ from sisa_scale.training.compilation import compile_blocks, compile_settings
 NUM_LAYERS = 12
 
 
-def decoder(d_s: int | tuple[int, ...]) -> Decoder:
-    model = ModelConfig(
-        kind="sisa",
-        num_layers=NUM_LAYERS,
-        d_model=16,
-        num_heads=2,
-        d_ff=16,
-        vocab_size=20,
-        vocab_multiple=1,
-        max_length_tokens=16,
-        sisa=SisaConfig(d_s=d_s),
-    )
-    made = Decoder(model, ExecutionConfig(micro_batch_sequences=2), "math")
-    made.initialise(0)
-    return made
+def deep(d_s: int | tuple[int, ...]) -> Decoder:
+    return decoder(dataclasses.replace(tiny("sisa"), num_layers=NUM_LAYERS, sisa=SisaConfig(d_s=d_s)))
 
 
 def num_graphs(model: Decoder) -> int:
@@ -41,15 +30,15 @@ def num_graphs(model: Decoder) -> int:
 
 
 def test_equal_blocks_share_a_graph() -> None:
-    assert num_graphs(decoder(4)) == 1
+    assert num_graphs(deep(4)) == 1
 
 
 def test_as_many_kinds_of_blocks_as_layers_are_all_compiled() -> None:
-    assert num_graphs(decoder(tuple(2 * (layer + 1) for layer in range(NUM_LAYERS)))) == NUM_LAYERS
+    assert num_graphs(deep(tuple(2 * (layer + 1) for layer in range(NUM_LAYERS)))) == NUM_LAYERS
 
 
 def test_tuning_is_an_option_of_the_compiler() -> None:
     tuned = ExecutionConfig(micro_batch_sequences=2, compile=True, compile_tuning=True)
     assert compile_settings(tuned) == {"options": {"coordinate_descent_tuning": True}}
-    compile_blocks(decoder(4).blocks, **compile_settings(tuned))  # torch raises for options that it does not know
+    compile_blocks(deep(4).blocks, **compile_settings(tuned))  # torch raises for options that it does not know
     assert compile_settings(ExecutionConfig(micro_batch_sequences=2, compile=True)) == {}

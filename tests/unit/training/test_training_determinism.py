@@ -26,7 +26,16 @@ def test_strict_is_set_and_unset() -> None:
     assert done.stdout.splitlines() == ["True True", ":4096:8 False True", "False False"], done.stderr
 
 
-@pytest.mark.parametrize("override", ["execution.attention_backend=cudnn", "execution.state_space_kernel=mamba_ssm"])
+@pytest.mark.parametrize(
+    "override",
+    ["attention_backend=cudnn", "attention_backend=flash_4", "state_space_kernel=mamba_ssm", "compile_tuning=true"],
+)
 def test_what_cannot_repeat_itself_is_refused(override: str) -> None:
-    with pytest.raises(ConfigError, match="determinism strict"):
-        load_config("quickstart", [override, "execution.determinism=strict"])
+    key, value = override.split("=")
+    with pytest.raises(ConfigError, match=rf"execution.{key}: found {value} with execution.determinism strict"):
+        load_config("quickstart", [override, "execution.compile=true", "execution.determinism=strict"])
+
+
+def test_hymba_has_no_flash_4() -> None:
+    with pytest.raises(ConfigError, match="found flash_4 with hymba"):
+        load_config("hymba/152m", ["attention_backend=flash_4"])
