@@ -17,6 +17,8 @@ from sisa_scale.models.mixers import build_mixer
 from sisa_scale.planning.tracing import Setting, trace_block, trace_norm
 
 SEQUENCES, LENGTH = 3, 256
+# A CPU that does not multiply bf16 by itself converts it, in memory of its kernels' own: peaks are then those of fp32.
+PEAKS_PRECISION = "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 CONTROLS: list[dict[str, Any]] = [{"activation": "sigmoid"}, {"has_rotation": False}, {"decay_kind": "alibi"}]
 
 
@@ -75,15 +77,16 @@ def layers_of(config: ModelConfig) -> set[int]:
     return {config.mixers.index(mixer) for mixer in config.mixers}
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"), [*((name, "bf16") for name in TINY), ("transformer", "fp32"), ("pattern", "fp32")]
-)
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_a_real_block_of_every_mixer_holds_that(name: str, precision: str) -> None:
     config = tiny(name)
     how = setting(config, precision)
     for layer in layers_of(config):
         found, real = trace_block(config, layer, how), measured(config, layer, how)
         assert found.saved.at(SEQUENCES) == pytest.approx(real.saved, rel=0.001)
+        if precision not in (PEAKS_PRECISION, "fp32"):
+            continue
         assert found.forward_peak.at(SEQUENCES) == pytest.approx(real.peaks[0], rel=0.001)
         # The gradient that comes in was made before.
         backward_peak = found.backward_peak.at(SEQUENCES) - found.result.at(SEQUENCES)
@@ -93,7 +96,7 @@ def test_a_real_block_of_every_mixer_holds_that(name: str, precision: str) -> No
 @pytest.mark.parametrize("name", ["transformer", "sisa", "mamba2", "mamba3", "hymba"])
 def test_recomputed_blocks_hold_their_result_alone(name: str) -> None:
     config = tiny(name)
-    how = setting(config)
+    how = setting(config, PEAKS_PRECISION)
     found, real = trace_block(config, 0, how, "full"), measured(config, 0, how, "full")
     assert found.saved.at(SEQUENCES) == pytest.approx(real.saved, abs=6000)  # and the generator's state, 5056 bytes
     backward_peak = found.backward_peak.at(SEQUENCES) - found.result.at(SEQUENCES)
@@ -103,7 +106,7 @@ def test_recomputed_blocks_hold_their_result_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ["transformer", "sisa", "mamba2", "mamba3", "hymba"])
 def test_selectively_recomputed_blocks_hold_products_and_attention(name: str) -> None:
     config = tiny(name)
-    how = setting(config)
+    how = setting(config, PEAKS_PRECISION)
     found, real = trace_block(config, 0, how, "selective"), measured(config, 0, how, "selective")
     assert found.saved.at(SEQUENCES) == pytest.approx(real.saved, rel=0.01)
     backward_peak = found.backward_peak.at(SEQUENCES) - found.result.at(SEQUENCES)
