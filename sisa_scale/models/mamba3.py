@@ -22,10 +22,10 @@ from sisa_scale.config.ssm import Mamba3Config
 from sisa_scale.models.block import RMSNorm
 from sisa_scale.models.mamba2 import NORM_EPSILON
 from sisa_scale.models.precision import widen
-from sisa_scale.models.rotary import rotate
 from sisa_scale.models.scan import prefix_sum
 from sisa_scale.models.ssd import TokenWeights, ssd
 from sisa_scale.models.ssm_path import initialise_dt_bias
+from sisa_scale.models.turned import turned_heads
 
 DECAY_FLOOR = 1e-4
 
@@ -110,8 +110,12 @@ class Mamba3(nn.Module):
         later_BLH = dt_BLH - now_BLH  # (1 - u_t) Delta_t: the weight that token t gives the one before it
 
         phase_BLHA = self._phases(angle_BLA, dt_BLH, cache, document_BL)
-        keys_BLRHN = self._turned(self.key_norm, self.key_bias, keys, phase_BLHA)
-        queries_BLRHN = self._turned(self.query_norm, self.query_bias, queries, phase_BLHA)
+        keys_BLRHN, queries_BLRHN = turned_heads(
+            (self._normed(self.key_norm, keys), self._normed(self.query_norm, queries)),
+            (self._per_head(self.key_bias), self._per_head(self.query_bias)),
+            phase_BLHA,
+            x_BLI.dtype,
+        )
         values_BLRHP = self._ranks(x_BLI, self.value_scale)
 
         initial_state = None
@@ -129,16 +133,16 @@ class Mamba3(nn.Module):
             chunk_tokens=max(1, self.config.chunk_tokens // self.rank),
             initial_state=initial_state,
             weights=weights,
+            skip_H=widen(self.skip),
             document_BL=document_BL,
         )
         if cache:
             cache.state_BHNP, cache.phase_BHA = state_BHNP, torch.remainder(phase_BLHA[:, -1], 2 * math.pi)
             cache.keys_BRHN, cache.values_BRHP = keys_BLRHN[:, -1], values_BLRHP[:, -1]
 
-        y_BLRHP = y_BMHP.unflatten(1, (-1, self.rank)) + widen(self.skip)[:, None] * values_BLRHP
-        y_BLRHP = widen(y_BLRHP.to(x_BLI.dtype)) * silu(widen(self._ranks(z_BLI, self.gate_scale)))
+        y_BLRHP = widen(y_BMHP.unflatten(1, (-1, self.rank))) * silu(widen(self._ranks(z_BLI, self.gate_scale)))
         if self.out_scale is not None:
-            y_BLRHP = y_BLRHP * widen(self.out_scale).view(self.rank, self.num_heads, -1)
+            y_BLRHP = y_BLRHP * self._per_head(self.out_scale)
         return self.out(y_BLRHP.sum(2).flatten(2).to(x_BLI.dtype))
 
     def _phases(
@@ -150,24 +154,21 @@ class Mamba3(nn.Module):
             phase_BLHA = prefix_sum(steps_BLHA.flatten(2), document_BL).view(steps_BLHA.shape)
         return phase_BLHA + cache.phase_BHA[:, None] if cache else phase_BLHA
 
-    def _turned(self, norm: RMSNorm, bias: Tensor, x_BLM: Tensor, phase_BLHA: Tensor) -> Tensor:
-        """Return keys or queries of every rank and head, in the dtype of x: normed, biased, and turned in part.
+    def _normed(self, norm: RMSNorm, x_BLM: Tensor) -> Tensor:
+        """Return keys or queries of every rank, (B, L, R, N), normed: float32 or wider."""
+        normed_BLRN: Tensor = norm(widen(x_BLM).unflatten(-1, (self.rank, -1)))
+        return normed_BLRN
 
-        Pairs are (c, c + A), as in every rotation here; the published code pairs neighbours, which differs by a
-        permutation of the channels.
-        """
-        normed_BLRN = norm(widen(x_BLM).unflatten(-1, (self.rank, -1)))
-        x_BLRHN = (normed_BLRN[..., None, :] + widen(bias).view(self.rank, self.num_heads, -1)).to(x_BLM.dtype)
-        turning, still = x_BLRHN.tensor_split([2 * self.config.num_angles], dim=-1)
-        cos, sin = phase_BLHA.cos()[:, :, None], phase_BLHA.sin()[:, :, None]
-        return torch.cat((rotate(turning, cos, sin).to(x_BLM.dtype), still), dim=-1)
+    def _per_head(self, flat: Tensor) -> Tensor:
+        """Return a parameter of every rank and head as (R, H, .), float32 or wider."""
+        return widen(flat).view(self.rank, self.num_heads, -1)
 
     def _ranks(self, x_BLI: Tensor, scale: Tensor | None) -> Tensor:
         """Return the heads of x for every rank, (B, L, R, H, P): scaled per rank and channel if there are several."""
         x_BLRHP = x_BLI.unflatten(-1, (self.num_heads, -1))[:, :, None]
         if scale is None:
             return x_BLRHP
-        return (x_BLRHP * widen(scale).view(self.rank, self.num_heads, -1)).to(x_BLI.dtype)
+        return (x_BLRHP * self._per_head(scale)).to(x_BLI.dtype)
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:

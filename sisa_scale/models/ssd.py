@@ -3,9 +3,10 @@
     h_t = exp(a_t) h_{t-1} + B_t x_t^T,    y_t = C_t^T h_t    (with keys B, queries C, values x, log-decays a <= 0)
     y_t = sum_{s <= t} exp(a_{s+1} + ... + a_t) (C_t . B_s) x_s
 
-A token may enter the state with a weight, and its own output with another, as the trapezoid of Mamba-3 has it:
+A token may enter the state with a weight, and its own output with another, as the trapezoid of Mamba-3 has it, and be
+added to its own output (the skip D):
 
-    h_t = exp(a_t) h_{t-1} + w_t B_t x_t^T,    y_t = C_t^T (exp(a_t) h_{t-1} + u_t B_t x_t^T)
+    h_t = exp(a_t) h_{t-1} + w_t B_t x_t^T,    y_t = C_t^T (exp(a_t) h_{t-1} + u_t B_t x_t^T) + D x_t
 
 Within a chunk the sum is a masked product as in attention; between chunks it is carried by one state per chunk. A token
 may hold several rows of keys, queries and values, as Mamba-3 MIMO does: its rows share one decay.
@@ -22,7 +23,7 @@ Shapes: B batch, L tokens, R rows of a token, H heads, P head width, N state wid
 and queries, E heads of a group (H = G E), C chunks, T tokens of a chunk, Q = T R rows of a chunk, S = C + 1 states.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ from torch.nn.functional import pad
 from sisa_scale.models.precision import widen
 from sisa_scale.models.scan import same_document
 from sisa_scale.models.ssd_kernels import Scan
+from sisa_scale.models.stored import stored
 
 
 class TokenWeights(NamedTuple):
@@ -49,15 +51,16 @@ def ssd(
     chunk_tokens: int,
     initial_state: Tensor | None = None,
     weights: TokenWeights | None = None,
+    skip_H: Tensor | None = None,
     document_BL: Tensor | None = None,
     kernel: Scan | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return y_BLHP in the dtype of x and the state after the last token, (B, H, N, P) in float32 or wider.
 
     With R rows a token, the length of x, keys, queries and y is L R, the rows of a token side by side; log_decay_BLH
-    and `weights`, which are 1 if None, have one entry a token. G divides H.
+    and `weights`, which are 1 if None, have one entry a token. G divides H. skip_H is 0 if None.
     document_BL numbers the document of every token: a new one begins with a state of 0 (the first, with the initial).
-    `kernel` takes over tensors on a GPU; it is for one row a token, without weights.
+    `kernel` takes over tensors on a GPU; it is for one row a token, without weights and skip.
     """
     batch, rows, heads, width = x_BLHP.shape
     tokens, groups = log_decay_BLH.shape[1], keys_BLGN.shape[2]
@@ -65,7 +68,7 @@ def ssd(
     if tokens == 1:
         if initial_state is None:
             initial_state = widen(x_BLHP).new_zeros(batch, heads, keys_BLGN.shape[3], width)
-        return ssd_step(x_BLHP, log_decay_BLH[:, 0], keys_BLGN, queries_BLGN, initial_state, weights)
+        return ssd_step(x_BLHP, log_decay_BLH[:, 0], keys_BLGN, queries_BLGN, initial_state, weights, skip_H)
 
     if kernel is not None and x_BLHP.is_cuda:
         return kernel(
@@ -81,20 +84,25 @@ def ssd(
         document_BCT = None if document_BL is None else _document_chunks(document_BL, chunk)
         decays = _Decays.of(log_decay_BGECT, document_BL, document_BCT, rank)
         if weights is not None:
-            later_BGECQ, own_BGECQ = (_per_row(_chunked_tokens(w_BLH, chunk, groups), rank) for w_BLH in weights)
+            later_BGECQ, own_BGECQ = (
+                _per_row(stored(_chunked_tokens(w_BLH, chunk, groups)), rank) for w_BLH in weights
+            )
             decays = decays.weighted(later_BGECQ, own_BGECQ, rank)
 
         scaled_BGECQP = (x_BGECQP * decays.to_end_BGECQ[..., None]).to(x_BLHP.dtype)
-        added_BGECNP = torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, scaled_BGECQP).contiguous()
+        added_BGECNP = _added(keys_BGCQN, scaled_BGECQP)
         entry_BGECNP = torch.einsum("bgeij,bgejnp->bgeinp", decays.between_BGECC.to(x_BLHP.dtype), added_BGECNP)
         if initial_state is not None:
             initial_BGE1NP = initial_state.unflatten(1, (groups, -1))[:, :, :, None]
             entry_BGECNP = entry_BGECNP + decays.since_initial_BGEC[..., None, None] * initial_BGE1NP
         carried_BGECQP = torch.einsum("bgctn,bgecnp->bgectp", queries_BGCQN, entry_BGECNP.to(x_BLHP.dtype))
 
-        scores_BGCQQ = torch.einsum("bgctn,bgcsn->bgcts", queries_BGCQN, keys_BGCQN)
-        weights_BGECQQ = (scores_BGCQQ[:, :, None] * decays.within_BGECQQ).to(x_BLHP.dtype)
-        y_BGECQP = torch.einsum("bgects,bgecsp->bgectp", weights_BGECQQ, x_BGECQP)
+        scores_BGCQQ = _scores(queries_BGCQN, keys_BGCQN)
+        weights_BGECQQ = scores_BGCQQ[:, :, None] * decays.within_BGECQQ
+        if skip_H is not None:
+            own_QQ = torch.eye(chunk * rank, dtype=skip_H.dtype, device=skip_H.device)
+            weights_BGECQQ = weights_BGECQQ + skip_H.view(groups, -1, 1, 1, 1) * own_QQ
+        y_BGECQP = torch.einsum("bgects,bgecsp->bgectp", weights_BGECQQ.to(x_BLHP.dtype), x_BGECQP)
         y_BGECQP = (y_BGECQP + carried_BGECQP * decays.from_start_BGECQ[..., None]).to(x_BLHP.dtype)
         last_BGENP = decays.through_last_BGE[..., None, None] * entry_BGECNP[:, :, :, -1] + added_BGECNP[:, :, :, -1]
     y_BLHP = y_BGECQP.flatten(3, 4).flatten(1, 2).transpose(1, 2)[:, :rows].contiguous()
@@ -108,6 +116,7 @@ def ssd_step(
     queries_BRGN: Tensor,
     state_BHNP: Tensor,
     weights_B1H: TokenWeights | None = None,
+    skip_H: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return y_BRHP of one token and the state after it: the recurrence itself, in float32 or wider."""
     heads, groups = x_BRHP.shape[2], keys_BRGN.shape[2]
@@ -121,7 +130,10 @@ def ssd_step(
             after_BGENP = before_BGENP + later_BGE11 * token_BGENP
             read_BGENP = before_BGENP + own_BGE11 * token_BGENP
         y_BRGEP = torch.einsum("brgn,bgenp->brgep", widen(queries_BRGN), read_BGENP)
-    return y_BRGEP.flatten(2, 3).to(x_BRHP.dtype), after_BGENP.flatten(1, 2)
+    y_BRHP = y_BRGEP.flatten(2, 3)
+    if skip_H is not None:
+        y_BRHP = y_BRHP + skip_H[:, None] * x_BRHP
+    return y_BRHP.to(x_BRHP.dtype), after_BGENP.flatten(1, 2)
 
 
 class _Decays(NamedTuple):
@@ -180,6 +192,52 @@ class _Decays(NamedTuple):
         return self._replace(
             within_BGECQQ=torch.where(token_Q[:, None] == token_Q, own_BGECQ[..., None], later_BGECQQ),
             to_end_BGECQ=self.to_end_BGECQ * later_BGECQ,
+        )
+
+
+def _scores(queries_BGCQN: Tensor, keys_BGCQN: Tensor) -> Tensor:
+    """Return the product of all queries and keys of a chunk, (B, G, C, Q, Q)."""
+    return _Scores.apply(queries_BGCQN, keys_BGCQN)  # type: ignore[no-untyped-call]
+
+
+def _added(keys_BGCQN: Tensor, x_BGECQP: Tensor) -> Tensor:
+    """Return what the rows of a chunk add to its state, (B, G, E, C, N, P)."""
+    if x_BGECQP.shape[2] > 1:
+        return torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, x_BGECQP).contiguous()
+    return _Added.apply(keys_BGCQN, x_BGECQP)  # type: ignore[no-untyped-call]
+
+
+class _Scores(torch.autograd.Function):
+    """Autograd gives keys a gradient that lies transposed, as they are the second factor; all that reads it is slow."""
+
+    @staticmethod
+    def forward(ctx: Any, queries_BGCQN: Tensor, keys_BGCQN: Tensor) -> Tensor:
+        ctx.save_for_backward(queries_BGCQN, keys_BGCQN)
+        return torch.einsum("bgctn,bgcsn->bgcts", queries_BGCQN, keys_BGCQN)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BGCQQ: Tensor) -> tuple[Tensor, Tensor]:
+        queries_BGCQN, keys_BGCQN = ctx.saved_tensors
+        return (
+            torch.einsum("bgcts,bgcsn->bgctn", gradient_BGCQQ, keys_BGCQN),
+            torch.einsum("bgcts,bgctn->bgcsn", gradient_BGCQQ, queries_BGCQN),
+        )
+
+
+class _Added(torch.autograd.Function):
+    """As `_Scores`: here keys are the first factor, but transposed."""
+
+    @staticmethod
+    def forward(ctx: Any, keys_BGCQN: Tensor, x_BGECQP: Tensor) -> Tensor:
+        ctx.save_for_backward(keys_BGCQN, x_BGECQP)
+        return torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, x_BGECQP).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BGECNP: Tensor) -> tuple[Tensor, Tensor]:
+        keys_BGCQN, x_BGECQP = ctx.saved_tensors
+        return (
+            torch.einsum("bgecsp,bgecnp->bgcsn", x_BGECQP, gradient_BGECNP),
+            torch.einsum("bgcsn,bgecnp->bgecsp", keys_BGCQN, gradient_BGECNP),
         )
 
 

@@ -5,6 +5,7 @@ convolution, exponentials of decays) stands in neither figure. It sees more prod
 
     masked attention   kernels that compute every score, the later keys' as well; flash kernels skip most of this
     prefix sums        sums over the length as triangular products, where a scan would only add
+    gradient sums      the gradients of Mamba-3's keys and queries, summed over heads and tokens as products with ones
     padding            logits of the embedding's rows beyond the vocabulary, and rows that make SISA's projection
                        a fast width
 
@@ -27,6 +28,7 @@ class CountedFlops:
     model: FlopsPerToken
     masked_attention: float
     prefix_sums: float
+    gradient_sums: float
     padding: float
 
     @property
@@ -37,7 +39,7 @@ class CountedFlops:
     @property
     def train(self) -> float:
         """All products of both passes: a product of two tensors has two in the backward pass, a sum has one."""
-        return 3 * self.forward - self.prefix_sums
+        return 3 * self.forward - self.prefix_sums + self.gradient_sums
 
 
 def counted_flops_per_token(model: ModelConfig, sequence_tokens: int) -> CountedFlops:
@@ -54,6 +56,7 @@ def counted_flops_per_token(model: ModelConfig, sequence_tokens: int) -> Counted
         model=flops_per_token(model, sequence_tokens),
         masked_attention=masked / sequence_tokens,
         prefix_sums=sums / sequence_tokens,
+        gradient_sums=share * model.mixers.count("mamba3") * _gradient_sums(model),
         padding=2.0 * (model.padded_vocab_size - model.vocab_size + share * rows) * model.d_model,
     )
 
@@ -100,3 +103,11 @@ def _sums(model: ModelConfig, layer: int, mixer: str, length: int) -> float:
         chunked = 2.0 * heads * chunks * (chunk * chunk + chunks)
     blocks = -(-length // BLOCK_TOKENS)
     return chunked + 2.0 * channels * blocks * (BLOCK_TOKENS * BLOCK_TOKENS + blocks)
+
+
+def _gradient_sums(model: ModelConfig) -> float:
+    """Return the operations per token of a Mamba-3 layer: keys and queries are summed over heads, and over tokens."""
+    section = model.mamba3
+    if section is None:
+        return 0.0
+    return 8.0 * section.mimo_rank * section.num_heads(model.d_model) * section.state_width

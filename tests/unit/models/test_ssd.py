@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sisa_scale.models.ssd import TokenWeights, ssd, ssd_step
+from sisa_scale.models.ssd import TokenWeights, _added, _scores, ssd, ssd_step
 
 HEADS, WIDTH, STATE = 4, 5, 6
 
@@ -138,3 +138,32 @@ def test_the_result_is_in_the_dtype_of_the_values_and_the_state_is_wide() -> Non
         tensors = (t[:, :length] for t in (x.bfloat16(), decay, keys, queries))
         y, final = ssd(*tensors, chunk_tokens=8)
         assert (y.dtype, final.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("length", [1, 5, 37])
+def test_a_skip_adds_every_row_to_its_own_output(length: int, rank: int) -> None:
+    x, decay, keys, queries = (t.double() for t in inputs(length, HEADS, rank))
+    skip_H = torch.randn(HEADS).double()
+    y, final = ssd(x, decay, keys, queries, chunk_tokens=8, skip_H=skip_H)
+    expected, expected_final = recurrence(x, decay, keys, queries)
+    torch.testing.assert_close(y, expected + skip_H[:, None] * x, rtol=0, atol=1e-10)
+    torch.testing.assert_close(final, expected_final, rtol=0, atol=1e-10)
+
+
+def test_gradients_of_keys_lie_as_keys_do() -> None:
+    keys, queries = torch.randn(2, 2, HEADS, 3, 16, STATE).unbind(0)
+    x_BGECQP = torch.randn(2, HEADS, 1, 3, 16, WIDTH)
+    for product, others in ((_scores, (queries, keys)), (_added, (keys, x_BGECQP))):
+        given = [t.clone().requires_grad_() for t in others]
+        result = product(*given)
+        gradients = torch.autograd.grad(result, given, torch.randn_like(result))
+        assert all(gradient.stride() == t.stride() for gradient, t in zip(gradients, given, strict=True))
+
+
+@pytest.mark.parametrize("groups", [1, 2, HEADS])
+def test_gradients_of_products_are_right(groups: int) -> None:
+    keys, queries = torch.randn(2, 1, groups, 2, 3, STATE, dtype=torch.float64, requires_grad=True).unbind(0)
+    x_BGECQP = torch.randn(1, groups, HEADS // groups, 2, 3, WIDTH, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(_scores, (queries, keys))
+    assert torch.autograd.gradcheck(_added, (keys, x_BGECQP))

@@ -1,0 +1,64 @@
+"""Results that compiled kernels are to read, not to compute.
+
+torch.compile computes elementwise steps again in every kernel that reads them, for every element there. That is cheap
+unless few values are read by many: a decay by each pair of tokens of a chunk, a cosine by each channel of two heads.
+Operators that the compiler cannot look into are computed once, stored, and kept for the backward pass.
+"""
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Operators belong to this module by name: its copy in an exported model, loaded in the same process, has its own.
+_NAMESPACE = re.sub(r"\W", "_", __name__)
+
+
+def stored(x: Tensor) -> Tensor:
+    """Return x, stored for the backward pass; where there is none, x as it is."""
+    return _stored(x) if torch.is_grad_enabled() else x
+
+
+def stored_turns(angles: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines of angles in radians, stored for the backward pass."""
+    return _stored_turns(angles) if torch.is_grad_enabled() else (angles.cos(), angles.sin())
+
+
+@torch.library.custom_op(f"{_NAMESPACE}::stored", mutates_args=())
+def _stored(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+@_stored.register_fake
+def _stored_shape(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _stored_gradient(ctx: Any, gradient: Tensor) -> Tensor:
+    return gradient
+
+
+_stored.register_autograd(_stored_gradient)
+
+
+@torch.library.custom_op(f"{_NAMESPACE}::stored_turns", mutates_args=())
+def _stored_turns(angles: Tensor) -> tuple[Tensor, Tensor]:
+    return angles.cos(), angles.sin()
+
+
+@_stored_turns.register_fake
+def _turns_shapes(angles: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(angles), torch.empty_like(angles)
+
+
+def _keep_turns(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*output)
+
+
+def _turns_gradient(ctx: Any, cos_gradient: Tensor, sin_gradient: Tensor) -> Tensor:
+    cos, sin = ctx.saved_tensors
+    return sin_gradient * cos - cos_gradient * sin
+
+
+_stored_turns.register_autograd(_turns_gradient, setup_context=_keep_turns)

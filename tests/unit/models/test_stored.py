@@ -1,0 +1,49 @@
+"""Results that are stored: the same numbers, the same gradients, and a graph that cannot look into them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from sisa_scale.models.stored import stored, stored_turns
+
+
+def test_gradients_are_those_of_the_plain_functions() -> None:
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(stored, x)
+    assert torch.autograd.gradcheck(stored_turns, x)
+    torch.testing.assert_close(stored_turns(x), (x.cos(), x.sin()), rtol=0, atol=0)
+
+
+def test_strides_are_kept() -> None:
+    for x in (torch.randn(4, 3, 2).transpose(0, 1), torch.randn(4, 6)[:, ::2], torch.randn(4, 1).expand(4, 3)):
+        x.requires_grad_()
+        torch.library.opcheck(torch.ops.sisa_scale_models_stored.stored.default, (x.detach(),))
+        torch.library.opcheck(torch.ops.sisa_scale_models_stored.stored_turns.default, (x.detach(),))
+
+
+def test_without_a_backward_pass_nothing_is_copied() -> None:
+    x = torch.randn(3)
+    with torch.no_grad():
+        assert stored(x) is x
+    assert stored(x) is not x
+
+
+def test_a_compiler_sees_one_operation() -> None:
+    graphs: list[GraphModule] = []
+
+    def keep(graph: GraphModule, _inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            cos, sin = stored_turns(stored(x))
+            return cos * sin
+
+    torch.compiler.reset()
+    torch.compile(Twice(), backend=keep, fullgraph=True)(torch.randn(3, requires_grad=True))
+    (graph,) = graphs
+    names = [str(node.target) for node in graph.graph.nodes if "models_stored" in str(node.target)]
+    assert len(names) == 2
