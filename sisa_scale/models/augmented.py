@@ -19,6 +19,7 @@ from sisa_scale.models.importance import (
     scaled_heads,
 )
 from sisa_scale.models.precision import widen
+from sisa_scale.models.stored import stored_turns
 
 
 class AugmentedHeads(nn.Module):
@@ -72,7 +73,7 @@ class AugmentedHeads(nn.Module):
         self, q_BLHC: Tensor, k_BLHC: Tensor, turns_2LK: Tensor, phase_BLHP: Tensor
     ) -> tuple[RotatedHeads, RotatedHeads]:
         """Rotate content by position and importance by phase."""
-        cos, sin = phase_BLHP.cos(), phase_BLHP.sin()
+        cos, sin = stored_turns(phase_BLHP)
         return rotate_heads(q_BLHC, turns_2LK, cos, sin), rotate_heads(k_BLHC, turns_2LK, cos, sin)
 
     def weight(self) -> Tensor:
@@ -81,10 +82,15 @@ class AugmentedHeads(nn.Module):
         weight_H = (self.head_width**0.25) * softplus(self.lambda_raw).sqrt()
         return weight_H * self.d_s**-0.25 if self.config.logit_scale == "sqrt_d_s" else weight_H
 
-    def scaled(self, q: RotatedHeads, k: RotatedHeads, exponent_BLH: Tensor) -> tuple[Tensor, Tensor]:
-        """Return queries with e^exponent and keys with e^-exponent in their importance channels, (B, L, H, C)."""
+    def scaled(
+        self, q: RotatedHeads, k: RotatedHeads, exponent_BLH: Tensor, num_zeros: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Return queries with e^exponent and keys with e^-exponent in their importance channels, (B, L, H, C).
+
+        `num_zeros` channels of zeros follow.
+        """
         weight_H = self.weight()
-        return scaled_heads(q, exponent_BLH, weight_H), scaled_heads(k, -exponent_BLH, weight_H)
+        return scaled_heads(q, exponent_BLH, weight_H, num_zeros), scaled_heads(k, -exponent_BLH, weight_H, num_zeros)
 
     def biased(self, q: RotatedHeads, k: RotatedHeads, g_BLH: Tensor) -> tuple[Tensor, Tensor]:
         """Return queries and keys with channels that add g_i - g_j to the logit."""

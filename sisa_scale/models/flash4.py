@@ -102,7 +102,12 @@ def _call(function: str, *inputs: Any, **settings: Any) -> Any:
         raise RuntimeError(f"flash-attn-4 has no kernel for this: {error}") from error
 
 
+def kernel_width(width: int) -> int:
+    """Return the width that heads of this width are filled up to, with zeros."""
+    return width + -width % WIDTH_MULTIPLE
+
+
 def filled(x_BLHK: Tensor) -> Tensor:
     """Return heads with zeros up to a width that the kernel takes."""
-    missing = -x_BLHK.shape[-1] % WIDTH_MULTIPLE
+    missing = kernel_width(x_BLHK.shape[-1]) - x_BLHK.shape[-1]
     return pad(x_BLHK, (0, missing)) if missing else x_BLHK

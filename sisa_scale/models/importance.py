@@ -14,6 +14,7 @@ from sisa_scale.config.sisa import BIAS_CHANNELS
 from sisa_scale.models.precision import widen
 from sisa_scale.models.rotary import rotate, rotate_by_position
 from sisa_scale.models.scan import prefix_sum, same_document
+from sisa_scale.models.stored import stored
 
 PUBLISHED_CLAMP = 11.0
 
@@ -41,15 +42,16 @@ def rotate_heads(x_BLHC: Tensor, turns_2LK: Tensor, cos_BLHP: Tensor, sin_BLHP: 
     return RotatedHeads(rotate_by_position(content, turns_2LK).to(x_BLHC.dtype), importance)
 
 
-def scaled_heads(heads: RotatedHeads, exponent_BLH: Tensor, weight_H: Tensor) -> Tensor:
-    """Return heads [content | weight e^exponent importance], (B, L, H, K + S), in the dtype of content.
+def scaled_heads(heads: RotatedHeads, exponent_BLH: Tensor, weight_H: Tensor, num_zeros: int = 0) -> Tensor:
+    """Return heads [content | weight e^exponent importance | zeros], (B, L, H, K + S + zeros), in the dtype of content.
 
     An exponent of 40 in fp32 costs two digits of its exponential; one in float64 does not.
     """
     weight_H = widen(weight_H)
-    scale_BLH = weight_H * exponent_BLH.exp().to(weight_H.dtype)
-    importance_BLHS = (heads.importance_BLHS * scale_BLH[..., None]).to(heads.content_BLHK.dtype)
-    return torch.cat((heads.content_BLHK, importance_BLHS), dim=-1)
+    scale_BLH = stored(weight_H * exponent_BLH.exp().to(weight_H.dtype))
+    importance_BLHS = stored((heads.importance_BLHS * scale_BLH[..., None]).to(heads.content_BLHK.dtype))
+    zeros = importance_BLHS.new_zeros(*importance_BLHS.shape[:-1], num_zeros)
+    return torch.cat((heads.content_BLHK, importance_BLHS, zeros), dim=-1)
 
 
 def bounded_decay(raw_BLH: Tensor, bias_H: Tensor, limit: float) -> Tensor:

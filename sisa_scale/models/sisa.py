@@ -30,6 +30,7 @@ from sisa_scale.config.sisa import BIAS_CHANNELS
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.augmented import AugmentedHeads
 from sisa_scale.models.cache import AnchoredCache, SisaCache
+from sisa_scale.models.flash4 import kernel_width
 from sisa_scale.models.importance import (
     PUBLISHED_CLAMP,
     RotatedHeads,
@@ -50,6 +51,9 @@ class Sisa(AugmentedHeads):
     def __init__(self, config: ModelConfig, backend: str, layer: int = 0) -> None:
         super().__init__(config, layer)
         self.backend = backend
+        # Zeros that a kernel would add by itself, in a pass over all queries and keys of its own.
+        width = self.head_width + self.d_s
+        self.num_zeros = kernel_width(width) - width if backend == "flash_4" else 0
         # Half the decay that one anchor covers: exponents stay within +-half_range.
         self.half_range = 0.5 * self.config.decay_range_nats if self.config.decay_kind == "data" else 0.0
         if self.form == "published" and layer == 0:
@@ -83,7 +87,7 @@ class Sisa(AugmentedHeads):
                 raise ValueError("the published form reads documents together: its anchor spans the whole sequence")
             q_BLHC, k_BLHC = self.scaled(q, k, published_exponent(total_BLH))
         else:
-            q_BLHC, k_BLHC = self.scaled(q, k, self.half_range - total_BLH)
+            q_BLHC, k_BLHC = self.scaled(q, k, self.half_range - total_BLH, self.num_zeros)
         return self._merge(self._attend(q_BLHC, k_BLHC, v_BLHJ, mask_BLM))
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> SisaCache:

@@ -61,7 +61,7 @@ def measure_backends(config: RunConfig, device: torch.device) -> dict[str, float
     for name in names:
         try:
             if name != "flash_4" or not timings or _agree(name, next(iter(timings)), config, qkv):
-                timings[name] = _milliseconds(partial(_gradients, name, config, qkv))
+                timings[name] = _milliseconds(partial(_gradients, name, config, _as_made(name, qkv)))
         except RuntimeError:
             continue  # this kernel does not take the shapes or the dtype
     return timings
@@ -96,6 +96,11 @@ def _random_heads(config: RunConfig, device: torch.device) -> list[Tensor]:
         torch.randn(batch, length, heads, width, device=device, dtype=dtype, requires_grad=True)
         for width in (model.head_width + extra, model.head_width + extra, model.head_width)
     ]
+
+
+def _as_made(backend: str, qkv: list[Tensor]) -> list[Tensor]:
+    """Return heads as the model makes them for a kernel: for flash_4 with the zeros that it needs."""
+    return [flash4.filled(x).detach().requires_grad_() for x in qkv] if backend == "flash_4" else qkv
 
 
 def _gradients(backend: str, config: RunConfig, qkv: list[Tensor]) -> tuple[Tensor, ...]:

@@ -1,5 +1,6 @@
 """What lies around the kernel of flash-attn-4; the kernel itself is tested on a GPU (tests/gpu)."""
 
+import dataclasses
 import importlib.util
 from typing import Any
 
@@ -7,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from zoo import tiny
 
+from sisa_scale.config.sisa import SisaConfig
 from sisa_scale.models import flash4
 from sisa_scale.models.sdpa import attend
+from sisa_scale.models.sisa import Sisa
 
 SCALE = 0.3
 
@@ -42,6 +46,22 @@ def by_torch(function: str, *inputs: Any, **settings: Any) -> Any:
 def heads(*widths: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(2, 12, 3, width, generator=generator).requires_grad_() for width in widths]
+
+
+def test_sisa_makes_its_heads_as_wide_as_the_kernel_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(tiny("sisa"), sisa=SisaConfig(d_s=10))
+    assert (config.head_width + 10) % flash4.WIDTH_MULTIPLE
+    monkeypatch.setattr(flash4, "_call", by_torch)
+    monkeypatch.setitem(globals(), "SCALE", config.head_width**-0.5)
+    widths: list[int] = []
+    monkeypatch.setattr(flash4, "filled", lambda x: widths.append(x.shape[-1]) or x)
+    x_BLD = torch.randn(2, 12, config.d_model)
+    turns_2LK = torch.randn(2, 12, config.head_width // 2)
+    found, expected = Sisa(config, "flash_4"), Sisa(config, "math")
+    found.initialise(0.02, torch.Generator().manual_seed(0))
+    expected.load_state_dict(found.state_dict())
+    torch.testing.assert_close(found(x_BLD, turns_2LK), expected(x_BLD, turns_2LK), rtol=1e-4, atol=1e-5)
+    assert widths[:2] == [flash4.kernel_width(config.head_width + 10)] * 2
 
 
 @pytest.mark.parametrize("widths", [(80, 80, 64), (96, 96, 64), (64, 64, 64), (20, 20, 12)])
