@@ -6,6 +6,9 @@ import torch
 
 from sisa_scale.config.execution import REDUCE_BUCKET_ELEMENTS
 from sisa_scale.config.run import RunConfig
+from sisa_scale.models.block import Block
+
+BLOCK = f"{Block.__module__}.{Block.__qualname__}"
 
 
 def deepspeed_config(config: RunConfig) -> dict[str, Any]:
@@ -19,6 +22,11 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": execution.zero_stage, "reduce_bucket_size": REDUCE_BUCKET_ELEMENTS}
     if execution.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if execution.zero_stage == 3:
+        # A block gathers its weights as a whole, and multiplies as torch does. Hooks on the modules inside, and
+        # DeepSpeed's own product, which reads the number of every weight, would cut its compiled code in pieces and
+        # have each block compiled anew.
+        zero |= {"leaf_module": {"classes": [BLOCK]}, "memory_efficient_linear": False}
     return {
         "train_batch_size": config.data.global_batch_sequences,
         "train_micro_batch_size_per_gpu": execution.micro_batch_sequences,

@@ -1,8 +1,10 @@
+import importlib
 import json
 
 import pytest
 
 from sisa_scale.config import load_config
+from sisa_scale.models.block import Block
 from sisa_scale.training.deepspeed_config import deepspeed_config
 
 
@@ -25,3 +27,15 @@ def test_settings_arrive(stage: int, precision: str) -> None:
     assert made["torch_autocast"]["lower_precision_safe_modules"] == []
     assert not {"bf16", "fp16", "optimizer", "scheduler"} & made.keys()
     assert json.loads(json.dumps(made)) == made
+
+
+def test_stage_3_gathers_blocks_and_nothing_else_does() -> None:
+    for stage in range(4):
+        zero = deepspeed_config(load_config("quickstart", [f"zero_stage={stage}"]).config)["zero_optimization"]
+        classes = zero.get("leaf_module", {}).get("classes", [])
+        assert [get_class(name) for name in classes] == ([Block] if stage == 3 else [])
+
+
+def get_class(path: str) -> object:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
