@@ -201,14 +201,17 @@ def _scores(queries_BGCQN: Tensor, keys_BGCQN: Tensor) -> Tensor:
 
 
 def _added(keys_BGCQN: Tensor, x_BGECQP: Tensor) -> Tensor:
-    """Return what the rows of a chunk add to its state, (B, G, E, C, N, P)."""
+    """Return what the rows of a chunk add to its state, (B, G, E, C, N, P).
+
+    Keys that heads share are small, and it matters little how their gradient lies.
+    """
     if x_BGECQP.shape[2] > 1:
         return torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, x_BGECQP).contiguous()
     return _Added.apply(keys_BGCQN, x_BGECQP)  # type: ignore[no-untyped-call]
 
 
 class _Scores(torch.autograd.Function):
-    """Autograd gives keys a gradient that lies transposed, as they are the second factor; all that reads it is slow."""
+    """Autograd gives keys, the second factor, a gradient that lies transposed: slow to read on a GPU."""
 
     @staticmethod
     def forward(ctx: Any, queries_BGCQN: Tensor, keys_BGCQN: Tensor) -> Tensor:
