@@ -81,7 +81,7 @@ def _biased(normed_BLRN: Tensor, bias_RHN: Tensor, num_angles: int) -> Sequence[
 
 
 def _turn(parts: Sequence[Tensor], cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return heads whose first two parts are turned, the third is not."""
+    """Return heads whose first two parts are turned, the third is not: `rotary.rotate`, joined with it at once."""
     first, second, still = parts
     first, second = widen(first), widen(second)
     turned = (first * cos - second * sin, first * sin + second * cos, still)

@@ -1,13 +1,11 @@
 """The states of ZeRO, against the allocations of a real engine."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import first_error, run_program
 
 from sisa_scale.config.execution import REDUCE_BUCKET_ELEMENTS
 from sisa_scale.planning.states import FP32_BYTES, ZeroStates, joined
@@ -17,18 +15,11 @@ SIZES = ["d_model=256", "d_ff=1024", "vocab_size=4096", "sequence_tokens=16", "m
 SETTINGS = ["precision=fp32", "loss_chunk_tokens=16", "activation_checkpointing=full", "resources.workers=1"]
 
 
-def test_a_real_engine_holds_these() -> None:
+def test_a_real_engine_holds_these(monkeypatch: pytest.MonkeyPatch) -> None:
     program = Path(__file__).with_name("states_program.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", str(program)]
-    done = subprocess.run(
-        [*command, *SIZES, *SETTINGS],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = run_program(1, program, *SIZES, *SETTINGS)
+    assert done.returncode == 0, first_error(done.stderr)
     lines = [line.removeprefix("FOUND ") for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert len(lines) == 6
     for line in lines:

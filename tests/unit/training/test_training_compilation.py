@@ -1,12 +1,10 @@
 """How blocks are compiled."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from processes import first_error, run_program
 from torch._dynamo.testing import CompileCounter
 from zoo import decoder, tiny
 
@@ -43,17 +41,10 @@ def test_as_many_kinds_of_blocks_as_layers_are_all_compiled() -> None:
 
 def test_under_stage_3_equal_blocks_share_a_graph() -> None:
     program = Path(__file__).with_name("stage3_program.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    settings = ["zero_stage=3", "compile=true", "activation_checkpointing=none", "resources.workers=2"]
     sizes = ["sequence_tokens=32", "global_batch_tokens=128", "micro_batch_sequences=1", "loss_chunk_tokens=32"]
-    done = subprocess.run(
-        [*command, "zero_stage=3", "compile=true", "activation_checkpointing=none", "resources.workers=2", *sizes],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = run_program(2, program, *settings, *sizes)
+    assert done.returncode == 0, first_error(done.stderr)
     assert done.stdout.count("FOUND 1 graphs") == 2, done.stdout
 
 
