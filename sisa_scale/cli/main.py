@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 import sisa_scale
+from sisa_scale.cli.failing import print_error
 from sisa_scale.errors import SisaScaleError
 
 # Name -> (module, what it does); the help text stands here so that listing the commands imports none of them.
@@ -68,9 +69,7 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         return cli.main(args=arguments, prog_name="sisa-scale", standalone_mode=True)
     except SisaScaleError as error:
-        click.secho(f"{type(error).__name__}:", fg="red", bold=True, err=True)
-        for problem in error.problems:
-            click.echo(f"  {problem}", err=True)
+        print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,16 +1,17 @@
 """`torchrun ... sisa-scale worker RECIPE`: the same worker as under Ray, for clusters without it."""
 
 import os
-import sys
 from pathlib import Path
 
 import click
 
+from sisa_scale.cli.failing import print_error
 from sisa_scale.cli.starting import begin, reopen, with_absolute_paths
 from sisa_scale.config.run import RunConfig
+from sisa_scale.errors import SisaScaleError
 from sisa_scale.planning.twins import load_recipe
-from sisa_scale.training.communicator import disconnect
-from sisa_scale.training.exits import PREEMPTED, ROLLED_BACK
+from sisa_scale.training.communicator import leave
+from sisa_scale.training.exits import PREEMPTED, ROLLED_BACK, end_process
 from sisa_scale.training.preemption import listen_for_signals
 from sisa_scale.training.rollback import RollBackError
 from sisa_scale.training.run_directory import RunDirectory
@@ -37,10 +38,11 @@ def command(recipe_or_run_dir: str, overrides: tuple[str, ...], device: str) -> 
         outcome = work(config, device)
     except RollBackError as error:
         click.echo(str(error), err=True)
-        sys.exit(ROLLED_BACK)
-    disconnect()
-    if outcome == "preempted":
-        sys.exit(PREEMPTED)
+        end_process(ROLLED_BACK)
+    except SisaScaleError as error:
+        print_error(error)
+        end_process(error.exit_code)
+    leave(PREEMPTED if outcome == "preempted" else 0)
 
 
 def _prepare(recipe_or_run_dir: str, overrides: tuple[str, ...], *, is_main: bool) -> RunConfig:

@@ -3,11 +3,13 @@
 import os
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+from sisa_scale.training.exits import end_process
 
 _ASIDE_TIMEOUT = timedelta(hours=1)
 
@@ -75,14 +77,16 @@ def connect(device: str) -> Communicator:
     return Communicator(rank, local_rank, world_size, place)
 
 
-def disconnect() -> None:
-    """Leave the other workers in good order; call it when all have said their last, before the process ends.
+def leave(code: int = 0) -> NoReturn:
+    """End this worker's process with an exit code, when all workers have said their last.
 
-    A process that ends with its groups alive leaves their threads to the interpreter, which may abort on them.
+    The interpreter is not taken down. DeepSpeed's references keep groups and their threads alive to the very end, and a
+    thread of gloo's that then lets go of a tensor aborts the process: "terminate called without an active exception".
     """
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+    end_process(code)
 
 
 def _store() -> PrefixStore:

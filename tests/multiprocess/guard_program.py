@@ -11,7 +11,7 @@ import torch
 from sisa_scale.cli.starting import with_absolute_paths
 from sisa_scale.config import load_config
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.training.communicator import Communicator, connect, disconnect
+from sisa_scale.training.communicator import Communicator, connect, leave
 from sisa_scale.training.engine_state import local_slices
 from sisa_scale.training.preemption import StopRequest
 from sisa_scale.training.restoring import _engine
@@ -103,4 +103,4 @@ assert vote(float(workers.rank), 0.1 + workers.rank)
 assert vote.gradient_norm == 0.1 and vote.stop_requested and vote.is_preempted
 assert vote.loss == (workers.world_size - 1) / 2
 assert int(vote.stream_digest, 16) == sum((1 << 62) - 1 - rank for rank in range(workers.world_size)) % (1 << 62)
-disconnect()
+leave()

@@ -16,7 +16,7 @@ from sisa_scale.config.loading import config_from_plain
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.sdpa import portable_backend
 from sisa_scale.training import engine as engines
-from sisa_scale.training.communicator import connect, disconnect
+from sisa_scale.training.communicator import connect, leave
 from sisa_scale.training.deepspeed_config import deepspeed_config
 from sisa_scale.training.engine_state import local_slices
 
@@ -49,4 +49,4 @@ for stage in (1, 2, 3):
     assert steps == {float(manifest.step)}, steps
     assert [group["weight_decay"] for group in engine.optimizer.param_groups] == decays
     print(f"stage {stage} rank {workers.rank}: {len(compared)} tensors are equal", flush=True)
-disconnect()
+leave()

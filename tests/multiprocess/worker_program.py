@@ -10,7 +10,7 @@ import sys
 from sisa_scale.cli.starting import with_absolute_paths
 from sisa_scale.config import RunConfig, load_config
 from sisa_scale.training.checkpointing import Checkpointer
-from sisa_scale.training.communicator import connect, disconnect
+from sisa_scale.training.communicator import connect, leave
 from sisa_scale.training.restoring import restore
 from sisa_scale.training.run import Run
 from sisa_scale.training.worker import work
@@ -29,4 +29,4 @@ for action, recipe, overrides in json.loads(sys.argv[1]):
         work(resolved, "cpu")
     else:
         resave(resolved)
-disconnect()
+leave()

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from sisa_scale.data.stream import Batch
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.planning.twins import load_recipe
-from sisa_scale.training.communicator import Communicator, connect
+from sisa_scale.training.communicator import Communicator, connect, leave
 from sisa_scale.training.engine import Engine
 
 
@@ -72,3 +72,4 @@ if __name__ == "__main__":
         for stage in range(3):
             settings = [*sys.argv[1:], f"zero_stage={stage}", f"global_batch_tokens={16 * micro_steps}"]
             sys.stdout.write(f"FOUND {json.dumps([stage, micro_steps, measure(settings, joined)])}\n")
+    leave()

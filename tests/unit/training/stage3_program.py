@@ -9,7 +9,7 @@ from sisa_scale.data.stream import Batch
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.planning.twins import load_recipe
 from sisa_scale.training import engine as module
-from sisa_scale.training.communicator import connect, disconnect
+from sisa_scale.training.communicator import connect, leave
 
 config = load_recipe("quickstart", tuple(sys.argv[1:])).config
 counter = CompileCounter()
@@ -24,4 +24,4 @@ for _ in range(2):
     batch = Batch(tokens_BL=tokens, targets_BL=tokens, document_BL=None, digest=0)
     engine.step(batch, 1e-3, lambda _loss, _norm: True)
 print(f"FOUND {counter.frame_count} graphs")
-disconnect()
+leave()
