@@ -8,6 +8,8 @@ from sisa_scale.config.fields import Violation, setting
 
 # Gradients of so many elements are sent between workers at once; a buffer of that size is there in the backward pass.
 REDUCE_BUCKET_ELEMENTS = 100_000_000
+# ZeRO 3 gathers no more than so many parameters ahead, and keeps a block's that it needs again within so many.
+GATHERED_PARAMS = 1_000_000_000
 
 Recomputation = Literal["none", "selective", "full"]
 AttentionBackend = Literal["auto", "math", "flash", "flash_padded", "flash_4", "efficient", "cudnn", "cudnn_padded"]
@@ -18,6 +20,11 @@ class ExecutionConfig:
     """Memory and speed of a step; none of these changes what is computed beyond rounding."""
 
     zero_stage: Literal[0, 1, 2, 3] = setting("DeepSpeed ZeRO stage", default=1)
+    reshard_after_forward: bool = setting(
+        "ZeRO 3: let go of gathered weights after the forward pass and gather them again for the backward pass; false "
+        "keeps the whole model's between the two: a third less communication, 4 bytes a parameter more memory",
+        default=True,
+    )
     offload_optimizer: bool = setting(
         "keep fp32 masters and moments in the memory of the host and take the optimizer's step there: larger models on "
         "few GPUs, slower steps (ZeRO-Offload, 2101.06840)",

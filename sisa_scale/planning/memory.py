@@ -67,6 +67,7 @@ def plan_memory(config: RunConfig, gpu: Gpu | None = None) -> MemoryPlan:
         config.resources.workers,
         config.accumulation_steps,
         config.execution.offload_optimizer,
+        config.execution.reshard_after_forward,
     )
     blocks, norm = trace_blocks(config, setting), trace_norm(config.model, setting)
     phases = _phases(config, setting, states, blocks, norm)

@@ -10,10 +10,11 @@ and AdamW fused. P parameters, W workers, 4 bytes each; "bucket" is REDUCE_BUCKE
     gradient partition    -        -              -                    P/W
     bucket                -        backward pass  backward pass        always
     gradients             P        P              P, then P/W          those not yet reduced, and a copy of them
-    gathered weights      -        -              -                    P (at most 10^9) during a pass, for W > 1
+    gathered weights      -        -              -                    P during a pass, for W > 1
     optimizer step        -        2 P/W          2 P/W                P/W
 
-Under stage 1 bucket and gradients stay from the first micro-step to the last.
+Of the gathered weights, no more than 10^9 parameters' are there at a time if they are gathered again for the backward
+pass (`execution.reshard_after_forward`). Under stage 1 bucket and gradients stay from the first micro-step to the last.
 
 With the optimizer offloaded, master copies, moments and the gradient partition are on the host, and the step takes
 place there; that is read off DeepSpeed's code, not followed.
@@ -21,11 +22,10 @@ place there; that is read off DeepSpeed's code, not followed.
 
 from dataclasses import dataclass
 
-from sisa_scale.config.execution import REDUCE_BUCKET_ELEMENTS
+from sisa_scale.config.execution import GATHERED_PARAMS, REDUCE_BUCKET_ELEMENTS
 
 FP32_BYTES = 4
 UNPARTITIONED_BUCKET_ELEMENTS = 500_000_000  # of stage 0, where DeepSpeed has no setting for it
-LIVE_PARAMS = 1_000_000_000
 
 Terms = dict[str, int]
 
@@ -39,6 +39,7 @@ class ZeroStates:
     workers: int
     accumulation_steps: int
     is_offloaded: bool = False
+    is_resharded: bool = True
 
     @property
     def persistent(self) -> Terms:
@@ -103,7 +104,9 @@ class ZeroStates:
 
     @property
     def _gathered(self) -> int:
-        return FP32_BYTES * min(self.params, LIVE_PARAMS) if self.workers > 1 else 0
+        if self.workers == 1:
+            return 0
+        return FP32_BYTES * min(self.params, GATHERED_PARAMS) if self.is_resharded else self._whole
 
 
 def joined(*terms: Terms) -> Terms:

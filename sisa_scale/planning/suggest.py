@@ -1,4 +1,4 @@
-"""Which micro-batch, ZeRO stage and activation checkpointing fit a GPU, and which of them are fastest."""
+"""Which micro-batch, ZeRO stage, resharding and activation checkpointing fit a GPU, and which of them are fastest."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from sisa_scale.planning.memory import MemoryPlan, plan_memory
 from sisa_scale.planning.speed import MEASURED_MICRO_BATCH_TOKENS, plan_time, recomputed_share
 
 Checkpointing = Literal["none", "selective", "full"] | int
-STAGES, CHECKPOINTING = (0, 1, 2, 3), cast(tuple[Checkpointing, ...], ("none", "selective", 4, 2, "full"))
+CHECKPOINTING = cast(tuple[Checkpointing, ...], ("none", "selective", 4, 2, "full"))
+TUNED = ("micro_batch_sequences", "zero_stage", "reshard_after_forward", "activation_checkpointing")
 LARGEST_MICRO_BATCH_TOKENS = 131_072
 MOST_WORKERS = 4096
 
@@ -61,6 +62,10 @@ def _candidates(config: RunConfig) -> list[RunConfig]:
     sizes = [size for size in range(1, min(share, most) + 1) if share % size == 0 and (size & (size - 1) == 0)]
     sizes = sorted({*sizes, own}) if own <= share and share % own == 0 else sizes
     checkpointing = dict.fromkeys((config.execution.activation_checkpointing, *CHECKPOINTING))
+    is_resharded = config.execution.reshard_after_forward
+    stages = [(stage, is_resharded) for stage in range(4)]
+    if config.resources.workers > 1:
+        stages.append((3, not is_resharded))
     return [
         dataclasses.replace(
             config,
@@ -68,11 +73,12 @@ def _candidates(config: RunConfig) -> list[RunConfig]:
                 config.execution,
                 micro_batch_sequences=size,
                 zero_stage=cast(Literal[0, 1, 2, 3], stage),
+                reshard_after_forward=reshards,
                 activation_checkpointing=mode,
             ),
         )
         for size in sizes
-        for stage in STAGES
+        for stage, reshards in stages
         for mode in checkpointing
     ]
 
@@ -82,8 +88,8 @@ def _option(original: RunConfig, candidate: RunConfig, gpu: Gpu) -> Option | Non
     if memory.needed_bytes > gpu.memory_bytes:
         return None
     changes = [
-        f"execution.{key}={getattr(candidate.execution, key)}"
-        for key in ("micro_batch_sequences", "zero_stage", "activation_checkpointing")
+        f"execution.{key}={str(getattr(candidate.execution, key)).lower()}"
+        for key in TUNED
         if getattr(candidate.execution, key) != getattr(original.execution, key)
     ]
     if candidate.resources.workers != original.resources.workers:
@@ -103,4 +109,5 @@ def _transfers(config: RunConfig) -> int:
     micro_steps = config.accumulation_steps
     if config.resources.workers == 1:
         return 0
-    return {0: 2, 1: 2, 2: micro_steps + 1, 3: 3 * micro_steps}[config.execution.zero_stage]
+    passes = 3 if config.execution.reshard_after_forward else 2
+    return {0: 2, 1: 2, 2: micro_steps + 1, 3: passes * micro_steps}[config.execution.zero_stage]

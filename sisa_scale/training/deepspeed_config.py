@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from sisa_scale.config.execution import REDUCE_BUCKET_ELEMENTS
+from sisa_scale.config.execution import GATHERED_PARAMS, REDUCE_BUCKET_ELEMENTS
 from sisa_scale.config.run import RunConfig
 from sisa_scale.models.block import Block
 
@@ -27,6 +27,8 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         # DeepSpeed's own product, which reads the number of every weight, would cut its compiled code in pieces and
         # have each block compiled anew.
         zero |= {"leaf_module": {"classes": [BLOCK]}, "memory_efficient_linear": False}
+        gathered = GATHERED_PARAMS if execution.reshard_after_forward else 2**62
+        zero |= {"stage3_max_live_parameters": gathered, "stage3_max_reuse_distance": gathered}
     return {
         "train_batch_size": config.data.global_batch_sequences,
         "train_micro_batch_size_per_gpu": execution.micro_batch_sequences,

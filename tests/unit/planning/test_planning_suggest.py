@@ -51,3 +51,12 @@ def test_more_workers_where_nothing_else_helps() -> None:
     change = smallest_change(loaded(), small(0.97 * least / 1e9))
     assert change is None or any(text.startswith("resources.workers=") for text in change.changes)
     assert smallest_change(loaded(), small(1)) is None
+
+
+def test_keeping_gathered_weights_is_suggested_where_there_is_room() -> None:
+    stage_3 = [option for option in options(loaded("workers=2"), small(80)) if option.config.execution.zero_stage == 3]
+    first = stage_3[0].config.execution
+    assert not first.reshard_after_forward
+    assert "execution.reshard_after_forward=false" in stage_3[0].changes
+    alike = dataclasses.replace(first, reshard_after_forward=True)
+    assert alike in [option.config.execution for option in stage_3[1:]]

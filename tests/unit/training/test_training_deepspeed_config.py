@@ -4,6 +4,7 @@ import json
 import pytest
 
 from sisa_scale.config import load_config
+from sisa_scale.config.execution import GATHERED_PARAMS
 from sisa_scale.models.block import Block
 from sisa_scale.training.deepspeed_config import deepspeed_config
 
@@ -36,6 +37,14 @@ def test_stage_3_gathers_blocks_and_nothing_else_does() -> None:
         assert [get_class(name) for name in classes] == ([Block] if stage == 3 else [])
         # DeepSpeed's own product has every block compiled anew (seen with torch 2.11).
         assert zero.get("memory_efficient_linear") is (False if stage == 3 else None)
+
+
+@pytest.mark.parametrize(("setting", "is_limited"), [("true", True), ("false", False)])
+def test_weights_stay_gathered_only_if_asked(setting: str, is_limited: bool) -> None:
+    overrides = ["zero_stage=3", f"reshard_after_forward={setting}"]
+    zero = deepspeed_config(load_config("quickstart", overrides).config)["zero_optimization"]
+    limits = zero["stage3_max_live_parameters"], zero["stage3_max_reuse_distance"]
+    assert all((limit == GATHERED_PARAMS) is is_limited and limit >= GATHERED_PARAMS for limit in limits)
 
 
 def get_class(path: str) -> object:
