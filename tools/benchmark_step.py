@@ -32,8 +32,8 @@ def measure(recipe: str, arguments: argparse.Namespace, run_dir: Path) -> dict[s
     ]
     command += ["-m", "sisa_scale.cli.main", "worker", recipe, "--device", arguments.device, f"run_dir={run_dir}"]
     command += [f"data.path={arguments.data.resolve()}", f"total={arguments.steps} steps", f"warmup={warmup} steps"]
-    command += ["schedule.decay=0 steps", "checkpoint.every_steps=0", "evaluation.tasks=[]", "monitor_every_steps=0"]
-    command += ["wandb.mode=disabled", *arguments.overrides]
+    command += ["schedule.decay=0 steps", "checkpoint.every_steps=0", "checkpoint.at_end=false"]
+    command += ["evaluation.tasks=[]", "monitor_every_steps=0", "wandb.mode=disabled", *arguments.overrides]
     done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout, check=False)
     if done.returncode:
         raise RuntimeError(f"{recipe} ended with {done.returncode}:\n{done.stderr[-3000:]}")

@@ -8,9 +8,12 @@ from sisa_scale.config.fields import setting
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig:
-    """When checkpoints are written, where, and which are kept; one is always written at the end."""
+    """When checkpoints are written, where, and which are kept; a run that is stopped always writes one."""
 
     every_steps: int = setting("steps between checkpoints; 0 writes only the last", default=1000, minimum=0)
+    at_end: bool = setting(
+        "write one after the last step; false is for measurements, whose weights nobody wants", default=True
+    )
     asynchronous: bool = setting("train on while a checkpoint is written, from a copy in host memory", default=True)
     keep_last: int = setting("newest checkpoints kept; 0 keeps all", default=3, minimum=0)
     keep_every_steps: int = setting(

@@ -25,7 +25,7 @@ _FAREWELL_SECONDS = 60.0
 
 
 class Checkpointer:
-    """Saves every so many steps, when a stop is asked for, and at the end.
+    """Saves every so many steps, when a stop is asked for, and at the end unless that is turned off.
 
     Training waits while a worker's state is copied to host memory; a thread writes the copy, with the threads of the
     other workers, over a process group of their own. One checkpoint is written at a time: the next waits for it.
@@ -42,10 +42,12 @@ class Checkpointer:
     def __call__(self, state: TrainState, report: StepReport) -> None:
         """Save if it is time."""
         settings = self.run.config.checkpoint
-        if report.stop_requested or report.is_last:
+        if report.stop_requested or (report.is_last and settings.at_end):
             self.save(state)
         elif state.step in settings.at_steps or (settings.every_steps and state.step % settings.every_steps == 0):
             self.begin(state, is_awaited=not settings.asynchronous)
+        if report.is_last:
+            self.finish()
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint and wait until it is durable; raises CheckpointError on every worker if it cannot be."""

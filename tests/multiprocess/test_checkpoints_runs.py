@@ -42,6 +42,12 @@ def trace(run_dir: Path) -> list[tuple[int, str, float]]:
     return [(line["step"], line["stream_digest"], line["loss"]) for line in metrics(run_dir)]
 
 
+def test_the_last_checkpoint_can_be_left_out(runs: Path) -> None:
+    assert CheckpointStore(runs / "one-worker").steps() == [5, 10, 12]
+    assert CheckpointStore(runs / "without-last").steps() == [5, 10]
+    assert trace(runs / "without-last") == trace(runs / "one-worker")
+
+
 def test_what_is_written_beside_training_is_the_state_of_its_step(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
