@@ -13,30 +13,32 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sisa_scale.cli.console import render
 
 
-def measure(recipe: str, arguments: argparse.Namespace, run_dir: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conditions:
+    """On what a recipe is measured. timeout: seconds; overrides: KEY=VALUE, the last word on every setting."""
+
+    data: Path
+    steps: int
+    device: str
+    timeout: float
+    workers: int = 1
+    overrides: tuple[str, ...] = ()
+
+
+def measure(recipe: str, conditions: Conditions, run_dir: Path) -> dict[str, Any]:
     """Run one recipe and return its row; raises RuntimeError with the end of its output when it fails."""
-    warmup = max(1, arguments.steps // 5)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        str(arguments.workers),
-        "--standalone",
-    ]
-    command += ["-m", "sisa_scale.cli.main", "worker", recipe, "--device", arguments.device, f"run_dir={run_dir}"]
-    command += [f"data.path={arguments.data.resolve()}", f"total={arguments.steps} steps", f"warmup={warmup} steps"]
-    command += ["schedule.decay=0 steps", "checkpoint.every_steps=0", "checkpoint.at_end=false"]
-    command += ["evaluation.tasks=[]", "monitor_every_steps=0", "wandb.mode=disabled", *arguments.overrides]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=arguments.timeout, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{recipe} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    warmup = max(1, conditions.steps // 5)
+    settings = [f"run_dir={run_dir}", f"data.path={conditions.data.resolve()}", f"total={conditions.steps} steps"]
+    settings += [f"warmup={warmup} steps", "schedule.decay=0 steps", "evaluation.tasks=[]", "monitor_every_steps=0"]
+    settings += ["checkpoint.every_steps=0", "checkpoint.at_end=false", "wandb.mode=disabled"]
+    train(recipe, (*settings, *conditions.overrides), conditions)
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     steady = lines[warmup:] or lines
     record = run_dir / "attention_backend.json"
@@ -59,6 +61,24 @@ def measure(recipe: str, arguments: argparse.Namespace, run_dir: Path) -> dict[s
     }
 
 
+def train(recipe: str | Path, settings: tuple[str, ...], conditions: Conditions) -> None:
+    """Carry out a recipe or continue a run under torchrun; raises RuntimeError with the end of its output if it fails.
+
+    After the timeout torchrun is told to end, which ends its workers, before TimeoutExpired is raised.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command += [str(conditions.workers), "-m", "sisa_scale.cli.main", "worker", str(recipe)]
+    command += ["--device", conditions.device, *settings]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, errors = process.communicate(timeout=conditions.timeout)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise RuntimeError(f"{recipe} ended with {process.returncode}:\n{errors[-3000:]}")
+
+
 def main() -> None:
     """Parse, measure every recipe, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -71,10 +91,18 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="KEY=VALUE for every recipe")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
+    conditions = Conditions(
+        data=arguments.data,
+        steps=arguments.steps,
+        device=arguments.device,
+        timeout=arguments.timeout,
+        workers=arguments.workers,
+        overrides=tuple(arguments.overrides),
+    )
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         for number, recipe in enumerate(arguments.recipes):
-            row = measure(recipe, arguments, Path(scratch) / str(number))
+            row = measure(recipe, conditions, Path(scratch) / str(number))
             row["relative"] = round(row["tokens/s"] / (rows[0] if rows else row)["tokens/s"], 3)
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)

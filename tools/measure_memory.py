@@ -13,11 +13,11 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark_step import measure
+from benchmark_step import Conditions, measure
 
 from sisa_scale.cli.console import render
 from sisa_scale.config.run import RunConfig
@@ -84,12 +84,12 @@ def predicted(case: Case) -> tuple[RunConfig, dict[str, Any]]:
     }
 
 
-def run(case: Case, arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+def run(case: Case, conditions: Conditions, scratch: Path) -> dict[str, Any]:
     """Return the row of a case: predicted, and measured where it ran on a GPU."""
     _, row = predicted(case)
-    arguments.workers, arguments.overrides = case.workers, list(case.overrides)
+    conditions = replace(conditions, workers=case.workers, overrides=case.overrides)
     try:
-        found = measure(case.recipe, arguments, scratch / case.name)
+        found = measure(case.recipe, conditions, scratch / case.name)
     except Exception as error:  # one case must not end the others
         return {**row, "measured GB": None, "difference %": None, "error": f"{type(error).__name__}: {error}"[-600:]}
     peak = found["peak GB"]
@@ -114,12 +114,15 @@ def main() -> None:
     arguments = parser.parse_args()
     most, rows = arguments.workers, list[dict[str, Any]]()
     cases = [case for case in (TINY_CASES if arguments.tiny else CASES) if arguments.only in case.name]
+    conditions = Conditions(
+        data=arguments.data, steps=arguments.steps, device=arguments.device, timeout=arguments.timeout
+    )
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases:
             if case.workers > most or predicted(case)[1]["predicted GB"] > arguments.memory_gb:
                 print(f"left out: {case.name}", file=sys.stderr, flush=True)
                 continue
-            rows.append(run(case, arguments, Path(scratch)))
+            rows.append(run(case, conditions, Path(scratch)))
             print(json.dumps({k: v for k, v in rows[-1].items() if k != "terms"}), file=sys.stderr, flush=True)
             if arguments.out is not None:
                 arguments.out.write_text(json.dumps(rows, indent=2))
