@@ -9,9 +9,11 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from sisa_scale.errors import ConfigError
 from sisa_scale.training.exits import end_process
 
 _ASIDE_TIMEOUT = timedelta(hours=1)
+_ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,17 @@ class Communicator:
 def connect(device: str) -> Communicator:
     """Join the workers that Ray Train or torchrun started; the process group is made if they have not made it yet.
 
-    device: "cpu" (gloo) or "cuda" (NCCL). The usual environment variables RANK, LOCAL_RANK, WORLD_SIZE say who we are.
+    device: "cpu" (gloo) or "cuda" (NCCL). The usual environment variables say who we are; raises ConfigError without.
     """
-    rank, local_rank, world_size = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+    missing = [name for name in _ENVIRONMENT if name not in os.environ]
+    if missing:
+        raise ConfigError.at(
+            "the environment of this worker",
+            found=f"no {', '.join(missing)}",
+            allowed="torchrun or Ray starts the workers of a run and tells each its place",
+            remedy="Use `torchrun --no-python sisa-scale worker RECIPE --device DEVICE`, or `sisa-scale train`.",
+        )
+    rank, local_rank, world_size = (int(os.environ[name]) for name in _ENVIRONMENT[:3])
     if device == "cuda":
         # Ray Train shows a worker all GPUs of its node's workers; torchrun does too.
         torch.cuda.set_device(local_rank if torch.cuda.device_count() > 1 else 0)
