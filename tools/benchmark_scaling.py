@@ -60,8 +60,8 @@ def scale(recipe: str, conditions: Conditions, run_dir: Path) -> Row:
     return {name: found[name] for name in ("tokens/s", "spread %", "MFU %", "peak GB", "first step s", "last loss")}
 
 
-def resume(recipe: str, conditions: Conditions, run_dir: Path) -> Row:
-    """Train, save in the middle, and take the second half again on half the GPUs."""
+def resume(recipe: str, conditions: Conditions, run_dir: Path, there: tuple[str, ...]) -> Row:
+    """Train, save in the middle, and take the second half again on half the GPUs, with the overrides `there`."""
     middle = conditions.steps // 2
     settings = (f"run_dir={run_dir}", f"data.path={conditions.data.resolve()}", f"total={conditions.steps} steps")
     settings += (f"warmup={max(1, middle // 2)} steps", "schedule.decay=0 steps", f"checkpoint.at_steps=[{middle}]")
@@ -70,7 +70,7 @@ def resume(recipe: str, conditions: Conditions, run_dir: Path) -> Row:
     whole, saved = lines(run_dir / "metrics.jsonl"), lines(run_dir / "events.jsonl")
     save = next(event for event in saved if event["event"] == "checkpoint")
     half = max(1, conditions.workers // 2)
-    train(run_dir, (), replace(conditions, workers=half))
+    train(run_dir, there, replace(conditions, workers=half))
     again = lines(run_dir / "metrics.jsonl")
     pairs = list(zip(whole[middle:], again[middle:], strict=True))
     if any(first["stream_digest"] != second["stream_digest"] for first, second in pairs):
@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one run")
     parser.add_argument("--memory-gb", type=float, default=132, help="leave out what is planned to need more")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="KEY=VALUE for every case")
+    parser.add_argument("--set-there", dest="there", action="append", default=[], help="KEY=VALUE for half the GPUs")
     parser.add_argument("--out", type=Path, help="JSON file to write after every case")
     arguments = parser.parse_args()
     rows: list[Row] = []
@@ -132,8 +133,11 @@ def main() -> None:
             try:
                 if row["planned GB"] > arguments.memory_gb:
                     raise RuntimeError("left out: planned not to fit")
-                row.update((resume if arguments.resume else scale)(recipe, conditions, Path(scratch) / str(number)))
-                if not arguments.resume:
+                run_dir = Path(scratch) / str(number)
+                if arguments.resume:
+                    row.update(resume(recipe, conditions, run_dir, tuple(arguments.there)))
+                else:
+                    row.update(scale(recipe, conditions, run_dir))
                     add_efficiency(rows)
             except Exception as error:  # one case must not end the others
                 row["error"] = f"{type(error).__name__}: {error}"[-800:]
