@@ -41,7 +41,13 @@ def test_as_many_kinds_of_blocks_as_layers_are_all_compiled() -> None:
 
 def test_under_stage_3_equal_blocks_share_a_graph() -> None:
     program = Path(__file__).with_name("stage3_program.py")
-    settings = ["zero_stage=3", "compile=true", "activation_checkpointing=none", "resources.workers=2"]
+    settings = [
+        "zero_stage=3",
+        "precision=bf16",
+        "compile=true",
+        "activation_checkpointing=none",
+        "resources.workers=2",
+    ]
     sizes = ["sequence_tokens=32", "global_batch_tokens=128", "micro_batch_sequences=1", "loss_chunk_tokens=32"]
     done = run_program(2, program, *settings, *sizes)
     assert done.returncode == 0, first_error(done.stderr)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from processes import first_error, run_program
 
-SETTINGS = ["zero_stage=3", "activation_checkpointing=none", "resources.workers=2", "num_layers=10"]
+SETTINGS = ["zero_stage=3", "precision=bf16", "activation_checkpointing=none", "resources.workers=2", "num_layers=10"]
 SIZES = ["sequence_tokens=32", "global_batch_tokens=128", "micro_batch_sequences=1", "loss_chunk_tokens=32"]
 
 
