@@ -63,10 +63,7 @@ def scale(recipe: str, conditions: Conditions, run_dir: Path) -> Row:
 def resume(recipe: str, conditions: Conditions, run_dir: Path, there: tuple[str, ...]) -> Row:
     """Train, save in the middle, and take the second half again on half the GPUs, with the overrides `there`."""
     middle = conditions.steps // 2
-    settings = (f"run_dir={run_dir}", f"data.path={conditions.data.resolve()}", f"total={conditions.steps} steps")
-    settings += (f"warmup={max(1, middle // 2)} steps", "schedule.decay=0 steps", f"checkpoint.at_steps=[{middle}]")
-    settings += ("checkpoint.every_steps=0", "checkpoint.at_end=false", "evaluation.tasks=[]", "monitor_every_steps=0")
-    train(recipe, (*settings, "wandb.mode=disabled", *conditions.overrides), conditions)
+    train(recipe, (*conditions.settings(run_dir), f"checkpoint.at_steps=[{middle}]"), conditions)
     whole, saved = lines(run_dir / "metrics.jsonl"), lines(run_dir / "events.jsonl")
     save = next(event for event in saved if event["event"] == "checkpoint")
     half = max(1, conditions.workers // 2)
@@ -127,13 +124,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write after every case")
     arguments = parser.parse_args()
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, (recipe, conditions, row) in enumerate(cases(arguments)):
-            rows.append(row)
+    for recipe, conditions, row in cases(arguments):
+        rows.append(row)
+        with tempfile.TemporaryDirectory() as scratch:  # a checkpoint of billions of parameters does not stay
             try:
                 if row["planned GB"] > arguments.memory_gb:
                     raise RuntimeError("left out: planned not to fit")
-                run_dir = Path(scratch) / str(number)
+                run_dir = Path(scratch) / "run"
                 if arguments.resume:
                     row.update(resume(recipe, conditions, run_dir, tuple(arguments.there)))
                 else:
@@ -141,9 +138,9 @@ def main() -> None:
                     add_efficiency(rows)
             except Exception as error:  # one case must not end the others
                 row["error"] = f"{type(error).__name__}: {error}"[-800:]
-            print(json.dumps(row), file=sys.stderr, flush=True)
-            if arguments.out is not None:
-                arguments.out.write_text(json.dumps(rows, indent=2))
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        if arguments.out is not None:
+            arguments.out.write_text(json.dumps(rows, indent=2))
     names = list(dict.fromkeys(name for row in rows for name in row if name != "error"))
     render([{name: row.get(name) for name in names} for row in rows], as_json=False)
 

@@ -31,16 +31,24 @@ class Conditions:
     workers: int = 1
     overrides: tuple[str, ...] = ()
 
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up, which figures leave out."""
+        return max(1, self.steps // 5)
+
+    def settings(self, run_dir: Path) -> tuple[str, ...]:
+        """Return what makes a measurement of a recipe: nothing but steps, and no weights are kept."""
+        steps = [f"total={self.steps} steps", f"warmup={self.warmup} steps", "schedule.decay=0 steps"]
+        off = ["checkpoint.every_steps=0", "checkpoint.at_end=false", "evaluation.tasks=[]", "monitor_every_steps=0"]
+        place = [f"run_dir={run_dir}", f"data.path={self.data.resolve()}"]
+        return (*place, *steps, *off, "wandb.mode=disabled", *self.overrides)
+
 
 def measure(recipe: str, conditions: Conditions, run_dir: Path) -> dict[str, Any]:
     """Run one recipe and return its row; raises RuntimeError with the end of its output when it fails."""
-    warmup = max(1, conditions.steps // 5)
-    settings = [f"run_dir={run_dir}", f"data.path={conditions.data.resolve()}", f"total={conditions.steps} steps"]
-    settings += [f"warmup={warmup} steps", "schedule.decay=0 steps", "evaluation.tasks=[]", "monitor_every_steps=0"]
-    settings += ["checkpoint.every_steps=0", "checkpoint.at_end=false", "wandb.mode=disabled"]
-    train(recipe, (*settings, *conditions.overrides), conditions)
+    train(recipe, conditions.settings(run_dir), conditions)
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    steady = lines[warmup:] or lines
+    steady = lines[conditions.warmup :] or lines
     record = run_dir / "attention_backend.json"
     kernels = json.loads(record.read_text()) if record.exists() else {"backend": "cpu", "milliseconds": {}}
     has_mfu = steady[-1]["mfu"] is not None

@@ -22,7 +22,7 @@ class ExecutionConfig:
     zero_stage: Literal[0, 1, 2, 3] = setting("DeepSpeed ZeRO stage", default=1)
     reshard_after_forward: bool = setting(
         "ZeRO 3: let go of gathered weights after the forward pass and gather them again for the backward pass; false "
-        "keeps the whole model's between the two: a third less communication, 4 bytes a parameter more memory",
+        "keeps the whole model's between the two: up to a third less communication, 4 bytes a parameter more memory",
         default=True,
     )
     offload_optimizer: bool = setting(

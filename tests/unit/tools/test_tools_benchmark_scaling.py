@@ -39,7 +39,7 @@ def test_efficiency_is_over_the_fewest_gpus_that_ran_the_same(tool: ModuleType) 
     assert [line.get("efficiency") for line in rows] == [1.0, 0.95, None, 1.0, 0.95, 1.0]
 
 
-def test_every_gpu_has_the_same_work_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_what_is_planned_not_to_fit_is_named_and_left_out(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     command = [sys.executable, str(TOOLS / "benchmark_scaling.py"), "quickstart", "--data", str(tmp_path)]
     command += ["--gpus", "2", "1", "--stages", "1", "3", "--memory-gb", "0", "--out", str(out)]
@@ -50,7 +50,7 @@ def test_every_gpu_has_the_same_work_and_what_does_not_fit_is_named(tmp_path: Pa
     assert all("planned not to fit" in line["error"] and line["planned GB"] > 0 for line in rows)
 
 
-def test_batches_grow_with_the_gpus(tool: ModuleType, tmp_path: Path) -> None:
+def test_every_gpu_has_the_same_work(tool: ModuleType, tmp_path: Path) -> None:
     parser_values = {"recipes": ["quickstart"], "stages": [1], "gpus": [1, 4], "micro_steps": 3, "overrides": []}
     parser_values |= {"data": tmp_path, "steps": 5, "device": "cpu", "timeout": 1.0}
     found = [conditions.overrides[-1] for _, conditions, _ in tool.cases(type("Arguments", (), parser_values))]
