@@ -77,7 +77,7 @@ def test_lines_do_not_depend_on_chunks(chunks: list[bytes]) -> None:
         ("a.jsonl", b'{"text": "\\ud83d"}\n', "surrogate"),
         ("a.csv", b"text", "the suffix '.csv'"),
         ("a.txt.gz", b"not gzip", "damaged or cut off .gz"),
-        ("a.txt.gz", gzip.compress(b"some text" * 9)[:-9], "damaged or cut off .gz"),
+        ("a.txt.gz", gzip.compress(b"some text" * 9, mtime=0)[:-9], "damaged or cut off .gz"),
         ("a.txt.zst", b"not zstd", "damaged or cut off .zst"),
         ("a.txt.zst", zstandard.compress(b"some text" * 9)[:-4], "damaged or cut off .zst"),
     ],
