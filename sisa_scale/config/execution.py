@@ -34,6 +34,12 @@ class ExecutionConfig:
         "arithmetic of the forward and backward pass; weights, gradients and moments are kept in fp32", default="bf16"
     )
     micro_batch_sequences: int = setting("sequences of one forward pass on one worker", minimum=1)
+    sequence_parallel_size: int = setting(
+        "workers that share every sequence, each with a part of its tokens, and inside the mixers of its heads "
+        "(DeepSpeed-Ulysses, 2309.14509): longer sequences in the same memory; 1 shares none",
+        default=1,
+        minimum=1,
+    )
     activation_checkpointing: Recomputation | int = setting(
         "what is recomputed in the backward pass: 'none', 'selective' (all but products and attention), 'full' (every "
         "block) or k (every k-th block)",

@@ -62,7 +62,8 @@ class RunConfig:
     @property
     def accumulation_steps(self) -> int:
         """Micro-steps of one optimizer step on each worker."""
-        return self.data.global_batch_sequences // (self.resources.workers * self.execution.micro_batch_sequences)
+        groups = self.resources.workers // self.execution.sequence_parallel_size
+        return self.data.global_batch_sequences // (groups * self.execution.micro_batch_sequences)
 
     def with_workers(self, workers: int) -> "RunConfig":
         """Return the same run on a fixed number of workers, as an attempt carries it out."""
@@ -72,6 +73,8 @@ class RunConfig:
     def violations(self) -> Iterator[Violation]:
         """Rules between sections."""
         yield from self._batch_rules()
+        if self.execution.sequence_parallel_size > 1:
+            yield from self._sharing_rules()
         yield from self._length_rules()
         yield from self._schedule_rules()
         yield from self._backend_rules()
@@ -83,16 +86,53 @@ class RunConfig:
 
     def _batch_rules(self) -> Iterator[Violation]:
         sequences, sizes = self.data.global_batch_sequences, self.resources.worker_range
-        unit = math.lcm(*sizes) * self.execution.micro_batch_sequences
+        sharing = self.execution.sequence_parallel_size
+        unit = max(1, math.lcm(*sizes) // sharing) * self.execution.micro_batch_sequences
         if sequences % unit:
             nearest = max(1, round(sequences / unit)) * unit * self.data.sequence_tokens
             workers = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(self.resources.workers)
+            shared = f" / {sharing} that share a sequence" if sharing > 1 else ""
+            micro_batch = self.execution.micro_batch_sequences
             yield Violation(
                 "data.global_batch_tokens",
                 f"{self.data.global_batch_tokens} ({sequences} sequences)",
-                f"must divide over {workers} workers x {self.execution.micro_batch_sequences} micro_batch_sequences",
+                f"must divide over {workers} workers{shared} x {micro_batch} micro_batch_sequences",
                 f"Change one of the three; the nearest global_batch_tokens is {nearest}.",
             )
+
+    def _sharing_rules(self) -> Iterator[Violation]:
+        size, key = self.execution.sequence_parallel_size, "execution.sequence_parallel_size"
+        if "hymba" in self.model.mixers:
+            yield Violation(
+                key,
+                f"{size} with hymba",
+                "a sequence cannot be shared where meta tokens stand before it and heads share keys",
+                "Write 1.",
+            )
+        for what, number in self._shared_numbers().items():
+            if number % size:
+                yield Violation(
+                    key, f"{size} with {what} {number}", "must divide it", f"Write a divisor of {number}, or 1."
+                )
+        if self.resources.min_workers is not None:
+            yield Violation(
+                "resources.min_workers",
+                f"{self.resources.min_workers} with {key} {size}",
+                "the workers that share sequences are a fixed number",
+                "Write null.",
+            )
+
+    def _shared_numbers(self) -> dict[str, int]:
+        """Return all that the workers that share a sequence divide among them."""
+        model, mixers = self.model, set(self.model.mixers)
+        numbers = {"resources.workers": self.resources.workers, "data.sequence_tokens": self.data.sequence_tokens}
+        if {"attention", "sisa"} & mixers:
+            numbers["model.num_heads"] = model.num_heads
+        if model.mamba2 is not None and "mamba2" in mixers:
+            numbers["heads of model.mamba2:"] = model.mamba2.num_heads(model.d_model)
+        if model.mamba3 is not None and "mamba3" in mixers:
+            numbers["heads of model.mamba3:"] = model.mamba3.num_heads(model.d_model)
+        return numbers
 
     def _length_rules(self) -> Iterator[Violation]:
         limit = self.model.max_length_tokens

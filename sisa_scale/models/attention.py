@@ -11,6 +11,7 @@ from sisa_scale.models.cache import KeyValueCache
 from sisa_scale.models.importance import document_mask
 from sisa_scale.models.rotary import rotate_by_position
 from sisa_scale.models.sdpa import attend, attend_where
+from sisa_scale.models.sequence_parallel import HeadExchange
 
 
 class Attention(nn.Module):
@@ -19,6 +20,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, backend: str) -> None:
         super().__init__()
         self.num_heads, self.head_width = config.num_heads, config.head_width
+        self.exchange = HeadExchange()
         self.backend, self.scale = backend, config.head_width**-0.5
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
@@ -42,7 +44,7 @@ class Attention(nn.Module):
         else:
             mask_BLM = document_mask(document_BL, v_BLHK.dtype) if mask_BLM is None else mask_BLM
             out = attend_where(mask_BLM, q_BLHK, k_BLHK, v_BLHK, scale=self.scale)
-        return self.out(out.flatten(2))
+        return self.out(self.exchange.to_tokens(out.flatten(2)))
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> KeyValueCache:
         """Return the cache of rows that hold no token yet; `dtype` is that of its keys and values."""
@@ -69,8 +71,7 @@ class Attention(nn.Module):
             nn.init.normal_(linear.weight, std=std, generator=generator)
 
     def _project(self, x_BLD: Tensor, turns_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        batch, length, _ = x_BLD.shape
-        qkv = self.qkv(x_BLD).view(batch, length, 3, self.num_heads, self.head_width)
-        q_BLHK, k_BLHK, v_BLHK = qkv.unbind(2)
+        qkv = self.exchange.to_heads(self.qkv(x_BLD).chunk(3, dim=-1))
+        q_BLHK, k_BLHK, v_BLHK = (x.unflatten(-1, (-1, self.head_width)) for x in qkv)
         q_BLHK, k_BLHK = (rotate_by_position(x_BLHK, turns_2LK).to(v_BLHK.dtype) for x_BLHK in (q_BLHK, k_BLHK))
         return q_BLHK, k_BLHK, v_BLHK

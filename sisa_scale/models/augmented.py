@@ -19,6 +19,7 @@ from sisa_scale.models.importance import (
     scaled_heads,
 )
 from sisa_scale.models.precision import widen
+from sisa_scale.models.sequence_parallel import HeadExchange
 from sisa_scale.models.stored import stored_turns
 
 
@@ -47,18 +48,20 @@ class AugmentedHeads(nn.Module):
         for name, is_there in {"decay_bias": has_decay, "lambda_raw": has_importance}.items():
             self.register_parameter(name, nn.Parameter(torch.empty(self.num_heads)) if is_there else None)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.exchange = HeadExchange()
 
     def projected(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return queries and keys, (B, L, H, C), values, (B, L, H, J), and what `rates` does."""
-        *qkv, decay_BLH, phase_BLC = self.project(x_BLD)
-        q_BLHC, k_BLHC, v_BLHJ = (x.unflatten(-1, (self.num_heads, -1)) for x in qkv)
+        *qkv, decay_BLH, phase_BLC = self.exchange.to_heads(self.project(x_BLD))
+        num_heads = self.num_heads // self.exchange.size
+        q_BLHC, k_BLHC, v_BLHJ = (x.unflatten(-1, (num_heads, -1)) for x in qkv)
         phase_BLC = widen(phase_BLC)
         if self.config.has_learned_decay:
-            decay_BLH = bounded_decay(widen(decay_BLH), self.decay_bias, self.decay_limit)
+            decay_BLH = bounded_decay(widen(decay_BLH), self.exchange.own(self.decay_bias), self.decay_limit)
         else:
             make = alibi_slopes if self.config.decay_kind == "alibi" else torch.zeros
-            slopes_H = make(self.num_heads, device=x_BLD.device)
-            decay_BLH = slopes_H.to(phase_BLC.dtype).expand(*x_BLD.shape[:-1], -1)
+            slopes_H = self.exchange.own(make(self.num_heads, device=x_BLD.device))
+            decay_BLH = slopes_H.to(phase_BLC.dtype).expand(*v_BLHJ.shape[:2], -1)
         return q_BLHC, k_BLHC, v_BLHJ, decay_BLH, phase_BLC
 
     def rates(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +82,7 @@ class AugmentedHeads(nn.Module):
     def weight(self) -> Tensor:
         """Return the square root of the importance logit's weight per head, for either side."""
         # sqrt(d_h)^(1/2) on both sides undoes the 1/sqrt(d_h) that SDPA applies to every channel.
-        weight_H = (self.head_width**0.25) * softplus(self.lambda_raw).sqrt()
+        weight_H = (self.head_width**0.25) * softplus(self.exchange.own(self.lambda_raw)).sqrt()
         return weight_H * self.d_s**-0.25 if self.config.logit_scale == "sqrt_d_s" else weight_H
 
     def scaled(

@@ -3,6 +3,8 @@
 Shapes: B batch, L length, C channels, K taps of the kernel.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -22,17 +24,23 @@ class CausalConvolution(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
 
     def forward(
-        self, x_BLC: Tensor, before_BKC: Tensor | None = None, document_BL: Tensor | None = None
+        self,
+        x_BLC: Tensor,
+        before_BKC: Tensor | None = None,
+        document_BL: Tensor | None = None,
+        select: Callable[[Tensor], Tensor] = lambda parameter: parameter,
     ) -> tuple[Tensor, Tensor]:
         """Return y_t = bias + sum_k weight_k x_{t-K+1+k}, summed in float32 or wider, and the last K - 1 inputs.
 
         `before_BKC` are the K - 1 inputs before the first; zeros if not given. With document_BL, the number of every
-        token's document, the inputs of other documents count as zeros, too.
+        token's document, the inputs of other documents count as zeros, too. Where x has some of the channels alone,
+        `select` returns those of the last dimension of a parameter.
         """
-        taps, length = self.weight.shape[0], x_BLC.shape[1]
+        weight_KC, bias_C = select(self.weight), select(self.bias)
+        taps, length = weight_KC.shape[0], x_BLC.shape[1]
         padded = pad(x_BLC, (0, 0, taps - 1, 0)) if before_BKC is None else torch.cat((before_BKC, x_BLC), dim=1)
-        y_BLC = widen(self.bias)
-        for tap, weight_C in enumerate(widen(self.weight)):
+        y_BLC = widen(bias_C)
+        for tap, weight_C in enumerate(widen(weight_KC)):
             shifted_BLC = padded[:, tap : tap + length]
             if document_BL is not None:
                 shifted_BL = pad(document_BL, (taps - 1 - tap, 0), value=-1)[:, :length]

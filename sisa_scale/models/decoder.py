@@ -23,6 +23,7 @@ from sisa_scale.models.importance import document_mask
 from sisa_scale.models.local_sisa import LocalSisa
 from sisa_scale.models.mixers import MixerModule, build_mixer
 from sisa_scale.models.rotary import position_turns
+from sisa_scale.models.sequence_parallel import HeadExchange, SequenceGroup
 from sisa_scale.models.sisa import Sisa
 from sisa_scale.models.ssd_kernels import scan_kernel
 from sisa_scale.models.ssm_path import SsmPath
@@ -62,6 +63,7 @@ class Decoder(nn.Module):
             path.kernel = kernel
         self.norm = RMSNorm(config.d_model, config.norm_epsilon)
         self.head = Head(self.embedding.weight, config.vocab_size, execution.loss_chunk_tokens)
+        self.exchange = HeadExchange()
 
     def forward(
         self,
@@ -72,23 +74,25 @@ class Decoder(nn.Module):
     ) -> Tensor | TokenScores:
         """Return the mean next-token loss in nats, or with `per_token` the scores of every target.
 
-        Targets of -100 are left out. document_BL: see `hidden`.
+        Targets of -100 are left out. document_BL: see `hidden`. A worker that shares sequences returns the loss of its
+        own tokens.
         """
         return self.head(self.hidden(tokens_BL, document_BL), targets_BL, per_token)
 
     def hidden(self, tokens_BL: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Return the final hidden states x_BLD; position t depends on tokens <= t alone.
 
-        document_BL numbers the document of every token of a packed sequence: each is read as if it stood alone. Raises
-        ValueError beyond max_length_tokens, and for documents where meta tokens would have to come before each.
+        document_BL numbers the document of every token of a packed sequence: each is read as if it stood alone. Workers
+        that share sequences give their own tokens and the documents of all. Raises ValueError beyond max_length_tokens,
+        and for documents where meta tokens would have to come before each.
         """
-        length = tokens_BL.shape[1]
+        length = tokens_BL.shape[1] * self.exchange.size
         if length > self.config.max_length_tokens:
             raise ValueError(f"length {length} exceeds max_length_tokens {self.config.max_length_tokens}")
         if self.meta is not None and document_BL is not None:
             raise ValueError("a model with meta tokens cannot read packed documents apart")
         x_BLD = self._with_meta(self._embed(tokens_BL))
-        positions = torch.arange(x_BLD.shape[1], device=x_BLD.device)
+        positions = torch.arange(length + self.config.num_meta_tokens, device=x_BLD.device)
         if document_BL is not None:
             # Only differences of positions act, but large ones have larger rounding errors: count anew, too.
             positions = positions - torch.searchsorted(document_BL, document_BL)
@@ -102,6 +106,11 @@ class Decoder(nn.Module):
         for block in self._layers():
             x_BLD = block(x_BLD, turns_2LK, *(masked if isinstance(block.mixer, Attention | Sisa) else documents))
         return self.norm(x_BLD[:, self.config.num_meta_tokens :])
+
+    def share_sequences(self, group: SequenceGroup | None) -> None:
+        """Let a group of workers share sequences in training mode, see `models.sequence_parallel`; None for none."""
+        for exchange in (module for module in self.modules() if isinstance(module, HeadExchange)):
+            exchange.group = group
 
     def _layers(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]

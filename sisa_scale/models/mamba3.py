@@ -23,6 +23,7 @@ from sisa_scale.models.block import RMSNorm
 from sisa_scale.models.mamba2 import NORM_EPSILON
 from sisa_scale.models.precision import widen
 from sisa_scale.models.scan import prefix_sum
+from sisa_scale.models.sequence_parallel import HeadExchange
 from sisa_scale.models.ssd import TokenWeights, ssd
 from sisa_scale.models.ssm_path import initialise_dt_bias
 from sisa_scale.models.turned import turned_heads
@@ -66,6 +67,7 @@ class Mamba3(nn.Module):
         self.gate_scale = nn.Parameter(torch.empty(self.rank * inner)) if is_mimo else None
         self.out_scale = nn.Parameter(torch.empty(self.rank * inner)) if is_mimo else None
         self.out = nn.Linear(inner, d_model, bias=False)
+        self.exchange = HeadExchange()
 
     def forward(self, x_BLD: Tensor, turns_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Mix along the length; turns_2LK, the positions of other mixers, go unused.
@@ -98,10 +100,11 @@ class Mamba3(nn.Module):
     def _mix(
         self, x_BLD: Tensor, cache: Mamba3Cache | None, is_token_BL: Tensor | None, document_BL: Tensor | None
     ) -> Tensor:
-        z_BLI, x_BLI, keys, queries, dt_BLH, rate_BLH, trapezoid_BLH, angle_BLA = self.project(x_BLD).split(
-            self.widths, dim=-1
+        z, x, keys, queries, dt, rate, trapezoid, angle = self.project(x_BLD).split(self.widths, dim=-1)
+        z_BLI, x_BLI, dt_BLH, rate_BLH, trapezoid_BLH, keys, queries, angle_BLA = self.exchange.to_heads(
+            (z, x, dt, rate, trapezoid), (keys, queries, angle)
         )
-        dt_BLH = softplus(widen(dt_BLH) + widen(self.dt_bias))
+        dt_BLH = softplus(widen(dt_BLH) + widen(self.exchange.own(self.dt_bias)))
         if is_token_BL is not None:
             x_BLI = x_BLI.masked_fill(~is_token_BL[..., None], 0.0)
             dt_BLH = dt_BLH.masked_fill(~is_token_BL[..., None], 0.0)
@@ -133,7 +136,7 @@ class Mamba3(nn.Module):
             chunk_tokens=max(1, self.config.chunk_tokens // self.rank),
             initial_state=initial_state,
             weights=weights,
-            skip_H=widen(self.skip),
+            skip_H=widen(self.exchange.own(self.skip)),
             document_BL=document_BL,
         )
         if cache:
@@ -143,7 +146,7 @@ class Mamba3(nn.Module):
         y_BLRHP = widen(y_BMHP.unflatten(1, (-1, self.rank))) * silu(widen(self._ranks(z_BLI, self.gate_scale)))
         if self.out_scale is not None:
             y_BLRHP = y_BLRHP * self._per_head(self.out_scale)
-        return self.out(y_BLRHP.sum(2).flatten(2).to(x_BLI.dtype))
+        return self.out(self.exchange.to_tokens(y_BLRHP.sum(2).flatten(2).to(x_BLI.dtype)))
 
     def _phases(
         self, angle_BLA: Tensor, dt_BLH: Tensor, cache: Mamba3Cache | None, document_BL: Tensor | None
@@ -161,11 +164,11 @@ class Mamba3(nn.Module):
 
     def _per_head(self, flat: Tensor) -> Tensor:
         """Return a parameter of every rank and head as (R, H, .), float32 or wider."""
-        return widen(flat).view(self.rank, self.num_heads, -1)
+        return self.exchange.own(widen(flat).view(self.rank, self.num_heads, -1), dim=1)
 
     def _ranks(self, x_BLI: Tensor, scale: Tensor | None) -> Tensor:
         """Return the heads of x for every rank, (B, L, R, H, P): scaled per rank and channel if there are several."""
-        x_BLRHP = x_BLI.unflatten(-1, (self.num_heads, -1))[:, :, None]
+        x_BLRHP = x_BLI.unflatten(-1, (-1, self.config.head_width))[:, :, None]
         if scale is None:
             return x_BLRHP
         return (x_BLRHP * self._per_head(scale)).to(x_BLI.dtype)

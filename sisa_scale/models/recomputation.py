@@ -1,8 +1,8 @@
 """What a block keeps for its backward pass when it computes the rest again: activation checkpointing.
 
 none        everything that the backward pass reads
-selective   results of dense products and of attention kernels; norms, rotations, gates, importance channels and
-            the scans of state-space models are computed again
+selective   results of dense products and of attention kernels, and what other workers sent; norms, rotations, gates,
+            importance channels and the scans of state-space models are computed again
 full        the block's input alone
 """
 
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from sisa_scale.config.execution import Recomputation
 from sisa_scale.models.flash4 import flash4
+from sisa_scale.models.sequence_parallel import all_to_all
 
 _KEPT = frozenset(
     (
@@ -26,6 +27,7 @@ _KEPT = frozenset(
         torch.ops.aten._scaled_dot_product_efficient_attention.default,
         torch.ops.aten._scaled_dot_product_cudnn_attention.default,
         flash4._opoverload,
+        all_to_all._opoverload,
     )
 )
 

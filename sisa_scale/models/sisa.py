@@ -169,7 +169,7 @@ class Sisa(AugmentedHeads):
         return attend_last(q_BLHC, k_BMHC, v_BMHJ, scale=scale, backend=self.backend)
 
     def _merge(self, out_BLHJ: Tensor) -> Tensor:
-        return self.out(out_BLHJ.flatten(2))
+        return self.out(self.exchange.to_tokens(out_BLHJ.flatten(2)))
 
 
 def _warn_of_the_future(max_length_tokens: int) -> None:

@@ -16,6 +16,7 @@ from torch.nn.functional import silu, softplus
 from sisa_scale.config.ssm import Mamba2Config
 from sisa_scale.models.convolution import CausalConvolution
 from sisa_scale.models.precision import widen
+from sisa_scale.models.sequence_parallel import HeadExchange
 from sisa_scale.models.ssd import ssd
 from sisa_scale.models.ssd_kernels import Scan
 
@@ -45,6 +46,7 @@ class SsmPath(nn.Module):
         self.a_log = nn.Parameter(torch.empty(self.num_heads))
         self.skip = nn.Parameter(torch.empty(self.num_heads))
         self.kernel: Scan | None = None
+        self.exchange = HeadExchange()
 
     def forward(
         self,
@@ -58,18 +60,21 @@ class SsmPath(nn.Module):
         document_BL numbers the document of every token: convolution and state begin anew with each. Without a cache.
         """
         z_BLI, conv_BLC, dt_BLH = projected_BLC.split(self.widths, dim=-1)
-        dt_BLH = softplus(widen(dt_BLH) + widen(self.dt_bias))
+        conv_BLC, dt_BLH = self._to_heads(conv_BLC, dt_BLH)
+        dt_BLH = softplus(widen(dt_BLH) + widen(self.exchange.own(self.dt_bias)))
         if is_token_BL is not None:
             conv_BLC = conv_BLC.masked_fill(~is_token_BL[..., None], 0.0)
             dt_BLH = dt_BLH.masked_fill(~is_token_BL[..., None], 0.0)
 
-        conv_BLC, conv_BKC = self.conv(conv_BLC, cache.conv_BKC if cache else None, document_BL)
-        x_BLI, keys_BLN, queries_BLN = silu(widen(conv_BLC)).to(z_BLI.dtype).split(self.inner_widths, dim=-1)
-        x_BLHP = x_BLI.unflatten(-1, (self.num_heads, -1))
-        skipped_BLHP = widen(self.skip)[:, None] * x_BLHP
+        conv_BLC, conv_BKC = self.conv(conv_BLC, cache.conv_BKC if cache else None, document_BL, self._own_channels)
+        inner, *state_widths = self.inner_widths
+        widths = [inner // self.exchange.size, *state_widths]
+        x_BLI, keys_BLN, queries_BLN = silu(widen(conv_BLC)).to(z_BLI.dtype).split(widths, dim=-1)
+        x_BLHP = x_BLI.unflatten(-1, (-1, self.config.head_width))
+        skipped_BLHP = widen(self.exchange.own(self.skip))[:, None] * x_BLHP
         y_BLHP, state_BHNP = ssd(
             (x_BLHP * dt_BLH[..., None]).to(z_BLI.dtype),
-            -widen(self.a_log).exp() * dt_BLH,
+            -widen(self.exchange.own(self.a_log)).exp() * dt_BLH,
             keys_BLN[:, :, None],
             queries_BLN[:, :, None],
             chunk_tokens=self.config.chunk_tokens,
@@ -79,8 +84,23 @@ class SsmPath(nn.Module):
         )
         if cache:
             cache.conv_BKC, cache.state_BHNP = conv_BKC, state_BHNP
-        y_BLI = (y_BLHP + skipped_BLHP).flatten(2).to(z_BLI.dtype)
+        y_BLI = self.exchange.to_tokens((y_BLHP + skipped_BLHP).flatten(2).to(z_BLI.dtype))
         return (y_BLI * silu(widen(z_BLI))).to(z_BLI.dtype)
+
+    def _to_heads(self, conv_BLC: Tensor, dt_BLH: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the scan reads of all tokens: channels [x B C] of this worker's heads, and their time steps."""
+        if self.exchange.size == 1:
+            return conv_BLC, dt_BLH
+        inner = self.inner_widths[0]
+        x_BLI, dt_BLH, states_BLN = self.exchange.to_heads((conv_BLC[..., :inner], dt_BLH), (conv_BLC[..., inner:],))
+        return torch.cat((x_BLI, states_BLN), dim=-1), dt_BLH
+
+    def _own_channels(self, parameter: Tensor) -> Tensor:
+        """Return a parameter of the convolution for the channels [x B C] of this worker's heads."""
+        if self.exchange.size == 1:
+            return parameter
+        inner = self.inner_widths[0]
+        return torch.cat((self.exchange.own(parameter[..., :inner], -1), parameter[..., inner:]), dim=-1)
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> SsmCache:
         """Return the cache of rows that hold no token yet; `dtype` is that of the projection's result."""

@@ -119,6 +119,7 @@ def _setting(config: RunConfig, kernel: str) -> Setting:
         compiled=config.execution.compile,
         kernel=kernel,
         is_separate=config.data.documents == "separate",
+        sequence_parallel_size=config.execution.sequence_parallel_size,
     )
 
 
@@ -162,10 +163,10 @@ def _phases(
 def _stream_bytes(config: RunConfig, setting: Setting) -> int:
     """Return the bytes of what the first block reads, and of the mask that packed documents share."""
     sequences, model = config.execution.micro_batch_sequences, config.model
-    length = config.data.sequence_tokens + model.num_meta_tokens
-    width = setting.dtype.itemsize
+    length, width = config.data.sequence_tokens, setting.dtype.itemsize
     has_mask = setting.is_separate and {"attention", "sisa"} & set(model.mixers)
-    return sequences * length * width * (model.d_model + (length if has_mask else 0))
+    stream = (setting.own_tokens + model.num_meta_tokens) * model.d_model
+    return sequences * width * (stream + (length**2 if has_mask else 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ class _Head:
     @classmethod
     def of(cls, config: RunConfig, setting: Setting) -> "_Head":
         model, width = config.model, setting.dtype.itemsize
-        tokens = config.execution.micro_batch_sequences * config.data.sequence_tokens
+        tokens = config.execution.micro_batch_sequences * setting.own_tokens
         chunk = min(tokens, config.execution.loss_chunk_tokens)
         weight = model.padded_vocab_size * model.d_model
         logits = width * chunk * model.padded_vocab_size * 2

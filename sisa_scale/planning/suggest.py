@@ -1,6 +1,7 @@
 """Which micro-batch, ZeRO stage, resharding and activation checkpointing fit a GPU, and which of them are fastest."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -11,9 +12,16 @@ from sisa_scale.planning.speed import MEASURED_MICRO_BATCH_TOKENS, plan_time, re
 
 Checkpointing = Literal["none", "selective", "full"] | int
 CHECKPOINTING = cast(tuple[Checkpointing, ...], ("none", "selective", 4, 2, "full"))
-TUNED = ("micro_batch_sequences", "zero_stage", "reshard_after_forward", "activation_checkpointing")
+TUNED = (
+    "micro_batch_sequences",
+    "zero_stage",
+    "reshard_after_forward",
+    "activation_checkpointing",
+    "sequence_parallel_size",
+)
 LARGEST_MICRO_BATCH_TOKENS = 131_072
 MOST_WORKERS = 4096
+SHARING = (2, 4, 8)  # GPUs of a node that may share sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +40,42 @@ def options(config: RunConfig, gpu: Gpu) -> list[Option]:
     Less recomputation comes first, then less communication in a step, then larger micro-batches up to where their
     speed was measured, then what changes least.
     """
-    fitting = [option for candidate in _candidates(config) if (option := _option(config, candidate, gpu)) is not None]
-    return sorted(fitting, key=_rank)
+    return sorted(_fitting(config, config, gpu), key=_rank)
 
 
 def smallest_change(config: RunConfig, gpu: Gpu) -> Option | None:
     """Return what fits with the fewest settings changed, the fastest of those; None when nothing fits.
 
-    More workers are a change, too, and tried when nothing else helps.
+    Workers that share sequences and more workers are changes, too, and tried when nothing else helps.
     """
-    fitting = options(config, gpu)
+    for variant in _variants(config):
+        if fitting := _fitting(config, variant, gpu):
+            return min(fitting, key=lambda option: (len(option.changes), _rank(option)))
+    return None
+
+
+def _variants(config: RunConfig) -> Iterator[RunConfig]:
+    """Yield a run as it is, with sequences that more and more of its workers share, and so with twice the workers."""
     workers = config.resources.workers
-    while not fitting and (workers := 2 * workers) <= MOST_WORKERS:
-        if config.data.global_batch_sequences % workers:
-            break
-        resources = dataclasses.replace(config.resources, workers=workers, min_workers=None)
-        fitting = [
-            option
-            for candidate in _candidates(dataclasses.replace(config, resources=resources))
-            if (option := _option(config, candidate, gpu)) is not None
-        ]
-    return min(fitting, key=lambda option: (len(option.changes), _rank(option)), default=None)
+    while workers <= MOST_WORKERS:
+        resources = config.resources
+        if workers != resources.workers:
+            resources = dataclasses.replace(resources, workers=workers, min_workers=None)
+        for sharing in dict.fromkeys((config.execution.sequence_parallel_size, *SHARING)):
+            execution = dataclasses.replace(config.execution, sequence_parallel_size=sharing)
+            yield dataclasses.replace(config, resources=resources, execution=execution)
+        workers *= 2
+
+
+def _fitting(original: RunConfig, variant: RunConfig, gpu: Gpu) -> list[Option]:
+    """Return the ways to carry out a variant of a run that break no rule and fit."""
+    allowed = (candidate for candidate in _candidates(variant) if not any(candidate.violations()))
+    return [option for candidate in allowed if (option := _option(original, candidate, gpu)) is not None]
 
 
 def _candidates(config: RunConfig) -> list[RunConfig]:
-    share = config.data.global_batch_sequences // config.resources.workers
+    groups = config.resources.workers // config.execution.sequence_parallel_size
+    share = config.data.global_batch_sequences // groups if groups else 0
     most = max(1, LARGEST_MICRO_BATCH_TOKENS // config.data.sequence_tokens)
     own = config.execution.micro_batch_sequences
     sizes = [size for size in range(1, min(share, most) + 1) if share % size == 0 and (size & (size - 1) == 0)]

@@ -31,6 +31,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block, RMSNorm
 from sisa_scale.models.mixers import build_mixer
 from sisa_scale.models.recomputation import selective_policy
+from sisa_scale.models.sequence_parallel import HeadExchange, SequenceGroup
 from sisa_scale.planning.allocations import Allocations
 from sisa_scale.planning.amounts import Amount, Held
 from sisa_scale.planning.gpu_attention import GpuAttention
@@ -43,7 +44,8 @@ SEQUENCES = 10_007  # a prime beyond all widths, heads and chunks
 class Setting:
     """What a trace depends on besides the model.
 
-    kernel: an SDPA kernel as in `execution.attention_backend`, but auto; is_separate: documents are read apart.
+    kernel: an SDPA kernel as in `execution.attention_backend`, but auto; is_separate: documents are read apart;
+    sequence_parallel_size: GPUs that share the `sequence_tokens` of a sequence.
     """
 
     sequence_tokens: int
@@ -51,6 +53,12 @@ class Setting:
     compiled: bool
     kernel: str
     is_separate: bool
+    sequence_parallel_size: int = 1
+
+    @property
+    def own_tokens(self) -> int:
+        """Tokens of a sequence on one GPU."""
+        return self.sequence_tokens // self.sequence_parallel_size
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,7 +96,8 @@ def trace_block(model: ModelConfig, layer: int, setting: Setting, how: Recomputa
         return dataclasses.replace(memory, held=(Held("result", memory.result),), backward_peak=again)
     length = setting.sequence_tokens + model.num_meta_tokens
     with FakeTensorMode(), _autocast(setting):
-        inputs = [_empty(length, model.d_model, setting), torch.empty(2, length, model.head_width // 2)]
+        own = length // setting.sequence_parallel_size  # meta tokens are never shared
+        inputs = [_empty(own, model.d_model, setting), torch.empty(2, length, model.head_width // 2)]
         if setting.is_separate:
             inputs.append(torch.zeros(SEQUENCES, length, dtype=torch.int32))
             if model.mixers[layer] in ("attention", "sisa"):
@@ -102,12 +111,15 @@ def trace_block(model: ModelConfig, layer: int, setting: Setting, how: Recomputa
 def trace_norm(model: ModelConfig, setting: Setting) -> PartMemory:
     """Return the bytes of the norm after the last block, which is never compiled."""
     with FakeTensorMode(), _autocast(setting):
-        x_BLD = _empty(setting.sequence_tokens, model.d_model, setting)
+        x_BLD = _empty(setting.own_tokens, model.d_model, setting)
         return _eager(RMSNorm(model.d_model, model.norm_epsilon), [x_BLD])
 
 
 def _block(model: ModelConfig, layer: int, setting: Setting, how: Recomputation) -> Block:
     block = Block(model, build_mixer(model, layer, setting.kernel), recomputation=how)
+    if setting.sequence_parallel_size > 1:
+        for exchange in (module for module in block.modules() if isinstance(module, HeadExchange)):
+            exchange.group = SequenceGroup("planned", setting.sequence_parallel_size, 0)
     forward = block._forward
 
     def with_gpu_attention(*inputs: Tensor) -> Tensor:

@@ -89,7 +89,8 @@ def _recorded_or_measured(config: RunConfig, device: torch.device) -> str:
 def _random_heads(config: RunConfig, device: torch.device) -> list[Tensor]:
     """Return queries, keys and values of a micro-batch, from N(0, 1)."""
     model = config.model
-    batch, length, heads = config.execution.micro_batch_sequences, config.data.sequence_tokens, model.num_heads
+    batch, length = config.execution.micro_batch_sequences, config.data.sequence_tokens
+    heads = model.num_heads // config.execution.sequence_parallel_size
     extra = max(model.sisa.extra_channels(layer) for layer in range(model.num_layers)) if model.sisa else 0
     dtype = torch.bfloat16 if config.execution.precision == "bf16" else torch.float32
     return [

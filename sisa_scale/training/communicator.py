@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from sisa_scale.errors import ConfigError
+from sisa_scale.models.sequence_parallel import SequenceGroup
 from sisa_scale.training.exits import end_process
 
 _ASIDE_TIMEOUT = timedelta(hours=1)
@@ -53,6 +54,11 @@ class Communicator:
     def barrier(self) -> None:
         """Wait for all workers."""
         dist.barrier(group=self.group)
+
+    def sequence_group(self, size: int) -> SequenceGroup:
+        """Return the workers that share sequences with this one: `size` of successive ranks, so of one node."""
+        groups = [dist.new_group(list(range(first, first + size))) for first in range(0, self.world_size, size)]
+        return SequenceGroup(groups[self.rank // size].group_name, size, self.rank % size)
 
     def aside(self) -> "Communicator":
         """Return the same workers over a process group of its own on the CPU, for use by one other thread."""

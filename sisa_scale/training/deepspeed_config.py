@@ -30,7 +30,8 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         gathered = GATHERED_PARAMS if execution.reshard_after_forward else 2**62
         zero |= {"stage3_max_live_parameters": gathered, "stage3_max_reuse_distance": gathered}
     return {
-        "train_batch_size": config.data.global_batch_sequences,
+        # DeepSpeed counts sequences of workers: those that share one count it each.
+        "train_batch_size": config.data.global_batch_sequences * execution.sequence_parallel_size,
         "train_micro_batch_size_per_gpu": execution.micro_batch_sequences,
         "gradient_accumulation_steps": config.accumulation_steps,
         "gradient_clipping": config.optimizer.gradient_clip_norm,

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,9 @@ class Engine:
         deepspeed = _import_deepspeed()
         if config.execution.compile:
             compile_blocks(model.blocks, **compile_settings(config.execution))
+        sharing = config.execution.sequence_parallel_size
+        self.sequence_group = workers.sequence_group(sharing) if sharing > 1 else None
+        model.share_sequences(self.sequence_group)
         model.to(workers.device)
         self.shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
         self.config, self.workers, self.ignores_targets = config, workers, ignores_targets
@@ -61,9 +64,13 @@ class Engine:
         self.model = model
 
     def step(self, batch: Batch, learning_rate: float, admit: Admit) -> StepResult:
-        """Take one optimizer step on this worker's share of the global batch, if all workers admit it."""
+        """Take one optimizer step on this worker's share of the global batch, if all workers admit it.
+
+        Where workers share sequences, batch has their whole sequences.
+        """
         started = time.perf_counter()
         set_learning_rate(self.optimizer, learning_rate)
+        batch = self._own_tokens(batch)
         losses: list[Tensor] = []
         tokens = batch.tokens_BL.to(self.workers.device, non_blocking=True).split(self.micro_batch)
         targets = batch.targets_BL.to(self.workers.device, non_blocking=True).split(self.micro_batch)
@@ -111,6 +118,14 @@ class Engine:
         for weight, gradient in self._withheld:
             weight.grad = gradient
         self._withheld = []
+
+    def _own_tokens(self, batch: Batch) -> Batch:
+        """Return the batch with this worker's part of every sequence, but the documents of all of it."""
+        group = self.sequence_group
+        if group is None:
+            return batch
+        tokens_BL, targets_BL = (x.chunk(group.size, dim=1)[group.rank] for x in (batch.tokens_BL, batch.targets_BL))
+        return replace(batch, tokens_BL=tokens_BL, targets_BL=targets_BL)
 
     def _documents(self, batch: Batch, num_micro_steps: int) -> list[dict[str, Tensor]]:
         """Return what the model is told of the documents of every micro-step, which is nothing when they are joined."""
@@ -163,8 +178,13 @@ class Engine:
         """Return half-life and lambda of every SISA layer; under ZeRO-3 all workers must call this together."""
         device = self.workers.device
         bf16 = self.config.execution.precision == "bf16"
-        with torch.compiler.set_stance("force_eager"), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return self.model.monitor(tokens_BL.to(device), None if document_BL is None else document_BL.to(device))
+        document_BL = None if document_BL is None else document_BL.to(device)
+        self.engine.eval()
+        try:
+            with torch.compiler.set_stance("force_eager"), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                return self.model.monitor(tokens_BL.to(device), document_BL)
+        finally:
+            self.engine.train()
 
 
 def _import_muon() -> None:

@@ -55,9 +55,14 @@ class Run:
         self.guard.remember(past_steps)
 
     def batches(self, state: TrainState) -> Iterator[Batch]:
-        """Yield this worker's share of every global batch that is left, read ahead in the background."""
+        """Yield this worker's share of every global batch that is left, read ahead in the background.
+
+        Workers that share sequences have the same.
+        """
         steps = map(self.cursor.data_step, range(state.step, self.config.total_steps))
-        self._timed = TimedIterator(self.stream.batches(steps, self.workers.rank, self.workers.world_size))
+        sharing = self.config.execution.sequence_parallel_size
+        readers = self.workers.rank // sharing, self.workers.world_size // sharing
+        self._timed = TimedIterator(self.stream.batches(steps, *readers))
         for step in range(state.step, self.config.total_steps):
             with self.heart.phase("data_wait", step + 1):
                 fault_point("data.before_batch")
@@ -69,7 +74,8 @@ class Run:
         step = state.step + 1
         learning_rate = self.schedule.learning_rate(state.step)
         stop = asked_to_stop(self.directory.stop_path if self.workers.is_main else None)
-        vote = StepVote(self.workers, self.guard, step, batch.digest, stop)
+        is_first_reader = self.workers.rank % self.config.execution.sequence_parallel_size == 0
+        vote = StepVote(self.workers, self.guard, step, batch.digest if is_first_reader else 0, stop)
         with self.heart.phase("step", step):
             result = self.engine.step(batch, learning_rate, vote)
         self.guard.remember([PastStep(step, vote.loss, vote.gradient_norm, vote.refusal is not None)])

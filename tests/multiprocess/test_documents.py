@@ -14,7 +14,14 @@ from sisa_scale.data.documents import IGNORED_TARGET
 from sisa_scale.data.stream import TokenStream
 
 ROUNDING_NATS = 2e-3
-RUNS = {"one": (1, 8, 1), "micro": (1, 1, 2), "two": (2, 2, 1), "partitioned": (2, 1, 3)}
+# Workers, sequences of a micro-batch, ZeRO stage, workers that share a sequence.
+RUNS = {
+    "one": (1, 8, 1, 1),
+    "micro": (1, 1, 2, 1),
+    "two": (2, 2, 1, 1),
+    "partitioned": (2, 1, 3, 1),
+    "shared": (2, 4, 1, 2),
+}
 WORDS = ["sea", "was", "calm", "and", "small", "boat", "lay", "near", "old", "stone", "pier", "under", "grey", "sky"]
 
 
@@ -39,8 +46,9 @@ def separate(documents: Path, write_recipe: Callable[[Path], Path]) -> Path:
     settings = [f"data.path={documents}"]
     joined = [f"run_dir={root}/joined", *settings, "micro_batch_sequences=8"]
     jobs: dict[int, list[tuple[str, Path, list[str]]]] = {1: [("train", recipe, joined)], 2: []}
-    for name, (workers, micro_batch, stage) in RUNS.items():
+    for name, (workers, micro_batch, stage, sharing) in RUNS.items():
         overrides = ["data.documents=separate", f"micro_batch_sequences={micro_batch}", f"zero_stage={stage}"]
+        overrides.append(f"sequence_parallel_size={sharing}")
         jobs[workers].append(("train", recipe, [f"run_dir={root}/{name}", *settings, *overrides]))
     for workers, runs in jobs.items():
         start_workers(workers, runs)

@@ -39,5 +39,38 @@ def test_the_error_names_a_batch_that_fits() -> None:
         config(2, 3, 12)
 
 
+def shared(size: int, *overrides: str, recipe: str = "sisa/152m-ds16") -> RunConfig:
+    settings = [f"sequence_parallel_size={size}", "global_batch_tokens=131072", "workers=4", *overrides]
+    return load_config(recipe, settings).config
+
+
+def test_workers_that_share_sequences_take_more_micro_steps() -> None:
+    assert [shared(size).accumulation_steps for size in (1, 2, 4)] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("size", "overrides", "said"),
+    [
+        (2, ["workers=3"], "2 with resources.workers 3"),
+        (8, ["workers=8"], "8 with model.num_heads 12"),
+        (4, ["sequence_tokens=1022", "global_batch_tokens=65408"], "4 with data.sequence_tokens 1022"),
+        (2, ["min_workers=2"], "resources.min_workers: found 2 with execution.sequence_parallel_size 2"),
+        (4, ["global_batch_tokens=81920"], "4 workers / 4 that share a sequence x 16 micro_batch_sequences"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(size: int, overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        shared(size, *overrides)
+    assert said in str(caught.value)
+
+
+def test_heads_of_state_spaces_are_shared_too_and_meta_tokens_are_not() -> None:
+    assert shared(4, recipe="mamba2/152m").execution.sequence_parallel_size == 4
+    with pytest.raises(ConfigError, match=r"with heads of model.mamba2: 24"):
+        shared(16, "workers=16", "micro_batch_sequences=1", recipe="mamba2/152m")
+    with pytest.raises(ConfigError, match="2 with hymba"):
+        shared(2, recipe="hymba/152m")
+
+
 def test_a_fixed_number_is_the_default(recipe: Path) -> None:
     assert load_config(recipe).config.resources.worker_range == range(2, 3)

@@ -1,5 +1,6 @@
 """Prints what an engine's states take: a JSON line for every ZeRO stage and number of micro-steps."""
 
+import gc
 import json
 import sys
 from typing import Any
@@ -32,6 +33,7 @@ def measure(overrides: list[str], workers: Communicator) -> dict[str, Any]:
     shape = (config.data.global_batch_sequences, config.data.sequence_tokens)
     tokens_BL = torch.randint(0, config.model.vocab_size, shape)
     batch = Batch(tokens_BL=tokens_BL, targets_BL=tokens_BL, document_BL=None, digest=0)
+    gc.collect()  # of the engine before: its end would count here
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         model = Decoder(config.model, config.execution, "flash_padded")
         model.initialise(0)

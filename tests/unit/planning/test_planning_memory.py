@@ -76,6 +76,17 @@ def test_stages_divide_states() -> None:
     assert all("NCCL" in plan.outside for plan in plans)
 
 
+@pytest.mark.parametrize("recipe", ["sisa/152m-ds16", "mamba2/152m-mlp", "mamba3/152m-mlp"])
+def test_gpus_that_share_sequences_divide_activations(recipe: str) -> None:
+    settings = ("resources.workers=4", "activation_checkpointing=none")
+    plans = [plan_memory(loaded(recipe, *settings, f"sequence_parallel_size={size}")) for size in (1, 2, 4)]
+    kept = [plan.terms["activations"] for plan in plans]
+    # But not the weights in bf16; and what attention returns is kept for its own tokens and heads, too.
+    assert kept[1] == pytest.approx(kept[0] / 2, rel=0.1)
+    assert kept[2] == pytest.approx(kept[0] / 4, rel=0.15)
+    assert len({plan.terms["moments"] for plan in plans}) == 1
+
+
 def test_what_is_kept_is_told_by_use() -> None:
     config = loaded("sisa/152m-ds16")
     assert config.model.sisa is not None

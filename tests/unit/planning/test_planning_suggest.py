@@ -53,6 +53,17 @@ def test_more_workers_where_nothing_else_helps() -> None:
     assert smallest_change(loaded(), small(1)) is None
 
 
+def test_sharing_sequences_is_suggested_where_one_does_not_fit() -> None:
+    long = ("sequence_tokens=8192", "max_length_tokens=8192", "trained_length_tokens=8192", "micro_batch_sequences=1")
+    config = loaded(*long, "workers=4")
+    least = min(option.memory.needed_bytes for option in options(config, small(80)))
+    change = smallest_change(config, small(0.97 * least / 1e9))
+    assert change is not None
+    assert "execution.sequence_parallel_size=2" in change.changes
+    assert not any(text.startswith("resources.workers") for text in change.changes)
+    assert loaded(*long, "workers=4", *change.changes).execution == change.config.execution
+
+
 def test_keeping_gathered_weights_is_suggested_where_there_is_room() -> None:
     stage_3 = [option for option in options(loaded("workers=2"), small(80)) if option.config.execution.zero_stage == 3]
     first = stage_3[0].config.execution

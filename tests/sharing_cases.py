@@ -1,0 +1,38 @@
+"""Models whose sequences workers share, in all their forms."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from zoo import TINY, tiny
+
+from sisa_scale.config.execution import Recomputation
+from sisa_scale.config.model import ModelConfig
+from sisa_scale.config.sisa import SisaConfig
+
+LENGTH = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    model: ModelConfig
+    is_separate: bool = False
+    recomputation: Recomputation = "none"
+    is_compiled: bool = False
+
+
+MODELS = {name: tiny(name) for name in TINY if not name.startswith("hymba")}
+FORMS = {
+    "query blocks": SisaConfig(d_s=16, form="query_blocks", block_tokens=32),
+    "published": SisaConfig(d_s=16, form="published"),
+    "forget gate": SisaConfig(d_s=16, decay_kind="forget_gate", has_rotation=False),
+    "alibi": SisaConfig(d_s=16, decay_kind="alibi", has_rotation=False),
+    "sigmoid": SisaConfig(d_s=16, activation="sigmoid"),
+    "no decay": SisaConfig(d_s=16, decay_kind="none"),
+}
+CASES = {name: Case(model) for name, model in MODELS.items()}
+CASES |= {name: Case(dataclasses.replace(MODELS["sisa"], sisa=sisa)) for name, sisa in FORMS.items()}
+for apart in ("transformer", "sisa", "query blocks", "mamba2", "mamba3 mimo"):
+    CASES[f"{apart}, documents apart"] = Case(CASES[apart].model, is_separate=True)
+CASES["jamba sisa, selective"] = Case(MODELS["jamba sisa"], recomputation="selective")
+CASES["jamba sisa, full"] = Case(MODELS["jamba sisa"], recomputation="full")
+CASES["jamba sisa, compiled"] = Case(MODELS["jamba sisa"], recomputation="selective", is_compiled=True)
