@@ -71,7 +71,10 @@ class Attention(nn.Module):
             nn.init.normal_(linear.weight, std=std, generator=generator)
 
     def _project(self, x_BLD: Tensor, turns_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.exchange.to_heads(self.qkv(x_BLD).chunk(3, dim=-1))
-        q_BLHK, k_BLHK, v_BLHK = (x.unflatten(-1, (-1, self.head_width)) for x in qkv)
+        qkv = self.qkv(x_BLD).unflatten(-1, (3, self.num_heads, self.head_width)).unbind(2)
+        if self.exchange.size > 1:
+            shared = self.exchange.to_heads([x_BLHK.flatten(2) for x_BLHK in qkv])
+            qkv = tuple(x_BLD.unflatten(-1, (-1, self.head_width)) for x_BLD in shared)
+        q_BLHK, k_BLHK, v_BLHK = qkv
         q_BLHK, k_BLHK = (rotate_by_position(x_BLHK, turns_2LK).to(v_BLHK.dtype) for x_BLHK in (q_BLHK, k_BLHK))
         return q_BLHK, k_BLHK, v_BLHK
