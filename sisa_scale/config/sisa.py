@@ -33,7 +33,11 @@ class SisaConfig:
         above=0.0,
         maximum=160.0,
     )
-    block_tokens: int = setting("queries per attention call of query_blocks", default=128, minimum=1)
+    block_tokens: int = setting(
+        "queries per attention call of query_blocks; single_call by blocks has as many as trained_length_tokens",
+        default=128,
+        minimum=1,
+    )
     decay_kind: Literal["data", "none", "forget_gate", "alibi"] = setting(
         "data: SISA's decay of the importance logit; none: no decay; forget_gate (2503.02130) and alibi (2108.12409): "
         "a penalty on the content logit instead of the importance term, learned from the data or fixed",
@@ -85,6 +89,14 @@ class SisaConfig:
         form = self.trained_form(trained_length_tokens)
         is_outgrown = max_length_tokens > trained_length_tokens and self.decay_kind == "data"
         return "query_blocks" if form == "single_call" and is_outgrown else form
+
+    def queries_per_call(self, trained_length_tokens: int) -> int:
+        """Return the block of query_blocks: its anchor must hold the decay of all its tokens.
+
+        A bounded decay needs no shorter block than the length that its bound was made for.
+        """
+        is_bounded = self.trained_form(trained_length_tokens) == "single_call"
+        return trained_length_tokens if is_bounded else min(self.block_tokens, trained_length_tokens)
 
     def decay_limit(self, trained_length_tokens: int) -> float:
         """Return the bound of a token's decay in nats, infinite without one."""
@@ -155,7 +167,7 @@ class SisaConfig:
         form = self.trained_form(trained_length_tokens)
         if self.decay_kind != "data" or form == "published":
             return
-        covered = trained_length_tokens if form == "single_call" else min(self.block_tokens, trained_length_tokens)
+        covered = self.queries_per_call(trained_length_tokens)
         if self._exceeds_range(covered):
             largest, shorten = self.decay_range_nats / covered, "shorten the length, or write form: query_blocks"
             yield Violation(

@@ -58,7 +58,7 @@ class LocalSisa(LocalAttention):
         self.key_width = self.head_width + self.d_s
         self.form = config.form_at(model.num_positions, model.trained_positions)
         self.decay_limit = config.decay_limit(model.trained_positions)
-        self.block_tokens = min(config.block_tokens, model.trained_positions)
+        self.block_tokens = config.queries_per_call(model.trained_positions)
         self.half_range = 0.5 * config.decay_range_nats if config.has_learned_decay else 0.0
         self.widths = [
             self.num_heads * self.key_width,

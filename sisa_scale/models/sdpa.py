@@ -13,6 +13,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from sisa_scale.models.flash4 import attend_flash4
 
+MASK_ALIGNMENT = 16  # elements: rows of a mask that kernels read in place begin at multiples of it
 KERNELS = {
     "math": SDPBackend.MATH,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -50,21 +51,6 @@ def attend(q_BLHK: Tensor, k_BLHK: Tensor, v_BLHJ: Tensor, *, scale: float, back
     return out_BHLJ.transpose(1, 2)[..., :width]
 
 
-def attend_last(q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, *, scale: float, backend: str) -> Tensor:
-    """Return what `attend` would for the last L of M positions.
-
-    `is_causal` aligns a non-square mask to the wrong corner, and torch's lower-right bias cannot be made inside
-    torch.compile: unless L = M or L = 1, this makes an L x M mask and leaves the named kernel for one that takes it.
-    """
-    length, keys = q_BLHK.shape[1], k_BMHK.shape[1]
-    if length == 1:
-        return attend_where(None, q_BLHK, k_BMHK, v_BMHJ, scale=scale)
-    if length == keys:
-        return attend(q_BLHK, k_BMHK, v_BMHJ, scale=scale, backend=backend)
-    is_visible_LM = torch.ones(length, keys, dtype=torch.bool, device=q_BLHK.device).tril(keys - length)
-    return attend_where(is_visible_LM[None], q_BLHK, k_BMHK, v_BMHJ, scale=scale)
-
-
 def attend_where(mask_BLM: Tensor | None, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, *, scale: float) -> Tensor:
     """Return attention under a mask, by the kernels that take one: slower than `attend`.
 
@@ -80,3 +66,27 @@ def attend_where(mask_BLM: Tensor | None, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ
             scale=scale,
         )
     return out_BHLJ.transpose(1, 2)
+
+
+class CausalBlocks:
+    """The masks of causal attention that is computed a block of queries at a time, as parts of one.
+
+    `is_causal` aligns a mask that is not square to the wrong corner, and torch's lower-right bias cannot be made inside
+    torch.compile. Every block but the first takes one of these, so it leaves the fastest kernels. For all blocks there
+    is one tensor of block x length, in the dtype of queries and keys: of a boolean mask, every call would make that.
+    """
+
+    def __init__(self, length: int, block: int, like: Tensor) -> None:
+        columns = length + -length % block
+        is_hidden_BM = torch.ones(block, columns, dtype=torch.bool, device=like.device).triu(columns - block + 1)
+        self._mask_BM = torch.zeros((), dtype=like.dtype, device=like.device).masked_fill(is_hidden_BM, -torch.inf)
+        self._is_aligned = block % MASK_ALIGNMENT == 0
+
+    def of(self, start: int, stop: int) -> Tensor | None:
+        """Return what queries [start, stop) add to their logits of keys [0, stop); None where is_causal does it."""
+        if start == 0:
+            return None
+        block, columns = self._mask_BM.shape
+        first = columns - start - block
+        mask_BM = self._mask_BM[: stop - start, first : first + stop]
+        return (mask_BM if self._is_aligned else mask_BM.contiguous())[None]

@@ -39,7 +39,7 @@ from sisa_scale.models.importance import (
     running_sums,
     scaled_heads,
 )
-from sisa_scale.models.sdpa import attend_last, attend_where
+from sisa_scale.models.sdpa import CausalBlocks, attend, attend_where
 from sisa_scale.models.sigmoid import attend_sigmoid
 
 PIECE_TOKENS = 1024  # new tokens that `extend` reads at once: bounds its masks
@@ -142,9 +142,11 @@ class Sisa(AugmentedHeads):
 
         Inside a block the decay saturates at `decay_range_nats`; up to there the result is exact.
         """
-        blocks, step, weight_H = [], self.block_tokens, self.weight()
-        for start in range(0, v_BLHJ.shape[1], step):
-            now, seen = slice(start, start + step), slice(0, start + step)
+        blocks, length, weight_H = [], v_BLHJ.shape[1], self.weight()
+        step = min(self.block_tokens, length)
+        causal = CausalBlocks(length, step, v_BLHJ)
+        for start in range(0, length, step):
+            now, seen = slice(start, min(start + step, length)), slice(0, min(start + step, length))
             before_BMH = total_BLH[:, start - 1 : start] if start else torch.zeros_like(total_BLH[:, :1])
             if document_BL is not None and start:
                 # Documents that begin in the block begin with a sum of 0, their anchor.
@@ -153,7 +155,7 @@ class Sisa(AugmentedHeads):
             since_BMH = (total_BLH[:, seen] - before_BMH).clamp(max=2 * self.half_range)
             q_BLHC = scaled_heads(q.at(now), self.half_range - since_BMH[:, now], weight_H)
             k_BMHC = scaled_heads(k.at(seen), since_BMH - self.half_range, weight_H)
-            mask = None if mask_BLM is None else mask_BLM[:, now, seen]
+            mask = causal.of(start, now.stop) if mask_BLM is None else mask_BLM[:, now, seen]
             blocks.append(self._attend(q_BLHC, k_BMHC, v_BLHJ[:, seen], mask))
         return torch.cat(blocks, dim=1)
 
@@ -164,9 +166,9 @@ class Sisa(AugmentedHeads):
             if mask_BLM is not None and mask_BLM.is_floating_point():
                 is_visible_BLM = mask_BLM == 0
             return attend_sigmoid(q_BLHC, k_BMHC, v_BMHJ, scale=scale, is_visible_BLM=is_visible_BLM)
-        if mask_BLM is not None:
+        if mask_BLM is not None or q_BLHC.shape[1] == 1:  # a query alone sees all
             return attend_where(mask_BLM, q_BLHC, k_BMHC, v_BMHJ, scale=scale)
-        return attend_last(q_BLHC, k_BMHC, v_BMHJ, scale=scale, backend=self.backend)
+        return attend(q_BLHC, k_BMHC, v_BMHJ, scale=scale, backend=self.backend)
 
     def _merge(self, out_BLHJ: Tensor) -> Tensor:
         return self.out(self.exchange.to_tokens(out_BLHJ.flatten(2)))

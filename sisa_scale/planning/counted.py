@@ -70,7 +70,7 @@ def _masked(model: ModelConfig, layer: int, mixer: str, length: int) -> float:
     if model.sisa is not None and model.has_importance(mixer):
         key_width += model.sisa.extra_channels(layer)
         if model.sisa.form_at(model.num_positions, model.trained_positions) == "query_blocks":
-            block = model.sisa.block_tokens
+            block = model.sisa.queries_per_call(model.trained_positions)
         elif model.sisa.activation == "sigmoid":
             block = CHUNK_TOKENS
     ends = [min(start + block, length) for start in range(0, length, block)]

@@ -118,20 +118,21 @@ def test_contexts_fit_the_model(base: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "trained", "longest", "form", "limit"),
+    ("section", "trained", "longest", "form", "limit", "block"),
     [
-        (SisaConfig(d_s=8), 2048, 2048, "single_call", 80 / 2048),
-        (SisaConfig(d_s=8), 2048, 8192, "query_blocks", 80 / 2048),
-        (SisaConfig(d_s=8, form="single_call"), 2048, 65536, "query_blocks", 80 / 2048),
-        (SisaConfig(d_s=8), 65536, 65536, "query_blocks", math.inf),
-        (SisaConfig(d_s=8), 65536, 131072, "query_blocks", math.inf),
-        (SisaConfig(d_s=8, form="query_blocks"), 64, 8192, "query_blocks", math.inf),
-        (SisaConfig(d_s=8, form="published"), 64, 8192, "published", math.inf),
-        (SisaConfig(d_s=8, decay_kind="none"), 64, 8192, "single_call", math.inf),
+        (SisaConfig(d_s=8), 2048, 2048, "single_call", 80 / 2048, 2048),
+        (SisaConfig(d_s=8), 2048, 8192, "query_blocks", 80 / 2048, 2048),
+        (SisaConfig(d_s=8, form="single_call"), 2048, 65536, "query_blocks", 80 / 2048, 2048),
+        (SisaConfig(d_s=8), 65536, 65536, "query_blocks", math.inf, 128),
+        (SisaConfig(d_s=8), 65536, 131072, "query_blocks", math.inf, 128),
+        (SisaConfig(d_s=8, form="query_blocks"), 64, 8192, "query_blocks", math.inf, 64),
+        (SisaConfig(d_s=8, form="published"), 64, 8192, "published", math.inf, 64),
+        (SisaConfig(d_s=8, decay_kind="none"), 64, 8192, "single_call", math.inf, 64),
     ],
 )
 def test_a_longer_length_keeps_the_bound_of_the_decay(
-    section: SisaConfig, trained: int, longest: int, form: str, limit: float
+    section: SisaConfig, trained: int, longest: int, form: str, limit: float, block: int
 ) -> None:
     assert section.form_at(longest, trained) == form
     assert section.decay_limit(trained) == limit
+    assert section.queries_per_call(trained) == block

@@ -13,6 +13,7 @@ from zoo import TINY, tiny
 from sisa_scale.config import load_config
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.config.model import ModelConfig
+from sisa_scale.config.rope import RopeConfig
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.planning.counted import counted_flops_per_token
 from sisa_scale.planning.flops import flops_per_token
@@ -90,4 +91,12 @@ def test_the_count_of_every_mixer_is_torchs(name: str, length: int) -> None:
 def test_forms_and_controls_count_what_they_compute(control: dict[str, object]) -> None:
     plain = tiny("sisa")
     config = dataclasses.replace(plain, sisa=dataclasses.replace(plain.sisa, **control), max_length_tokens=400)
+    assert measured(config, 400).forward == pytest.approx(counted_flops_per_token(config, 400).forward, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sisa", "hymba sisa"])
+def test_sequences_longer_than_trained_count_what_they_compute(name: str) -> None:
+    config = dataclasses.replace(
+        tiny(name), max_length_tokens=400, trained_length_tokens=150, rope=RopeConfig(scaling="none")
+    )
     assert measured(config, 400).forward == pytest.approx(counted_flops_per_token(config, 400).forward, rel=1e-6)
