@@ -20,7 +20,10 @@ class Case:
     is_compiled: bool = False
 
 
-MODELS = {name: tiny(name) for name in TINY if not name.startswith("hymba")}
+MODELS = {name: tiny(name) for name in TINY}
+for one in ("hymba", "hymba sisa"):  # these have one head of keys and values, which both workers read; or one for each
+    grouped = dataclasses.replace(MODELS[one].hymba, num_kv_heads=2)
+    MODELS[f"{one} grouped"] = dataclasses.replace(MODELS[one], num_heads=4, hymba=grouped)
 FORMS = {
     "query blocks": SisaConfig(d_s=16, form="query_blocks", block_tokens=32),
     "published": SisaConfig(d_s=16, form="published"),
@@ -31,8 +34,13 @@ FORMS = {
 }
 CASES = {name: Case(model) for name, model in MODELS.items()}
 CASES |= {name: Case(dataclasses.replace(MODELS["sisa"], sisa=sisa)) for name, sisa in FORMS.items()}
-for apart in ("transformer", "sisa", "query blocks", "mamba2", "mamba3 mimo"):
+FIRST = {name: dataclasses.replace(model.hymba, num_meta_tokens=0) for name, model in MODELS.items() if model.hymba}
+CASES |= {f"{n}, no meta tokens": Case(dataclasses.replace(MODELS[n], hymba=section)) for n, section in FIRST.items()}
+no_decay = dataclasses.replace(MODELS["hymba sisa"], sisa=FORMS["no decay"])
+CASES["hymba sisa, no decay"] = Case(no_decay)
+for apart in ("transformer", "sisa", "query blocks", "mamba2", "mamba3 mimo", "hymba sisa local, no meta tokens"):
     CASES[f"{apart}, documents apart"] = Case(CASES[apart].model, is_separate=True)
 CASES["jamba sisa, selective"] = Case(MODELS["jamba sisa"], recomputation="selective")
 CASES["jamba sisa, full"] = Case(MODELS["jamba sisa"], recomputation="full")
 CASES["jamba sisa, compiled"] = Case(MODELS["jamba sisa"], recomputation="selective", is_compiled=True)
+CASES["hymba sisa local, compiled"] = Case(MODELS["hymba sisa local"], recomputation="selective", is_compiled=True)

@@ -102,13 +102,6 @@ class RunConfig:
 
     def _sharing_rules(self) -> Iterator[Violation]:
         size, key = self.execution.sequence_parallel_size, "execution.sequence_parallel_size"
-        if "hymba" in self.model.mixers:
-            yield Violation(
-                key,
-                f"{size} with hymba",
-                "a sequence cannot be shared where meta tokens stand before it and heads share keys",
-                "Write 1.",
-            )
         for what, number in self._shared_numbers().items():
             if number % size:
                 yield Violation(
@@ -126,12 +119,14 @@ class RunConfig:
         """Return all that the workers that share a sequence divide among them."""
         model, mixers = self.model, set(self.model.mixers)
         numbers = {"resources.workers": self.resources.workers, "data.sequence_tokens": self.data.sequence_tokens}
-        if {"attention", "sisa"} & mixers:
+        if {"attention", "sisa", "hymba"} & mixers:
             numbers["model.num_heads"] = model.num_heads
         if model.mamba2 is not None and "mamba2" in mixers:
             numbers["heads of model.mamba2:"] = model.mamba2.num_heads(model.d_model)
         if model.mamba3 is not None and "mamba3" in mixers:
             numbers["heads of model.mamba3:"] = model.mamba3.num_heads(model.d_model)
+        if model.hymba is not None and "hymba" in mixers:
+            numbers["heads of model.hymba's SSM path:"] = model.hymba.num_heads(model.d_model)
         return numbers
 
     def _length_rules(self) -> Iterator[Violation]:

@@ -66,7 +66,7 @@ class Hymba(nn.Module):
         inner = config.inner_width(d_model)
         has_importance = config.attention == "sisa"
         self.attention = LocalSisa(model, backend, layer) if has_importance else LocalAttention(model, backend, layer)
-        self.ssm = SsmPath(d_model, config)
+        self.ssm = SsmPath(d_model, config, config.num_meta_tokens)
         self.widths = [self.attention.channels, self.ssm.channels]
         self.project = nn.Linear(d_model, sum(self.widths), bias=False)
         self.attention_norm = RMSNorm(inner, NORM_EPSILON)

@@ -8,6 +8,7 @@ Shapes: B batch, L length, S tokens of the cache, H heads, G heads of keys and v
 J channels of a value, C channels of a projection.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +20,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.rotary import rotate_by_position
 from sisa_scale.models.sdpa import attend
+from sisa_scale.models.sequence_parallel import HeadExchange
 
 PADDING = 1 << 60
 """The position of padding: later than any token, so that no token sees it; it sees itself, so no row is empty."""
@@ -58,6 +60,7 @@ class LocalAttention(nn.Module):
             self.kv_heads * self.head_width,
             self.kv_heads * self.value_width,
         ]
+        self.exchange = HeadExchange(self.num_first_tokens)
 
     @property
     def channels(self) -> int:
@@ -69,13 +72,13 @@ class LocalAttention(nn.Module):
 
         document_BL numbers the document of every token; a token sees its own document's and the first tokens alone.
         """
-        return self._attend(*self._heads(qkv_BLC, turns_2LK), document_BL)
+        return self.exchange.to_tokens(self._attend(*self._heads(self._to_heads(qkv_BLC), turns_2LK), document_BL))
 
     def extend(
         self, qkv_BLC: Tensor, cache: AttentionCache, turns_2BLK: Tensor, is_token_BL: Tensor | None = None
     ) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too."""
-        q_BLHK, k_BLGK, v_BLGJ = self._heads(qkv_BLC, turns_2BLK)
+        q_BLHK, k_BLGK, v_BLGJ = self._heads(qkv_BLC.split(self.widths, dim=-1), turns_2BLK)
         position_BL = self._append(cache, k_BLGK, v_BLGJ, is_token_BL)
         sees_BLS = self._sees(position_BL, cache.position_BS)
         out = self._attend_masked(q_BLHK, cache.keys_BSGK, cache.values_BSGJ, sees_BLS)
@@ -91,12 +94,25 @@ class LocalAttention(nn.Module):
             num_tokens_B=torch.zeros(batch, device=device, dtype=torch.long),
         )
 
-    def _heads(self, qkv_BLC: Tensor, turns_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def _divides_kv_heads(self) -> bool:
+        """Whether each worker that shares sequences has a part of the heads of keys and values; else each has all."""
+        return self.kv_heads % self.exchange.size == 0
+
+    def _to_heads(self, projected_BLC: Tensor) -> tuple[Tensor, ...]:
+        """Return what is projected to queries, for this worker's heads, and to the rest, for all that these read."""
+        of_queries, *of_keys = projected_BLC.split(self.widths, dim=-1)
+        if self._divides_kv_heads:
+            return self.exchange.to_heads((of_queries, *of_keys))
+        return self.exchange.to_heads((of_queries,), of_keys)
+
+    def _heads(self, qkv: Sequence[Tensor], turns_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys, rotated by their positions, and values."""
-        q, k, v = qkv_BLC.split(self.widths, dim=-1)
-        q_BLHK = rotate_by_position(q.unflatten(-1, (self.num_heads, -1)), turns_2LK).to(v.dtype)
-        k_BLGK = rotate_by_position(k.unflatten(-1, (self.kv_heads, -1)), turns_2LK).to(v.dtype)
-        return q_BLHK, k_BLGK, v.unflatten(-1, (self.kv_heads, -1))
+        q, k, v = qkv
+        q_BLHK, k_BLGK = (
+            rotate_by_position(x.unflatten(-1, (-1, self.key_width)), turns_2LK).to(v.dtype) for x in (q, k)
+        )
+        return q_BLHK, k_BLGK, v.unflatten(-1, (-1, self.value_width))
 
     def _attend(self, q_BLHK: Tensor, k_BLGK: Tensor, v_BLGJ: Tensor, document_BL: Tensor | None) -> Tensor:
         """Return (B, L, H J) for a whole sequence, by the chosen kernel where every token sees all of its past."""
@@ -136,9 +152,10 @@ class LocalAttention(nn.Module):
         return out_BHLJ.transpose(1, 2).flatten(2)
 
     def _for_every_head(self, x_BSGK: Tensor) -> Tensor:
-        """Repeat keys or values for the heads that share them."""
+        """Repeat keys or values for the heads that share them, of which this worker's are returned."""
         repeats = self.num_heads // self.kv_heads
-        return x_BSGK if repeats == 1 else x_BSGK.repeat_interleave(repeats, dim=2)
+        x_BSHK = x_BSGK if repeats == 1 else x_BSGK.repeat_interleave(repeats, dim=2)
+        return x_BSHK if self._divides_kv_heads else self.exchange.own(x_BSHK, dim=2)
 
     def _append(self, cache: AttentionCache, k_BLGK: Tensor, v_BLGJ: Tensor, is_token_BL: Tensor | None) -> Tensor:
         """Take keys and values into the cache; return the positions of their tokens, (B, L)."""

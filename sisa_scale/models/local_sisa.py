@@ -17,6 +17,7 @@ Shapes: as in local_attention, with K = d_h + d_s; P = d_s / 2 phases of a group
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,40 +74,48 @@ class LocalSisa(LocalAttention):
 
     def rates(self, qkv_BLC: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decay of every token and group in nats, (B, L, G), and its phase steps in radians, (B, L, G P)."""
-        decay, phase = widen(qkv_BLC).split(self.widths, dim=-1)[3:]
+        return self._rates(*qkv_BLC.split(self.widths, dim=-1)[3:])
+
+    def _rates(self, decay: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
+        decay, phase = widen(decay), widen(phase)
         if not self.config.has_learned_decay:
-            return decay.new_zeros(()).expand(*decay.shape[:-1], self.kv_heads), phase
-        return bounded_decay(decay, self.decay_bias, self.decay_limit), phase
+            kv_heads = self.kv_heads // self.exchange.size if self._divides_kv_heads else self.kv_heads
+            return decay.new_zeros(()).expand(*decay.shape[:-1], kv_heads), phase
+        bias = self.exchange.own(self.decay_bias) if self._divides_kv_heads else self.decay_bias
+        return bounded_decay(decay, bias, self.decay_limit), phase
 
     def forward(self, qkv_BLC: Tensor, turns_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Return (B, L, H J); turns_2LK are those of `position_turns`.
 
         document_BL numbers the document of every token; a token sees its own document's and the first tokens alone.
         """
+        *qkv, decay, phase = self._to_heads(qkv_BLC)
         # First tokens are seen across documents, so that their logits need one sum through all.
         own_BL = None if self.num_first_tokens else document_BL
-        total_BLG, phase_BLGP = running_sums(*self.rates(qkv_BLC), own_BL, is_long=self.form == "query_blocks")
-        q, k, v_BLGJ = self._rotated(qkv_BLC, turns_2LK, phase_BLGP)
+        total_BLG, phase_BLGP = running_sums(*self._rates(decay, phase), own_BL, is_long=self.form == "query_blocks")
+        q, k, v_BLGJ = self._rotated(qkv, turns_2LK, phase_BLGP)
         if self.form == "query_blocks":
-            position_1L = torch.arange(qkv_BLC.shape[1], device=qkv_BLC.device)[None]
+            position_1L = torch.arange(v_BLGJ.shape[1], device=v_BLGJ.device)[None]
             totals, positions = (total_BLG, total_BLG), (position_1L, position_1L)
-            return self._attend_by_blocks(q, k, v_BLGJ, totals, positions, document_BL)
+            return self.exchange.to_tokens(self._attend_by_blocks(q, k, v_BLGJ, totals, positions, document_BL))
         exponent_BLG = self.half_range - total_BLG
-        return self._attend(self._query(q, exponent_BLG), self._key(k, -exponent_BLG), v_BLGJ, document_BL)
+        out = self._attend(self._query(q, exponent_BLG), self._key(k, -exponent_BLG), v_BLGJ, document_BL)
+        return self.exchange.to_tokens(out)
 
     def extend(
         self, qkv_BLC: Tensor, cache: AttentionCache, turns_2BLK: Tensor, is_token_BL: Tensor | None = None
     ) -> Tensor:
         """Return what `forward` would for these L tokens after those in the cache; the cache then holds them, too."""
         assert isinstance(cache, LocalSisaCache)
-        decay_BLG, phase_BLC = self.rates(qkv_BLC)
+        *qkv, decay_BLG, phase_BLC = qkv_BLC.split(self.widths, dim=-1)
+        decay_BLG, phase_BLC = self._rates(decay_BLG, phase_BLC)
         if is_token_BL is not None:
             decay_BLG = decay_BLG.masked_fill(~is_token_BL[..., None], 0.0)
             phase_BLC = phase_BLC.masked_fill(~is_token_BL[..., None], 0.0)
         total_BLG, phase_BLGP = running_sums(decay_BLG, phase_BLC, None, is_long=True)
         total_BLG, phase_BLGP = total_BLG + cache.last_BG[:, None], phase_BLGP + cache.phase_BGP[:, None]
         cache.last_BG, cache.phase_BGP = total_BLG[:, -1], phase_BLGP[:, -1].remainder(2 * math.pi)
-        q, k, v_BLGJ = self._rotated(qkv_BLC, turns_2BLK, phase_BLGP)
+        q, k, v_BLGJ = self._rotated(qkv, turns_2BLK, phase_BLGP)
         k_BLGK = torch.cat((k.content_BLHK, k.importance_BLHS.to(v_BLGJ.dtype)), dim=-1)
         positions = (self._append(cache, k_BLGK, v_BLGJ, is_token_BL), cache.position_BS)
         cache.total_BSG = torch.cat((cache.total_BSG, total_BLG), 1)
@@ -131,18 +140,18 @@ class LocalSisa(LocalAttention):
         )
 
     def _rotated(
-        self, qkv_BLC: Tensor, turns_2LK: Tensor, phase_BLGP: Tensor
+        self, qkv: Sequence[Tensor], turns_2LK: Tensor, phase_BLGP: Tensor
     ) -> tuple[RotatedHeads, RotatedHeads, Tensor]:
         """Return queries and keys, content rotated by position and importance by phase, and values."""
-        q, k, v = qkv_BLC.split(self.widths, dim=-1)[:3]
+        q, k, v = qkv
         turns = phase_BLGP.cos(), phase_BLGP.sin()
-        query = rotate_heads(q.unflatten(-1, (self.num_heads, -1)), turns_2LK, *map(self._for_every_head, turns))
-        key = rotate_heads(k.unflatten(-1, (self.kv_heads, -1)), turns_2LK, *turns)
-        return query, key, v.unflatten(-1, (self.kv_heads, -1))
+        q_BLHK, k_BLGK = (x.unflatten(-1, (-1, self.key_width)) for x in (q, k))
+        query = rotate_heads(q_BLHK, turns_2LK, *map(self._for_every_head, turns))
+        return query, rotate_heads(k_BLGK, turns_2LK, *turns), v.unflatten(-1, (-1, self.value_width))
 
     def _query(self, q: RotatedHeads, exponent_BLG: Tensor) -> Tensor:
         """Scale importance by e^exponent and the logit's weight, lambda sqrt(d_h), which SDPA divides by sqrt(d_h)."""
-        weight_H = self.head_width**0.5 * softplus(widen(self.lambda_raw))
+        weight_H = self.head_width**0.5 * softplus(widen(self.exchange.own(self.lambda_raw)))
         if self.config.logit_scale == "sqrt_d_s":
             weight_H = weight_H * self.d_s**-0.5
         return scaled_heads(q, self._for_every_head(exponent_BLG[..., None])[..., 0], weight_H)

@@ -4,10 +4,13 @@ Outside a mixer a worker has all heads of its part of the tokens, inside it has 
 a head is computed whole, by one worker: prefix sums, states, masks and attention kernels are those of one worker, and
 so is the result. All that is sent are two exchanges of heads for tokens, one before and one after.
 
+Tokens that stand before every sequence (Hymba's meta tokens) are not divided: every worker has a copy, and each head
+reads that of its own worker. What the copies give to the loss adds up to what one would.
+
 Only training shares: in evaluation mode every worker reads whole sequences of its own.
 
 Shapes: B batch, L length, C channels, P workers of a group. Before `to_heads` and after `to_tokens` L counts a worker's
-own tokens, in between all of them.
+own tokens, in between all of them; the first tokens come on top.
 """
 
 import re
@@ -38,9 +41,16 @@ class SequenceGroup:
 
 
 class HeadExchange(nn.Module):
-    """Between tokens and heads. Does nothing without a group, or in evaluation mode."""
+    """Between tokens and heads. Does nothing without a group, or in evaluation mode.
+
+    num_first_tokens: so many tokens before every sequence are each worker's own.
+    """
 
     group: SequenceGroup | None = None
+
+    def __init__(self, num_first_tokens: int = 0) -> None:
+        super().__init__()
+        self.num_first_tokens = num_first_tokens
 
     @property
     def size(self) -> int:
@@ -53,19 +63,25 @@ class HeadExchange(nn.Module):
         of_heads: (B, L, C), whose channels are those of the first head, of the second, and so on: this worker's part of
         them is returned. of_all: (B, L, C) that all heads read, returned whole.
         """
-        if self.size == 1:
+        if self.group is None or self.size == 1:
             return *of_heads, *of_all
-        size = self.size
+        size, num_first = self.size, self.num_first_tokens
         parts = [x_BLC.unflatten(-1, (size, x_BLC.shape[-1] // size)) for x_BLC in of_heads]
         parts += [x_BLC[:, :, None].expand(-1, -1, size, -1) for x_BLC in of_all]
-        sent_PBLC = torch.cat(parts, dim=-1).movedim(2, 0)
-        return self._exchanged(sent_PBLC).movedim(0, 1).flatten(1, 2).split([x.shape[-1] for x in parts], dim=-1)
+        x_BLPC = torch.cat(parts, dim=-1)
+        x_BLC = self._exchanged(x_BLPC[:, num_first:].movedim(2, 0)).movedim(0, 1).flatten(1, 2)
+        if num_first:
+            x_BLC = torch.cat((x_BLPC[:, :num_first, self.group.rank], x_BLC), dim=1)
+        return x_BLC.split([x.shape[-1] for x in parts], dim=-1)
 
     def to_tokens(self, x_BLC: Tensor) -> Tensor:
         """Return what all workers computed, each for its heads, for this worker's tokens."""
         if self.size == 1:
             return x_BLC
-        sent_PBLC = x_BLC.unflatten(1, (self.size, -1)).movedim(1, 0)
+        num_first = self.num_first_tokens
+        sent_PBLC = x_BLC[:, num_first:].unflatten(1, (self.size, -1)).movedim(1, 0)
+        if num_first:
+            sent_PBLC = torch.cat((x_BLC[:, :num_first].expand(self.size, -1, -1, -1), sent_PBLC), dim=2)
         return self._exchanged(sent_PBLC).movedim(0, 2).flatten(2)
 
     def own(self, parameter: Tensor, dim: int = 0) -> Tensor:

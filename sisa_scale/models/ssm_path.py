@@ -32,9 +32,12 @@ class SsmCache:
 
 
 class SsmPath(nn.Module):
-    """Mamba-2 between its projections: reads `channels` of a projection as [z | x B C | dt]."""
+    """Mamba-2 between its projections: reads `channels` of a projection as [z | x B C | dt].
 
-    def __init__(self, d_model: int, config: Mamba2Config) -> None:
+    num_first_tokens: see `HeadExchange`.
+    """
+
+    def __init__(self, d_model: int, config: Mamba2Config, num_first_tokens: int = 0) -> None:
         super().__init__()
         self.config = config
         self.num_heads, inner = config.num_heads(d_model), config.inner_width(d_model)
@@ -46,7 +49,7 @@ class SsmPath(nn.Module):
         self.a_log = nn.Parameter(torch.empty(self.num_heads))
         self.skip = nn.Parameter(torch.empty(self.num_heads))
         self.kernel: Scan | None = None
-        self.exchange = HeadExchange()
+        self.exchange = HeadExchange(num_first_tokens)
 
     def forward(
         self,

@@ -96,7 +96,7 @@ def trace_block(model: ModelConfig, layer: int, setting: Setting, how: Recomputa
         return dataclasses.replace(memory, held=(Held("result", memory.result),), backward_peak=again)
     length = setting.sequence_tokens + model.num_meta_tokens
     with FakeTensorMode(), _autocast(setting):
-        own = length // setting.sequence_parallel_size  # meta tokens are never shared
+        own = setting.own_tokens + model.num_meta_tokens
         inputs = [_empty(own, model.d_model, setting), torch.empty(2, length, model.head_width // 2)]
         if setting.is_separate:
             inputs.append(torch.zeros(SEQUENCES, length, dtype=torch.int32))

@@ -9,6 +9,7 @@ from processes import metrics, start_workers
 from sisa_scale.checkpoint.store import CheckpointStore
 
 EXACT = ["precision=fp32", "model.num_heads=4"]
+HYMBA = "model.hymba={attention: sisa, num_kv_heads: 1, state_width: 8, head_width: 32, num_meta_tokens: 4}"
 # Workers, how many of them share a sequence, ZeRO stage.
 RUNS = {"alone": (2, 1, 1), "two": (2, 2, 1), "partitioned": (2, 2, 3), "pairs": (4, 2, 2), "four": (4, 4, 0)}
 
@@ -20,6 +21,9 @@ def shared(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (workers, sharing, stage) in RUNS.items():
         settings = [f"run_dir={root}/{name}", f"zero_stage={stage}", f"sequence_parallel_size={sharing}", *EXACT]
         jobs[workers].append(("train", runs / "tiny.yaml", settings))
+    for name, (sharing, stage) in {"hymba-alone": (1, 1), "hymba-two": (2, 3)}.items():
+        settings = [f"run_dir={root}/{name}", f"zero_stage={stage}", f"sequence_parallel_size={sharing}", *EXACT]
+        jobs[2].append(("train", runs / "tiny.yaml", [*settings, "model.kind=hymba", HYMBA, "total=7 steps"]))
     jobs[2].append(("train", runs / "tiny.yaml", [f"run_dir={root}/bf16", "sequence_parallel_size=2"]))
     for workers, started in jobs.items():
         start_workers(workers, started)
@@ -40,6 +44,11 @@ def test_sharing_sequences_changes_nothing(shared: Path, name: str) -> None:
     assert column(shared / name, "loss") == pytest.approx(column(shared / "alone", "loss"), abs=1e-5)
     norms = column(shared / "alone", "gradient_norm")
     assert column(shared / name, "gradient_norm") == pytest.approx(norms, rel=1e-4)
+
+
+def test_meta_tokens_are_those_of_every_worker(shared: Path) -> None:
+    assert tokens(shared / "hymba-two") == tokens(shared / "hymba-alone")
+    assert column(shared / "hymba-two", "loss") == pytest.approx(column(shared / "hymba-alone", "loss"), abs=1e-5)
 
 
 def test_in_bf16_it_changes_the_rounding(runs: Path, shared: Path) -> None:

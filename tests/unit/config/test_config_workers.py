@@ -64,12 +64,13 @@ def test_what_cannot_be_shared_is_refused(size: int, overrides: list[str], said:
     assert said in str(caught.value)
 
 
-def test_heads_of_state_spaces_are_shared_too_and_meta_tokens_are_not() -> None:
+def test_heads_of_state_spaces_are_shared_too() -> None:
     assert shared(4, recipe="mamba2/152m").execution.sequence_parallel_size == 4
     with pytest.raises(ConfigError, match=r"with heads of model.mamba2: 24"):
         shared(16, "workers=16", "micro_batch_sequences=1", recipe="mamba2/152m")
-    with pytest.raises(ConfigError, match="2 with hymba"):
-        shared(2, recipe="hymba/152m")
+    assert shared(4, recipe="hymba/152m").execution.sequence_parallel_size == 4
+    with pytest.raises(ConfigError, match=r"with heads of model.hymba.s SSM path: 24"):
+        shared(16, "workers=16", "micro_batch_sequences=1", recipe="hymba/152m")
 
 
 def test_a_fixed_number_is_the_default(recipe: Path) -> None:

@@ -76,14 +76,15 @@ def test_stages_divide_states() -> None:
     assert all("NCCL" in plan.outside for plan in plans)
 
 
-@pytest.mark.parametrize("recipe", ["sisa/152m-ds16", "mamba2/152m-mlp", "mamba3/152m-mlp"])
+@pytest.mark.parametrize("recipe", ["sisa/152m-ds16", "mamba2/152m-mlp", "mamba3/152m-mlp", "hymba/152m"])
 def test_gpus_that_share_sequences_divide_activations(recipe: str) -> None:
     settings = ("resources.workers=4", "activation_checkpointing=none")
     plans = [plan_memory(loaded(recipe, *settings, f"sequence_parallel_size={size}")) for size in (1, 2, 4)]
     kept = [plan.terms["activations"] for plan in plans]
-    # But not the weights in bf16; and what attention returns is kept for its own tokens and heads, too.
+    # But not the weights in bf16; what attention returns is kept for its own tokens and heads, too; every GPU has
+    # Hymba's meta tokens, and all of its three heads of keys and values.
     assert kept[1] == pytest.approx(kept[0] / 2, rel=0.1)
-    assert kept[2] == pytest.approx(kept[0] / 4, rel=0.15)
+    assert kept[2] == pytest.approx(kept[0] / 4, rel=0.25 if recipe == "hymba/152m" else 0.15)
     assert len({plan.terms["moments"] for plan in plans}) == 1
 
 
