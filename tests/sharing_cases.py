@@ -21,9 +21,13 @@ class Case:
 
 
 MODELS = {name: tiny(name) for name in TINY}
-for one in ("hymba", "hymba sisa"):  # these have one head of keys and values, which both workers read; or one for each
-    grouped = dataclasses.replace(MODELS[one].hymba, num_kv_heads=2)
-    MODELS[f"{one} grouped"] = dataclasses.replace(MODELS[one], num_heads=4, hymba=grouped)
+for one in ("hymba", "hymba sisa"):  # each worker has one of two heads of keys and values, or all three
+    for groups, width in ((2, 64), (3, 96)):
+        section = dataclasses.replace(MODELS[one].hymba, num_kv_heads=groups)
+        grouped = dataclasses.replace(MODELS[one], d_model=width, num_heads=2 * groups, hymba=section)
+        MODELS[f"{one}, {groups} groups"] = grouped
+no_meta_tokens = dataclasses.replace(MODELS["hymba sisa local"].hymba, num_meta_tokens=0)
+MODELS["no meta tokens"] = dataclasses.replace(MODELS["hymba sisa local"], hymba=no_meta_tokens)
 FORMS = {
     "query blocks": SisaConfig(d_s=16, form="query_blocks", block_tokens=32),
     "published": SisaConfig(d_s=16, form="published"),
@@ -34,11 +38,8 @@ FORMS = {
 }
 CASES = {name: Case(model) for name, model in MODELS.items()}
 CASES |= {name: Case(dataclasses.replace(MODELS["sisa"], sisa=sisa)) for name, sisa in FORMS.items()}
-FIRST = {name: dataclasses.replace(model.hymba, num_meta_tokens=0) for name, model in MODELS.items() if model.hymba}
-CASES |= {f"{n}, no meta tokens": Case(dataclasses.replace(MODELS[n], hymba=section)) for n, section in FIRST.items()}
-no_decay = dataclasses.replace(MODELS["hymba sisa"], sisa=FORMS["no decay"])
-CASES["hymba sisa, no decay"] = Case(no_decay)
-for apart in ("transformer", "sisa", "query blocks", "mamba2", "mamba3 mimo", "hymba sisa local, no meta tokens"):
+CASES["hymba sisa, no decay"] = Case(dataclasses.replace(MODELS["hymba sisa"], sisa=FORMS["no decay"]))
+for apart in ("transformer", "sisa", "query blocks", "mamba2", "mamba3 mimo", "no meta tokens"):
     CASES[f"{apart}, documents apart"] = Case(CASES[apart].model, is_separate=True)
 CASES["jamba sisa, selective"] = Case(MODELS["jamba sisa"], recomputation="selective")
 CASES["jamba sisa, full"] = Case(MODELS["jamba sisa"], recomputation="full")
