@@ -7,6 +7,7 @@ import click
 from sisa_scale.cli.console import render
 from sisa_scale.cli.plan_gpu import chosen_gpu, plan_gpu
 from sisa_scale.models.sizing import count_parameters
+from sisa_scale.planning.attention_calls import attention_calls
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.twins import load_recipe, match_of
 
@@ -32,7 +33,7 @@ def command(
     config = load_recipe(recipe, overrides).config
     counts, flops = count_parameters(config.model), flops_per_token(config.model, config.data.sequence_tokens)
     tokens = config.total_steps * config.data.global_batch_tokens
-    match = match_of(config)
+    match, calls = match_of(config), attention_calls(config.model, config.data.sequence_tokens)
     value = {
         "name": config.name,
         "parameters": asdict(counts),
@@ -43,6 +44,7 @@ def command(
         "total_steps": config.total_steps,
         "total_tokens": tokens,
         "train_flops": flops.train * tokens,
+        "sisa": asdict(calls) if calls else None,
         "twin_of": config.twin_of,
         "match": {**asdict(match), "relative_difference": match.relative_difference} if match else None,
     }
@@ -62,6 +64,8 @@ def command(
         {"term": name, "FLOPs per token": f"{n:.4g}", "share": f"{n / flops.forward:.1%}"} for name, n in terms.items()
     ]
     render(rows, as_json=False, title=f"FLOPs at {config.data.sequence_tokens} tokens (attention: causal half)")
+    if calls and calls.why:
+        click.echo(f"SISA attends in {calls.calls} calls a layer, which is slower than one ({calls.why})")
     run = [{"steps": config.total_steps, "tokens": tokens, "training FLOPs": f"{value['train_flops']:.4g}"}]
     render(run, as_json=False, title="run")
     if match:
