@@ -32,6 +32,6 @@ def attention_calls(model: ModelConfig, sequence_tokens: int) -> AttentionCalls 
     return AttentionCalls(
         form,
         calls,
-        f"form auto: the initial decay would use up {sisa.decay_range_nats:g} nats before {trained} tokens; for one call "
-        f"decay_bias_init below {bias:.2f}, or a larger decay_range_nats (160 at most)",
+        f"form auto: the initial decay would use up {sisa.decay_range_nats:g} nats before {trained} tokens; for one "
+        f"call decay_bias_init below {bias:.2f}, or a larger decay_range_nats (160 at most)",
     )
