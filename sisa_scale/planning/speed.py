@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 from sisa_scale.config.run import RunConfig
 from sisa_scale.models.sizing import count_parameters
+from sisa_scale.planning.attention_calls import attention_calls
 from sisa_scale.planning.devices import Gpu
 from sisa_scale.planning.flops import flops_per_token
 
 # MFU of the kinds of layers, each from a whole model of 152M parameters with an MLP in every layer, on one H100:
 # compiled, bf16, 16 x 2048 tokens in a micro-batch (docs/performance.md, "One H100, 152M, all architectures").
 MEASURED_MFU = {"attention": 0.399, "sisa": 0.360, "mamba2": 0.244, "mamba3": 0.231, "hymba": 0.253}
-# The query-block form of SISA ran at 0.111 where the single call had 0.257 (the same document, one H200).
+# SISA in 16 calls a layer, of 128 queries each, ran at 0.111 where one call had 0.257 (the same document, one H200).
 QUERY_BLOCKS = 0.111 / 0.257
 # What `selective` adds to the time of a step, measured on one H200 (the same document, "One H200"), as a share.
 SELECTIVE_SHARE = {"attention": 0.044, "sisa": 0.099}
@@ -50,13 +51,9 @@ class RunTime:
 def expected_mfu(config: RunConfig) -> float:
     """Return the MFU of a model: its layers take the time that layers of their kind took."""
     model = config.model
-    slowness = 0.0
-    for mixer in model.mixers:
-        mfu = MEASURED_MFU[mixer]
-        if mixer == "sisa" and model.sisa is not None:
-            form = model.sisa.form_at(model.num_positions, model.trained_positions)
-            mfu *= QUERY_BLOCKS if form == "query_blocks" else 1.0
-        slowness += 1 / mfu
+    calls = attention_calls(model, config.data.sequence_tokens)
+    slower = {"sisa": QUERY_BLOCKS} if calls is not None and calls.calls > 1 else {}
+    slowness = sum(1 / (MEASURED_MFU[mixer] * slower.get(mixer, 1.0)) for mixer in model.mixers)
     return model.num_layers / slowness
 
 
@@ -91,6 +88,7 @@ def plan_time(config: RunConfig, gpu: Gpu) -> RunTime:
 def _assumptions(config: RunConfig, gpu: Gpu) -> list[str]:
     execution, length = config.execution, config.data.sequence_tokens
     size = count_parameters(config.model).total / MEASURED_PARAMS
+    calls = attention_calls(config.model, length)
     checks = {
         f"the utilisation of an H100 holds on {gpu.name}": gpu.name != "h100",
         "utilisation is as at 152M parameters": not 0.8 < size < 1.25,
@@ -106,6 +104,7 @@ def _assumptions(config: RunConfig, gpu: Gpu) -> list[str]:
         "speed is that of compiled blocks (execution.compile is false: it will be slower)": not execution.compile,
         "speed is that of bf16 (execution.precision is fp32: it will be slower)": execution.precision == "fp32",
         "the step of an offloaded optimizer takes no time (it will be slower)": execution.offload_optimizer,
+        "SISA in several calls is as slow as in 16": calls is not None and calls.calls > 1,
         "documents are joined (a document mask is slower)": config.data.documents == "separate",
     }
     return [text for text, applies in checks.items() if applies]
