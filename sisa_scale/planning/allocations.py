@@ -2,6 +2,8 @@
 
 import gc
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +29,16 @@ class Allocations(TorchDispatchMode):
             if isinstance(result, Tensor):
                 self._note(result)
         return results
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count inside. Collecting garbage looks at what was made since alone: torch's own objects take a second."""
+        gc.freeze()
+        try:
+            with self:
+                yield
+        finally:
+            gc.unfreeze()
 
     def held(self) -> tuple[Held, ...]:
         """Return what is live now."""

@@ -140,7 +140,7 @@ def _autocast(setting: Setting) -> torch.autocast:
 
 def _eager(module: torch.nn.Module, inputs: list[Tensor]) -> PartMemory:
     tracker = Allocations([*module.parameters(), *inputs], SEQUENCES)
-    with tracker:
+    with tracker.counting():
         result = module(*inputs)
         held, forward_peak = tracker.held(), tracker.restart()
         torch.autograd.backward(result, torch.empty_like(result))

@@ -67,10 +67,14 @@ def measured(config: ModelConfig, layer: int, how: Setting, again: Recomputation
                 pass
             torch.autograd.backward(result, gradient)
 
-    run()
-    module.zero_grad()
-    x_BLD.grad = None
-    return Measured(run)
+    gc.freeze()  # all that there is: looking for garbage in it takes seconds
+    try:
+        run()
+        module.zero_grad()
+        x_BLD.grad = None
+        return Measured(run)
+    finally:
+        gc.unfreeze()
 
 
 def layers_of(config: ModelConfig) -> set[int]:
