@@ -144,7 +144,7 @@ class Sisa(AugmentedHeads):
         """
         blocks, length, weight_H = [], v_BLHJ.shape[1], self.weight()
         step = min(self.block_tokens, length)
-        causal = CausalBlocks(length, step, v_BLHJ)
+        causal = CausalBlocks(length, step, v_BLHJ) if mask_BLM is None else None
         for start in range(0, length, step):
             now, seen = slice(start, min(start + step, length)), slice(0, min(start + step, length))
             before_BMH = total_BLH[:, start - 1 : start] if start else torch.zeros_like(total_BLH[:, :1])
@@ -155,8 +155,10 @@ class Sisa(AugmentedHeads):
             since_BMH = (total_BLH[:, seen] - before_BMH).clamp(max=2 * self.half_range)
             q_BLHC = scaled_heads(q.at(now), self.half_range - since_BMH[:, now], weight_H)
             k_BMHC = scaled_heads(k.at(seen), since_BMH - self.half_range, weight_H)
-            mask = causal.of(start, now.stop) if mask_BLM is None else mask_BLM[:, now, seen]
-            blocks.append(self._attend(q_BLHC, k_BMHC, v_BLHJ[:, seen], mask))
+            block_mask = None if mask_BLM is None else mask_BLM[:, now, seen]
+            if causal is not None:
+                block_mask = causal.of(start, now.stop)
+            blocks.append(self._attend(q_BLHC, k_BMHC, v_BLHJ[:, seen], block_mask))
         return torch.cat(blocks, dim=1)
 
     def _attend(self, q_BLHC: Tensor, k_BMHC: Tensor, v_BMHJ: Tensor, mask_BLM: Tensor | None) -> Tensor:
