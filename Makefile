@@ -14,10 +14,9 @@ export DS_BUILD_OPS = 0
 quickstart: $(VENV)/installed
 	$(BIN)/sisa-scale quickstart
 
-# Files stay whole, for their fixtures; those with the longest tests come first. Tests of real processes wait a lot, so
-# there are half as many workers again as cores.
+# Files stay whole, for their fixtures; those with the longest tests come first.
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest -n $$($(BIN)/python -c "import os; print(max(1, os.cpu_count() * 3 // 2))") --dist loadfile --no-loadscope-reorder tests
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests
 
 # A quarter of an hour to an hour: kills, stops, starves and damages 200 runs; another SEED draws others.
 chaos: $(VENV)/installed-dev

@@ -24,8 +24,8 @@ MODELS = {name: tiny(name) for name in TINY}
 for one in ("hymba", "hymba sisa"):  # each worker has one of two heads of keys and values, or all three
     for groups, width in ((2, 64), (3, 96)):
         section = dataclasses.replace(MODELS[one].hymba, num_kv_heads=groups)
-        grouped = dataclasses.replace(MODELS[one], d_model=width, num_heads=2 * groups, hymba=section)
-        MODELS[f"{one}, {groups} groups"] = grouped
+        fields = {"d_model": width, "num_heads": 2 * groups, "hymba": section}
+        MODELS[f"{one}, {groups} groups"] = dataclasses.replace(MODELS[one], **fields)
 no_meta_tokens = dataclasses.replace(MODELS["hymba sisa local"].hymba, num_meta_tokens=0)
 MODELS["no meta tokens"] = dataclasses.replace(MODELS["hymba sisa local"], hymba=no_meta_tokens)
 FORMS = {
@@ -38,7 +38,8 @@ FORMS = {
 }
 CASES = {name: Case(model) for name, model in MODELS.items()}
 CASES |= {name: Case(dataclasses.replace(MODELS["sisa"], sisa=sisa)) for name, sisa in FORMS.items()}
-CASES["hymba sisa, no decay"] = Case(dataclasses.replace(MODELS["hymba sisa"], sisa=FORMS["no decay"]))
+for grouped in ("hymba sisa, 2 groups", "hymba sisa, 3 groups"):
+    CASES[f"{grouped}, no decay"] = Case(dataclasses.replace(MODELS[grouped], sisa=FORMS["no decay"]))
 for apart in ("transformer", "sisa", "query blocks", "mamba2", "mamba3 mimo", "no meta tokens"):
     CASES[f"{apart}, documents apart"] = Case(CASES[apart].model, is_separate=True)
 CASES["jamba sisa, selective"] = Case(MODELS["jamba sisa"], recomputation="selective")

@@ -146,7 +146,8 @@ class Sisa(AugmentedHeads):
         step = min(self.block_tokens, length)
         causal = CausalBlocks(length, step, v_BLHJ) if mask_BLM is None else None
         for start in range(0, length, step):
-            now, seen = slice(start, min(start + step, length)), slice(0, min(start + step, length))
+            stop = min(start + step, length)
+            now, seen = slice(start, stop), slice(0, stop)
             before_BMH = total_BLH[:, start - 1 : start] if start else torch.zeros_like(total_BLH[:, :1])
             if document_BL is not None and start:
                 # Documents that begin in the block begin with a sum of 0, their anchor.
@@ -157,7 +158,7 @@ class Sisa(AugmentedHeads):
             k_BMHC = scaled_heads(k.at(seen), since_BMH - self.half_range, weight_H)
             block_mask = None if mask_BLM is None else mask_BLM[:, now, seen]
             if causal is not None:
-                block_mask = causal.of(start, now.stop)
+                block_mask = causal.of(start, stop)
             blocks.append(self._attend(q_BLHC, k_BMHC, v_BLHJ[:, seen], block_mask))
         return torch.cat(blocks, dim=1)
 

@@ -42,6 +42,13 @@ def test_without_a_gpu_there_is_the_memory_alone() -> None:
     assert value["memory"]["peak_bytes"] > 2e9
 
 
+def test_several_attention_calls_a_layer_are_named_with_their_reason() -> None:
+    longer = ["max_length_tokens=4096", "sequence_tokens=4096", "trained_length_tokens=2048", "rope.scaling=yarn"]
+    done = CliRunner().invoke(command, [*RECIPE, *longer], catch_exceptions=False)
+    assert "SISA attends in 2 calls a layer" in done.stdout
+    assert "over trained_length_tokens 2048" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
