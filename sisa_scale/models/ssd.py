@@ -207,7 +207,8 @@ def _added(keys_BGCQN: Tensor, x_BGECQP: Tensor) -> Tensor:
     """
     if x_BGECQP.shape[2] > 1:
         return torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, x_BGECQP).contiguous()
-    return _Added.apply(keys_BGCQN, x_BGECQP)  # type: ignore[no-untyped-call]
+    # Not in `forward`: torch 2.11's compiler drops the gradient of a result that `contiguous` hands on as it is.
+    return _Added.apply(keys_BGCQN, x_BGECQP).contiguous()  # type: ignore[no-untyped-call]
 
 
 class _Scores(torch.autograd.Function):
@@ -233,7 +234,7 @@ class _Added(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, keys_BGCQN: Tensor, x_BGECQP: Tensor) -> Tensor:
         ctx.save_for_backward(keys_BGCQN, x_BGECQP)
-        return torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, x_BGECQP).contiguous()
+        return torch.einsum("bgcsn,bgecsp->bgecnp", keys_BGCQN, x_BGECQP)
 
     @staticmethod
     def backward(ctx: Any, gradient_BGECNP: Tensor) -> tuple[Tensor, Tensor]:
