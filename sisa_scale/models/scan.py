@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-BLOCK_TOKENS = 128
+BLOCK_TOKENS = 64
 
 
 def prefix_sum(x_BLC: Tensor, document_BL: Tensor | None = None) -> Tensor:

@@ -36,10 +36,10 @@ from sisa_scale.models.stored import stored
 
 
 class TokenWeights(NamedTuple):
-    """What a token weighs in the state that later tokens read (w), and in its own output (u); float32 or wider."""
+    """What every token weighs in the state that later tokens read (w), and in its own output (u): float32 or wider."""
 
-    later_BLH: Tensor
-    own_BLH: Tensor
+    later: Tensor
+    own: Tensor
 
 
 def ssd(
@@ -55,7 +55,7 @@ def ssd(
     document_BL: Tensor | None = None,
     kernel: Scan | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return y_BLHP in the dtype of x and the state after the last token, (B, H, N, P) in float32 or wider.
+    """Return y_BLHP and the state after the last token, (B, H, N, P): float32 or wider, but y of `kernel` as x.
 
     With R rows a token, the length of x, keys, queries and y is L R, the rows of a token side by side; log_decay_BLH
     and `weights`, which are 1 if None, have one entry a token. G divides H. skip_H is 0 if None.
@@ -82,12 +82,8 @@ def ssd(
         x_BGECQP = _chunked(x_BLHP, chunk * rank).unflatten(1, (groups, -1))
         log_decay_BGECT = _chunked_tokens(log_decay_BLH, chunk, groups)
         document_BCT = None if document_BL is None else _document_chunks(document_BL, chunk)
-        decays = _Decays.of(log_decay_BGECT, document_BL, document_BCT, rank)
-        if weights is not None:
-            later_BGECQ, own_BGECQ = (
-                _per_row(stored(_chunked_tokens(w_BLH, chunk, groups)), rank) for w_BLH in weights
-            )
-            decays = decays.weighted(later_BGECQ, own_BGECQ, rank)
+        weights_BGECT = weights and TokenWeights(*(stored(_chunked_tokens(w_BLH, chunk, groups)) for w_BLH in weights))
+        decays = _Decays.of(log_decay_BGECT, weights_BGECT, document_BL, document_BCT, rank)
 
         scaled_BGECQP = (x_BGECQP * decays.to_end_BGECQ[..., None]).to(x_BLHP.dtype)
         added_BGECNP = _added(keys_BGCQN, scaled_BGECQP)
@@ -100,12 +96,13 @@ def ssd(
         scores_BGCQQ = _scores(queries_BGCQN, keys_BGCQN)
         weights_BGECQQ = scores_BGCQQ[:, :, None] * decays.within_BGECQQ
         if skip_H is not None:
-            own_QQ = torch.eye(chunk * rank, dtype=skip_H.dtype, device=skip_H.device)
-            weights_BGECQQ = weights_BGECQQ + skip_H.view(groups, -1, 1, 1, 1) * own_QQ
+            is_own_QQ = torch.eye(chunk * rank, dtype=torch.bool, device=skip_H.device)
+            skip_BGECQ = skip_H.view(groups, -1, 1, 1).expand_as(decays.to_end_BGECQ)
+            weights_BGECQQ = weights_BGECQQ + torch.where(is_own_QQ, skip_BGECQ[..., None], 0.0)
         y_BGECQP = torch.einsum("bgects,bgecsp->bgectp", weights_BGECQQ.to(x_BLHP.dtype), x_BGECQP)
-        y_BGECQP = (y_BGECQP + carried_BGECQP * decays.from_start_BGECQ[..., None]).to(x_BLHP.dtype)
+        y_BGECQP = y_BGECQP + carried_BGECQP * decays.from_start_BGECQ[..., None]
         last_BGENP = decays.through_last_BGE[..., None, None] * entry_BGECNP[:, :, :, -1] + added_BGECNP[:, :, :, -1]
-    y_BLHP = y_BGECQP.flatten(3, 4).flatten(1, 2).transpose(1, 2)[:, :rows].contiguous()
+    y_BLHP = y_BGECQP.flatten(3, 4).flatten(1, 2).transpose(1, 2)[:, :rows]
     return y_BLHP, widen(last_BGENP).flatten(1, 2)
 
 
@@ -133,7 +130,7 @@ def ssd_step(
     y_BRHP = y_BRGEP.flatten(2, 3)
     if skip_H is not None:
         y_BRHP = y_BRHP + skip_H[:, None] * x_BRHP
-    return y_BRHP.to(x_BRHP.dtype), after_BGENP.flatten(1, 2)
+    return y_BRHP, after_BGENP.flatten(1, 2)
 
 
 class _Decays(NamedTuple):
@@ -150,6 +147,7 @@ class _Decays(NamedTuple):
     def of(
         cls,
         log_decay_BGECT: Tensor,
+        weights_BGECT: TokenWeights | None,
         document_BL: Tensor | None,
         document_BCT: Tensor | None,
         rank: int,
@@ -168,31 +166,42 @@ class _Decays(NamedTuple):
         sums_BGES = pad(_prefix_sum(whole_BGEC, None if document_BS is None else document_BS[:, 1:]), (1, 0))
         between_BGESS = _masked_exp(
             sums_BGES,
+            sums_BGES,
             torch.arange(sums_BGES.shape[-1], device=sums_BGES.device),
             None if document_BS is None else document_BS[:, None, None],
         )
-        tokens = torch.arange(log_decay_BGECT.shape[-1], device=log_decay_BGECT.device)
+        to_end_BGECT = _exp_where(is_left, whole_BGEC[..., None] - since_start_BGECT)
+        if weights_BGECT is not None:
+            to_end_BGECT = to_end_BGECT * weights_BGECT.later
         return cls(
-            within_BGECQQ=_masked_exp(
-                _per_row(since_start_BGECT, rank),
-                _per_row(tokens, rank),
-                None if document_BCT is None else _per_row(document_BCT, rank)[:, None, None],
-            ),
+            within_BGECQQ=_within(since_start_BGECT, weights_BGECT, document_BCT, rank),
             from_start_BGECQ=_per_row(_exp_where(is_entered, since_start_BGECT), rank),
-            to_end_BGECQ=_per_row(_exp_where(is_left, whole_BGEC[..., None] - since_start_BGECT), rank),
+            to_end_BGECQ=_per_row(to_end_BGECT, rank),
             between_BGECC=between_BGESS[..., :-1, 1:],
             since_initial_BGEC=between_BGESS[..., :-1, 0],
             through_last_BGE=_exp_where(is_kept, whole_BGEC[..., -1]),
         )
 
-    def weighted(self, later_BGECQ: Tensor, own_BGECQ: Tensor, rank: int) -> "_Decays":
-        """Return what the products are weighted with when the rows' tokens have weights; see TokenWeights."""
-        token_Q = torch.arange(later_BGECQ.shape[-1], device=later_BGECQ.device) // rank
-        later_BGECQQ = self.within_BGECQQ * later_BGECQ[..., None, :]
-        return self._replace(
-            within_BGECQQ=torch.where(token_Q[:, None] == token_Q, own_BGECQ[..., None], later_BGECQQ),
-            to_end_BGECQ=self.to_end_BGECQ * later_BGECQ,
-        )
+
+def _within(
+    since_start_BGECT: Tensor, weights_BGECT: TokenWeights | None, document_BCT: Tensor | None, rank: int
+) -> Tensor:
+    """Return what rows weigh in the rows of their chunk, (B, G, E, C, Q, Q).
+
+    The decay up to row s stands in a factor of its own, which is 1. Its gradient is a sum over the later rows that the
+    weight of s has as well; by the exponent it is one more, for which torch.compile stores the gradient of every pair.
+    """
+    token_Q = _per_row(torch.arange(since_start_BGECT.shape[-1], device=since_start_BGECT.device), rank)
+    document_BGECQ = None if document_BCT is None else _per_row(document_BCT, rank)[:, None, None]
+    to_row_BGECQ = _per_row(since_start_BGECT, rank)
+    decay_BGECQQ = _masked_exp(to_row_BGECQ, to_row_BGECQ.detach(), token_Q, document_BGECQ)
+    later_BGECQ = (to_row_BGECQ.detach() - to_row_BGECQ).exp()
+    if weights_BGECT is None:
+        return decay_BGECQQ * later_BGECQ[..., None, :]
+    later_BGECQ = later_BGECQ * _per_row(weights_BGECT.later, rank)
+    own_BGECQ = _per_row(weights_BGECT.own, rank)
+    is_own_QQ = token_Q[:, None] == token_Q
+    return torch.where(is_own_QQ, own_BGECQ[..., None], decay_BGECQQ * later_BGECQ[..., None, :])
 
 
 def _scores(queries_BGCQN: Tensor, keys_BGCQN: Tensor) -> Tensor:
@@ -245,15 +254,15 @@ class _Added(torch.autograd.Function):
         )
 
 
-def _masked_exp(sums: Tensor, position: Tensor, document: Tensor | None) -> Tensor:
-    """Return exp(sums_t - sums_s) over the last dimension; an exact 0 where s is later than t.
+def _masked_exp(to: Tensor, since: Tensor, position: Tensor, document: Tensor | None) -> Tensor:
+    """Return exp(to_t - since_s) over the last dimension of both; an exact 0 where s is later than t.
 
     And where s is in another document than t; document broadcasts to the shape of the sums.
     """
     is_past = position[:, None] >= position
     if document is not None:
         is_past = is_past & (document[..., :, None] == document[..., None, :])
-    return (sums[..., :, None] - sums[..., None, :]).masked_fill(~is_past, -torch.inf).exp()
+    return (to[..., :, None] - since[..., None, :]).masked_fill(~is_past, -torch.inf).exp()
 
 
 def _exp_where(is_same: Tensor | None, exponent_BGE: Tensor) -> Tensor:

@@ -23,18 +23,26 @@ import torch
 from torch import Tensor
 
 from sisa_scale.models.precision import widen
-from sisa_scale.models.stored import stored, stored_turns
+from sisa_scale.models.stored import stored
 
 
 def turned_heads(
     normed_BLRN: tuple[Tensor, Tensor], bias_RHN: tuple[Tensor, Tensor], phase_BLHA: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return keys and queries of all heads, (B, L, R, H, N) each and of this dtype; heads come first in memory."""
-    cos_BHL1A, sin_BHL1A = (turn_BLHA.transpose(1, 2)[:, :, :, None] for turn_BLHA in stored_turns(phase_BLHA.detach()))
+    """Return keys and queries of all heads, (B, L, R, H, N) each and of this dtype; heads come first in memory.
+
+    For results in bfloat16, cosines and sines are rounded to float16, which has three bits more.
+    """
+    turn_dtype = torch.float16 if dtype == torch.bfloat16 else phase_BLHA.dtype
+    angle_BHL1A = phase_BLHA.detach().transpose(1, 2)[:, :, :, None].contiguous()
+    turns_BHL1A = [stored(turn_BHL1A.to(turn_dtype)) for turn_BHL1A in (angle_BHL1A.cos(), angle_BHL1A.sin())]
+    normed = [stored(n) for n in normed_BLRN]
+    parts = (*normed, *bias_RHN)
+    partners = [stored(_partners(p.detach(), phase_BLHA.shape[-1])) for p in parts]
     keys_BHLRN, queries_BHLRN = _TurnedHeads.apply(  # type: ignore[no-untyped-call]
-        *(stored(normed) for normed in normed_BLRN), *bias_RHN, phase_BLHA, cos_BHL1A, sin_BHL1A, dtype
+        *parts, phase_BLHA, *partners, *turns_BHL1A, dtype
     )
-    return keys_BHLRN.permute(0, 2, 3, 1, 4), queries_BHLRN.permute(0, 2, 3, 1, 4)
+    return tuple(t.contiguous().permute(0, 2, 3, 1, 4) for t in (keys_BHLRN, queries_BHLRN))
 
 
 class _TurnedHeads(torch.autograd.Function):
@@ -48,18 +56,35 @@ class _TurnedHeads(torch.autograd.Function):
         key_bias_RHN: Tensor,
         query_bias_RHN: Tensor,
         _phase_BLHA: Tensor,
+        keys_partner_BLRN: Tensor,
+        queries_partner_BLRN: Tensor,
+        key_bias_partner_RHN: Tensor,
+        query_bias_partner_RHN: Tensor,
         cos_BHL1A: Tensor,
         sin_BHL1A: Tensor,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(keys_BLRN, queries_BLRN, key_bias_RHN, query_bias_RHN, cos_BHL1A, sin_BHL1A)
-        keys = _biased(keys_BLRN, key_bias_RHN, cos_BHL1A.shape[-1])
-        queries = _biased(queries_BLRN, query_bias_RHN, cos_BHL1A.shape[-1])
-        return _turn(keys, cos_BHL1A, sin_BHL1A, dtype), _turn(queries, cos_BHL1A, sin_BHL1A, dtype)
+        cos, sin = widen(cos_BHL1A), widen(sin_BHL1A)
+        still = cos.new_zeros(*cos.shape[:-1], keys_BLRN.shape[-1] - 2 * cos.shape[-1])
+        cos_BHL1N, sin_BHL1N = torch.cat((cos, cos, still + 1), dim=-1), torch.cat((sin, sin, still), dim=-1)
+
+        def turn(x_BLRN: Tensor, bias_RHN: Tensor, partner_BLRN: Tensor, bias_partner_RHN: Tensor) -> Tensor:
+            x_BHLRN, partner_BHLRN = (
+                n_BLRN[:, None] + b_RHN.transpose(0, 1)[:, None]
+                for n_BLRN, b_RHN in ((x_BLRN, bias_RHN), (partner_BLRN, bias_partner_RHN))
+            )
+            # A copy: torch 2.11's compiler drops the gradient of a result that `to` hands on as it is.
+            return (x_BHLRN * cos_BHL1N + partner_BHLRN * sin_BHL1N).to(dtype, copy=True)
+
+        return (
+            turn(keys_BLRN, key_bias_RHN, keys_partner_BLRN, key_bias_partner_RHN),
+            turn(queries_BLRN, query_bias_RHN, queries_partner_BLRN, query_bias_partner_RHN),
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients_BHLRN: Tensor) -> tuple[Tensor | None, ...]:
-        *saved, cos_BHL1A, sin_BHL1A = ctx.saved_tensors
+        *saved, cos_BHL1A, sin_BHL1A = (widen(t) for t in ctx.saved_tensors)
         num_angles = cos_BHL1A.shape[-1]
         normed_gradients, bias_gradients, phase_gradient = [], [], torch.zeros_like(cos_BHL1A)
         for gradient_BHLRN, normed_BLRN, bias_RHN in zip(gradients_BHLRN, saved[:2], saved[2:], strict=True):
@@ -70,7 +95,13 @@ class _TurnedHeads(torch.autograd.Function):
             first, second, _ = _biased(normed_BLRN, bias_RHN, num_angles)
             d_first, d_second, _ = d_BHLRN.tensor_split([num_angles, 2 * num_angles], dim=-1)
             phase_gradient = phase_gradient + first * d_second - second * d_first
-        return *normed_gradients, *bias_gradients, phase_gradient.sum(3).transpose(1, 2), None, None, None
+        return *normed_gradients, *bias_gradients, phase_gradient.sum(3).transpose(1, 2), *[None] * 7
+
+
+def _partners(x: Tensor, num_angles: int) -> Tensor:
+    """Return what the sine of its pair multiplies for every channel: -x_2, x_1, and 0 where there is no pair."""
+    first, second, still = x.tensor_split([num_angles, 2 * num_angles], dim=-1)
+    return torch.cat((-second, first, torch.zeros_like(still)), dim=-1)
 
 
 def _biased(normed_BLRN: Tensor, bias_RHN: Tensor, num_angles: int) -> Sequence[Tensor]:

@@ -66,7 +66,7 @@ def test_the_weight_that_knows_the_next_token_reaches_later_outputs_alone(monkey
     seen: list[Tensor] = []
 
     def recording(*tensors: Tensor, weights: TokenWeights, **settings: Any) -> tuple[Tensor, Tensor]:
-        seen.append(weights.later_BLH)
+        seen.append(weights.later)
         return ssd(*tensors, weights=weights, **settings)
 
     monkeypatch.setattr("sisa_scale.models.mamba3.ssd", recording)
