@@ -29,6 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sisa_scale.config.execution import Recomputation
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block, RMSNorm
+from sisa_scale.models.float8 import use_float8
 from sisa_scale.models.mixers import build_mixer
 from sisa_scale.models.recomputation import selective_policy
 from sisa_scale.models.sequence_parallel import HeadExchange, SequenceGroup
@@ -45,7 +46,8 @@ class Setting:
     """What a trace depends on besides the model.
 
     kernel: an SDPA kernel as in `execution.attention_backend`, but auto; is_separate: documents are read apart;
-    sequence_parallel_size: GPUs that share the `sequence_tokens` of a sequence.
+    sequence_parallel_size: GPUs that share the `sequence_tokens` of a sequence; float8: as in
+    `execution.float8_products`.
     """
 
     sequence_tokens: int
@@ -54,6 +56,7 @@ class Setting:
     kernel: str
     is_separate: bool
     sequence_parallel_size: int = 1
+    float8: bool = False
 
     @property
     def own_tokens(self) -> int:
@@ -117,6 +120,8 @@ def trace_norm(model: ModelConfig, setting: Setting) -> PartMemory:
 
 def _block(model: ModelConfig, layer: int, setting: Setting, how: Recomputation) -> Block:
     block = Block(model, build_mixer(model, layer, setting.kernel), recomputation=how)
+    if setting.float8:
+        use_float8(block)
     if setting.sequence_parallel_size > 1:
         for exchange in (module for module in block.modules() if isinstance(module, HeadExchange)):
             exchange.group = SequenceGroup("planned", setting.sequence_parallel_size, 0)
