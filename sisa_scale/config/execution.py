@@ -55,8 +55,8 @@ class ExecutionConfig:
         default=False,
     )
     float8_products: bool = setting(
-        "compute the dense products of the blocks in 8-bit floats, a scale for each tensor (Hopper, Ada and later): faster "
-        "wide layers and less memory, for coarser rounding",
+        "compute the dense products of the blocks in 8-bit floats (Ada, Hopper and later), each tensor with its scale: "
+        "faster wide layers and less memory, for coarser rounding",
         default=False,
     )
     attention_backend: AttentionBackend = setting(

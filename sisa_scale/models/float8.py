@@ -55,7 +55,7 @@ def use_float8(blocks: nn.Module) -> Float8Modules:
 def float8_linear(x: Tensor, weight_ED: Tensor, num_padding_rows: int = 0) -> Tensor:
     """Return x W^T for x (..., D) as bf16, with zeros for the padding rows, which W is given as `FusedLinear` says.
 
-    On a GPU the product of all sizes of x but the last must be a multiple of FLOAT8_MULTIPLE, else torch raises RuntimeError.
+    On a GPU the tokens of x must be a multiple of FLOAT8_MULTIPLE: the backward pass raises RuntimeError otherwise.
     """
     if not torch.is_grad_enabled():
         return padded_linear(x, weight_ED, num_padding_rows)
@@ -94,7 +94,7 @@ def _rounded(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _product(a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, *, is_fast: bool) -> Tensor:
-    """Return (a_scale a) (b_scale b); a must lie by rows, b by columns. is_fast: sums may be rounded more on the way."""
+    """Return (a_scale a) (b_scale b); a lies by rows, b by columns. is_fast: sums may be rounded more on the way."""
     with torch.autocast(a.device.type, enabled=False):  # a CPU multiplies what the numbers stand for, in float32
         return torch._scaled_mm(a, b, a_scale, b_scale, out_dtype=torch.bfloat16, use_fast_accum=is_fast)
 

@@ -171,7 +171,8 @@ def _compiled(block: Block, inputs: list[Tensor], how: Recomputation) -> PartMem
         result: Tensor = torch.func.functional_call(block, named, tensors[: len(inputs)])
         return result
 
-    partition, table = partial(_partition, how), select_decomp_table()
+    places = range(len(inputs), len(inputs) + len(parameters))
+    partition, table = partial(_partition, how, places), select_decomp_table()
     result = aot_function(run, keep, keep, partition_fn=partition, decompositions=table)(*inputs, *parameters)
     if len(graphs) == 1:  # the backward graph is not made before it is needed
         torch.autograd.backward(result, torch.empty_like(result))
@@ -179,9 +180,16 @@ def _compiled(block: Block, inputs: list[Tensor], how: Recomputation) -> PartMem
     return PartMemory(_params(block), *graph_memory(forward, backward, SEQUENCES))
 
 
-def _partition(how: Recomputation, joint: torch.fx.GraphModule, inputs: Any, **settings: Any) -> Any:
-    """Split the graph of both passes as `torch.compile` does, which has such marks from activation checkpointing."""
+def _partition(how: Recomputation, parameters: range, joint: torch.fx.GraphModule, inputs: Any, **settings: Any) -> Any:
+    """Split the graph of both passes as `torch.compile` does, which has such marks from activation checkpointing.
+
+    It simplifies the graph first. To keep parameters, the inputs at these places, costs nothing: they are there anyway.
+    """
     from torch._functorch.partitioners import min_cut_rematerialization_partition
+    from torch._inductor.fx_passes.joint_graph import joint_graph_passes
+
+    joint_graph_passes(joint)
+    settings["static_lifetime_input_indices"] = list(parameters)
 
     for node in joint.graph.nodes if how == "selective" else ():
         if node.op == "call_function" and node.meta.get("partitioner_tag") == "is_forward":
