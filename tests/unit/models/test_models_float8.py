@@ -82,6 +82,14 @@ def test_scales_take_out_the_magnitude(scale: float) -> None:
         assert error(got, want) < 0.1
 
 
+def test_small_gradients_beside_large_ones_are_kept() -> None:
+    x, weight, gradient = tensors()
+    gradient[0, 0] *= 1e-6
+    _, found, _ = passes(x, weight, gradient, float8_linear)
+    _, exact, _ = passes(x.double(), weight.double(), gradient.double(), nn.functional.linear)
+    assert error(found[0, 0], exact[0, 0]) < 0.15
+
+
 @pytest.mark.parametrize("broken", [torch.inf, torch.nan])
 def test_what_is_not_finite_is_seen(broken: float) -> None:
     x, weight, _ = tensors()
