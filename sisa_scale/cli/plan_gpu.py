@@ -60,6 +60,13 @@ def plan_gpu(config: RunConfig, gpu: Gpu | None, price: float | None) -> GpuPlan
     from sisa_scale.planning.speed import plan_time
     from sisa_scale.planning.suggest import options, smallest_change
 
+    if config.execution.float8_products and gpu is not None and not gpu.has_float8:
+        raise ConfigError.at(
+            "execution.float8_products",
+            found=f"true on {gpu.name}",
+            allowed="products of 8-bit floats need compute capability 8.9: Ada, Hopper and later",
+            remedy="Write false, or take such a GPU.",
+        )
     plan = plan_memory(config, gpu)
     memory = {
         "phase": plan.phase,

@@ -10,6 +10,8 @@ from sisa_scale.config.fields import Violation, setting
 REDUCE_BUCKET_ELEMENTS = 100_000_000
 # ZeRO 3 gathers no more than so many parameters ahead, and keeps a block's that it needs again within so many.
 GATHERED_PARAMS = 1_000_000_000
+# The GPU's kernels for 8-bit floats take matrices whose sizes are multiples of it.
+FLOAT8_MULTIPLE = 16
 
 Recomputation = Literal["none", "selective", "full"]
 AttentionBackend = Literal["auto", "math", "flash", "flash_padded", "flash_4", "efficient", "cudnn", "cudnn_padded"]
@@ -52,6 +54,11 @@ class ExecutionConfig:
         "minutes; torch keeps the choices in its cache",
         default=False,
     )
+    float8_products: bool = setting(
+        "compute the dense products of the blocks in 8-bit floats (Ada, Hopper and later), each tensor with its scale: "
+        "faster wide layers and less memory, for coarser rounding",
+        default=False,
+    )
     attention_backend: AttentionBackend = setting(
         "SDPA kernel; 'auto' measures them once per device, the package flash-attn-4 (flash_4) among them if installed",
         default="auto",
@@ -78,6 +85,13 @@ class ExecutionConfig:
         if self.compile_tuning and not self.compile:
             yield Violation(
                 "compile_tuning", "true with compile false", "tunes what torch.compile makes", "Write compile: true."
+            )
+        if self.float8_products and self.precision != "bf16":
+            yield Violation(
+                "float8_products",
+                f"true with precision {self.precision}",
+                "takes the place of products in bf16",
+                "Write precision: bf16.",
             )
         if self.offload_optimizer and self.zero_stage == 0:
             yield Violation(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sisa_scale.config.data import DataConfig
-from sisa_scale.config.execution import ExecutionConfig, ResourcesConfig
+from sisa_scale.config.execution import FLOAT8_MULTIPLE, ExecutionConfig, ResourcesConfig
 from sisa_scale.config.fields import Parsed, Violation, setting
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.observation import CheckpointConfig, EvaluationConfig, WandbConfig
@@ -79,6 +79,8 @@ class RunConfig:
         yield from self._schedule_rules()
         yield from self._backend_rules()
         yield from self._kernel_rules()
+        if self.execution.float8_products:
+            yield from self._float8_rules()
         yield from self._determinism_rules()
         yield from self._retention_rules()
         if self.data.documents == "separate":
@@ -180,6 +182,17 @@ class RunConfig:
                 f"mamba_ssm with {', '.join(sorted(set(self.model.mixers)))}",
                 "serves the scan of Mamba-2 and Hymba; Mamba-3 has no such kernel here",
                 "Write pytorch.",
+            )
+
+    def _float8_rules(self) -> Iterator[Violation]:
+        tokens = self.data.sequence_tokens // self.execution.sequence_parallel_size + self.model.num_meta_tokens
+        sequences = self.execution.micro_batch_sequences
+        if sequences * tokens % FLOAT8_MULTIPLE:
+            yield Violation(
+                "execution.float8_products",
+                f"true with {sequences} x {tokens} tokens in a micro-batch of a worker",
+                f"the gradients of weights are sums over a multiple of {FLOAT8_MULTIPLE} tokens",
+                "Change execution.micro_batch_sequences or data.sequence_tokens, or write false.",
             )
 
     def _determinism_rules(self) -> Iterator[Violation]:

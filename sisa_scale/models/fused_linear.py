@@ -3,7 +3,7 @@
 Shapes: B batch, L length, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,12 @@ class FusedLinear(nn.Module):
         self.widths = tuple(widths)
         self.num_padding_rows = padding_rows(sum(widths))
         self.weight = nn.Parameter(torch.empty(sum(widths), d_model))
+        self.product: Callable[[Tensor, Tensor, int], Tensor] = padded_linear
 
     def forward(self, x_BLD: Tensor) -> tuple[Tensor, ...]:
         """Return the projections, (B, L, width) each."""
-        weight = pad(self.weight, (0, 0, 0, self.num_padding_rows)) if self.num_padding_rows else self.weight
-        return linear(x_BLD, weight).split([*self.widths, self.num_padding_rows], dim=-1)[:-1]
+        product = self.product(x_BLD, self.weight, self.num_padding_rows)
+        return product.split([*self.widths, self.num_padding_rows], dim=-1)[:-1]
 
     def rows(self) -> tuple[Tensor, ...]:
         """Return the weight of every projection, as views."""
@@ -38,3 +39,13 @@ class FusedLinear(nn.Module):
 def padding_rows(rows: int) -> int:
     """Return how many rows of zeros make a product of so many rows fast."""
     return -rows % ROWS_MULTIPLE
+
+
+def padded_linear(x: Tensor, weight: Tensor, num_padding_rows: int) -> Tensor:
+    """Return x weight^T, with so many zeros after it."""
+    return linear(x, padded_weight(weight, num_padding_rows))
+
+
+def padded_weight(weight: Tensor, num_padding_rows: int) -> Tensor:
+    """Return the weight with so many rows of zeros below it."""
+    return pad(weight, (0, 0, 0, num_padding_rows)) if num_padding_rows else weight

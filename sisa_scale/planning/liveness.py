@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sisa_scale.planning.amounts import Amount, Held
 
-_EXTERN = ("mm", "bmm", "addmm", "baddbmm", "attention", "scatter", "index_put", "convolution", "sort")
+_EXTERN = ("mm", "bmm", "addmm", "baddbmm", "_scaled_mm", "attention", "scatter", "index_put", "convolution", "sort")
 
 
 def graph_memory(
@@ -98,7 +98,7 @@ def _readers(node: torch.fx.Node) -> list[torch.fx.Node]:
 
 def _is_extern(node: torch.fx.Node) -> bool:
     name = str(node.target).removeprefix("aten.").split(".")[0]
-    return node.op == "call_function" and (name in _EXTERN or any(part in name for part in _EXTERN[4:]))
+    return node.op == "call_function" and (name in _EXTERN or any(part in name for part in _EXTERN[5:]))
 
 
 def _is_view(node: torch.fx.Node) -> bool:

@@ -120,6 +120,7 @@ def _setting(config: RunConfig, kernel: str) -> Setting:
         kernel=kernel,
         is_separate=config.data.documents == "separate",
         sequence_parallel_size=config.execution.sequence_parallel_size,
+        float8=config.execution.float8_products,
     )
 
 

@@ -103,6 +103,7 @@ def _assumptions(config: RunConfig, gpu: Gpu) -> list[str]:
         ),
         "speed is that of compiled blocks (execution.compile is false: it will be slower)": not execution.compile,
         "speed is that of bf16 (execution.precision is fp32: it will be slower)": execution.precision == "fp32",
+        "products in float8 are as fast as in bf16 (wide layers will be faster)": execution.float8_products,
         "the step of an offloaded optimizer takes no time (it will be slower)": execution.offload_optimizer,
         "SISA in several calls is as slow as in 16": calls is not None and calls.calls > 1,
         "documents are joined (a document mask is slower)": config.data.documents == "separate",

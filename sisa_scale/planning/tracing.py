@@ -29,6 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sisa_scale.config.execution import Recomputation
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block, RMSNorm
+from sisa_scale.models.float8 import use_float8
 from sisa_scale.models.mixers import build_mixer
 from sisa_scale.models.recomputation import selective_policy
 from sisa_scale.models.sequence_parallel import HeadExchange, SequenceGroup
@@ -45,7 +46,8 @@ class Setting:
     """What a trace depends on besides the model.
 
     kernel: an SDPA kernel as in `execution.attention_backend`, but auto; is_separate: documents are read apart;
-    sequence_parallel_size: GPUs that share the `sequence_tokens` of a sequence.
+    sequence_parallel_size: GPUs that share the `sequence_tokens` of a sequence; float8: as in
+    `execution.float8_products`.
     """
 
     sequence_tokens: int
@@ -54,6 +56,7 @@ class Setting:
     kernel: str
     is_separate: bool
     sequence_parallel_size: int = 1
+    float8: bool = False
 
     @property
     def own_tokens(self) -> int:
@@ -117,6 +120,8 @@ def trace_norm(model: ModelConfig, setting: Setting) -> PartMemory:
 
 def _block(model: ModelConfig, layer: int, setting: Setting, how: Recomputation) -> Block:
     block = Block(model, build_mixer(model, layer, setting.kernel), recomputation=how)
+    if setting.float8:
+        use_float8(block)
     if setting.sequence_parallel_size > 1:
         for exchange in (module for module in block.modules() if isinstance(module, HeadExchange)):
             exchange.group = SequenceGroup("planned", setting.sequence_parallel_size, 0)
@@ -166,7 +171,8 @@ def _compiled(block: Block, inputs: list[Tensor], how: Recomputation) -> PartMem
         result: Tensor = torch.func.functional_call(block, named, tensors[: len(inputs)])
         return result
 
-    partition, table = partial(_partition, how), select_decomp_table()
+    places = range(len(inputs), len(inputs) + len(parameters))
+    partition, table = partial(_partition, how, places), select_decomp_table()
     result = aot_function(run, keep, keep, partition_fn=partition, decompositions=table)(*inputs, *parameters)
     if len(graphs) == 1:  # the backward graph is not made before it is needed
         torch.autograd.backward(result, torch.empty_like(result))
@@ -174,9 +180,16 @@ def _compiled(block: Block, inputs: list[Tensor], how: Recomputation) -> PartMem
     return PartMemory(_params(block), *graph_memory(forward, backward, SEQUENCES))
 
 
-def _partition(how: Recomputation, joint: torch.fx.GraphModule, inputs: Any, **settings: Any) -> Any:
-    """Split the graph of both passes as `torch.compile` does, which has such marks from activation checkpointing."""
+def _partition(how: Recomputation, parameters: range, joint: torch.fx.GraphModule, inputs: Any, **settings: Any) -> Any:
+    """Split the graph of both passes as `torch.compile` does, which has such marks from activation checkpointing.
+
+    It simplifies the graph first. To keep parameters, the inputs at these places, costs nothing: they are there anyway.
+    """
     from torch._functorch.partitioners import min_cut_rematerialization_partition
+    from torch._inductor.fx_passes.joint_graph import joint_graph_passes
+
+    joint_graph_passes(joint)
+    settings["static_lifetime_input_indices"] = list(parameters)
 
     for node in joint.graph.nodes if how == "selective" else ():
         if node.op == "call_function" and node.meta.get("partitioner_tag") == "is_forward":

@@ -58,6 +58,12 @@ def _damaged(event: Event) -> str:
     )
 
 
+def _float8(event: Event) -> str:
+    products, blocks = _count(event["products"], "product"), _count(event["blocks"], "block")
+    left = [f"{what} in {_count(number, 'block')}" for what, number in event["left_in_bf16"].items()]
+    return f"{products} of {blocks} in float8" + (f"; left in bf16: {', '.join(left)}" if left else "")
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
@@ -74,6 +80,7 @@ _WORDS: dict[str, Callable[[Event], str | None]] = {
         f"the checkpoint of step {e['step']:,} could not be written: {' '.join(e['problems'])} If steps are left, "
         "training goes on, and the next checkpoint is tried when it is due"
     ),
+    "float8_products": _float8,
     "step_skipped": lambda e: f"step {e['step']:,} changed no weight: {e['reason']}",
     "rollback": lambda e: f"step {e['step']:,}: {e['reason']}; going back to the newest checkpoint",
     "hang": lambda e: (

@@ -18,6 +18,7 @@ from sisa_scale.data.documents import IGNORED_TARGET
 from sisa_scale.data.stream import Batch
 from sisa_scale.faults import fault_point
 from sisa_scale.models.decoder import Decoder, LayerMonitor
+from sisa_scale.models.float8 import Float8Modules, use_float8
 from sisa_scale.models.head import TokenScores
 from sisa_scale.training.communicator import Communicator
 from sisa_scale.training.compilation import compile_blocks, compile_settings
@@ -40,13 +41,15 @@ class StepResult:
 class Engine:
     """A model under ZeRO. Weights must be in place before it is built: they become the fp32 masters.
 
-    ignores_targets: batches, of whichever worker, may have targets that are not trained on.
+    ignores_targets: batches, of whichever worker, may have targets that are not trained on. float8: the dense layers of
+    `execution.float8_products`, None without it.
     """
 
     def __init__(
         self, model: Decoder, config: RunConfig, workers: Communicator, *, ignores_targets: bool = False
     ) -> None:
         deepspeed = _import_deepspeed()
+        self.float8: Float8Modules | None = use_float8(model.blocks) if config.execution.float8_products else None
         if config.execution.compile:
             compile_blocks(model.blocks, **compile_settings(config.execution))
         sharing = config.execution.sequence_parallel_size

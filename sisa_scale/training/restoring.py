@@ -4,6 +4,7 @@ import hashlib
 import math
 import platform
 import warnings
+from collections import Counter
 from contextlib import closing
 
 import torch
@@ -124,6 +125,18 @@ def _take_up(run: Run, state: TrainState) -> TrainState:
         if message is not None:
             warnings.warn(message, SisaScaleWarning, stacklevel=2)
         run.directory.take_up(state.step)
+        _note_float8(run)
         remove_surplus(run)  # a worker that was killed after its last save may not have come to it
     run.workers.barrier()
     return state
+
+
+def _note_float8(run: Run) -> None:
+    """Say which products of the blocks are in float8; blocks alike are named once."""
+    modules = run.engine.float8
+    if modules is None:
+        return
+    left = Counter(f"{name.partition('.')[2]} ({why})" for name, why in modules.left.items())
+    run.directory.event(
+        "float8_products", products=len(modules.taken), blocks=run.config.model.num_layers, left_in_bf16=dict(left)
+    )

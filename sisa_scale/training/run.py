@@ -12,6 +12,7 @@ from sisa_scale.training.attention_backend import choose_backend
 from sisa_scale.training.communicator import Communicator
 from sisa_scale.training.data_cursor import read_cursor, settle_rollbacks
 from sisa_scale.training.engine import Engine
+from sisa_scale.training.float8_device import check_float8
 from sisa_scale.training.guard import NumericalGuard, PastStep
 from sisa_scale.training.heartbeat import Heart
 from sisa_scale.training.past_steps import read_past_steps
@@ -41,6 +42,7 @@ class Run:
         self.cursor = read_cursor(config.directory)
         self.stream = TokenStream(config.data, self._note_data_event)
         self.stream.check_limits(self.cursor.data_step(config.total_steps - 1) + 1)
+        check_float8(config.execution, workers.device)
         self.backend = choose_backend(config, workers)
         self.hooks: list[Hook] = []
         self.stopped_by: Reason | None = None

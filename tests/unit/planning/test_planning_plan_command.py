@@ -54,6 +54,7 @@ def test_several_attention_calls_a_layer_are_named_with_their_reason() -> None:
     [
         (["--gpu", "v100"], "--gpu: found 'v100'"),
         (["--price", "2"], "without --gpu"),
+        (["--gpu", "a100-80", "float8_products=true"], "execution.float8_products: found true on a100-80"),
         (["--gpus", "7", "--gpu", "h100"], "resources.workers|global_batch"),
     ],
 )

@@ -39,7 +39,8 @@ def test_hours_and_cost() -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    for override in ("compile=false", "activation_checkpointing=full", "micro_batch_sequences=1"):
+    compared = ("compile=false", "activation_checkpointing=full", "micro_batch_sequences=1", "float8_products=true")
+    for override in compared:
         assert len(plan_time(loaded("sisa/152m-ds16", override), gpu_named("h100")).assumptions) == 1
     assert plan_time(loaded("sisa/152m-ds16"), gpu_named("a100-80")).uncertainty == FAR
     assert plan_time(loaded("sisa/1.3b"), gpu_named("h100")).uncertainty == FAR

@@ -25,6 +25,14 @@ from sisa_scale.reporting.events import describe
             ["step 9 could not be written: /a: found a full disk; rule. Remedy. If steps are left, training"],
         ),
         (
+            {"event": "float8_products", "products": 96, "blocks": 24, "left_in_bf16": {}},
+            ["96 products of 24 blocks in float8"],
+        ),
+        (
+            {"event": "float8_products", "products": 1, "blocks": 1, "left_in_bf16": {"mixer.project (292 x 64)": 1}},
+            ["1 product of 1 block in float8; left in bf16: mixer.project (292 x 64) in 1 block"],
+        ),
+        (
             {"event": "resumed", "attempt": 2, "step": 6, "world_size": 1, "lost_steps": 2, "lost_seconds": 3.0}
             | {"down_seconds": 8.2},
             ["attempt 2 goes on from step 6 with 1 worker", "8 s after", "2 steps (3.0 s of work) were lost"],
