@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from sisa_scale.config.fields import Violation
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import RMSNorm
+from sisa_scale.models.fused_linear import FusedLinear
 from sisa_scale.models.local_attention import AttentionCache, LocalAttention
 from sisa_scale.models.local_sisa import LocalSisa
 from sisa_scale.models.precision import widen
@@ -67,8 +68,7 @@ class Hymba(nn.Module):
         has_importance = config.attention == "sisa"
         self.attention = LocalSisa(model, backend, layer) if has_importance else LocalAttention(model, backend, layer)
         self.ssm = SsmPath(d_model, config, config.num_meta_tokens)
-        self.widths = [self.attention.channels, self.ssm.channels]
-        self.project = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.project = FusedLinear(d_model, [self.attention.channels, self.ssm.channels])
         self.attention_norm = RMSNorm(inner, NORM_EPSILON)
         self.ssm_norm = RMSNorm(inner, NORM_EPSILON)
         self.out = nn.Linear(inner, d_model, bias=False)
@@ -79,7 +79,7 @@ class Hymba(nn.Module):
         turns_2LK are those of `position_turns`. document_BL numbers the document of every token, the meta tokens'
         included, which every document sees: else each is read as if alone.
         """
-        attention_BLC, ssm_BLC = self.project(x_BLD).split(self.widths, dim=-1)
+        attention_BLC, ssm_BLC = self.project(x_BLD)
         attention_BLI = self.attention(attention_BLC, turns_2LK, document_BL)
         if document_BL is None:
             return self._join(attention_BLI, self.ssm(ssm_BLC))
@@ -92,7 +92,7 @@ class Hymba(nn.Module):
         turns_2BLK are those of every row's own positions. False in is_token_BL marks padding before the first
         token of a row; it has no influence.
         """
-        attention_BLC, ssm_BLC = self.project(x_BLD).split(self.widths, dim=-1)
+        attention_BLC, ssm_BLC = self.project(x_BLD)
         attention_BLI = self.attention.extend(attention_BLC, cache.attention, turns_2BLK, is_token_BL)
         return self._join(attention_BLI, self.ssm(ssm_BLC, cache.ssm, is_token_BL))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sisa_scale.config.ssm import Mamba2Config
 from sisa_scale.models.block import RMSNorm
+from sisa_scale.models.fused_linear import FusedLinear
 from sisa_scale.models.ssm_path import SsmCache, SsmPath
 
 NORM_EPSILON = 1e-5
@@ -25,7 +26,7 @@ class Mamba2(nn.Module):
             raise ValueError(f"{violation.key} {violation.found}: {violation.allowed}. {violation.remedy}")
         inner = config.inner_width(d_model)
         self.path = SsmPath(d_model, config)
-        self.project = nn.Linear(d_model, self.path.channels, bias=False)
+        self.project = FusedLinear(d_model, [self.path.channels])
         self.norm = RMSNorm(inner, NORM_EPSILON)
         self.out = nn.Linear(inner, d_model, bias=False)
 
@@ -51,7 +52,7 @@ class Mamba2(nn.Module):
     def _mix(
         self, x_BLD: Tensor, cache: SsmCache | None, is_token_BL: Tensor | None, document_BL: Tensor | None
     ) -> Tensor:
-        projected_BLC = self.project(x_BLD)
+        (projected_BLC,) = self.project(x_BLD)
         y_BLI = self.path(projected_BLC, cache, is_token_BL, document_BL)
         return self.out(self.norm(y_BLI))
 

@@ -20,6 +20,7 @@ from torch.nn.functional import pad, silu, softplus
 
 from sisa_scale.config.ssm import Mamba3Config
 from sisa_scale.models.block import RMSNorm
+from sisa_scale.models.fused_linear import FusedLinear
 from sisa_scale.models.mamba2 import NORM_EPSILON
 from sisa_scale.models.precision import widen
 from sisa_scale.models.scan import prefix_sum
@@ -54,8 +55,8 @@ class Mamba3(nn.Module):
         self.config, self.rank = config, config.mimo_rank
         self.num_heads, inner = config.num_heads(d_model), config.inner_width(d_model)
         state = self.rank * config.state_width
-        self.widths = [inner, inner, state, state] + [self.num_heads] * 3 + [config.num_angles]
-        self.project = nn.Linear(d_model, sum(self.widths), bias=False)
+        widths = [inner, inner, state, state] + [self.num_heads] * 3 + [config.num_angles]
+        self.project = FusedLinear(d_model, widths)
         self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
         self.key_norm = RMSNorm(config.state_width, NORM_EPSILON)
         self.query_norm = RMSNorm(config.state_width, NORM_EPSILON)
@@ -100,7 +101,7 @@ class Mamba3(nn.Module):
     def _mix(
         self, x_BLD: Tensor, cache: Mamba3Cache | None, is_token_BL: Tensor | None, document_BL: Tensor | None
     ) -> Tensor:
-        z, x, keys, queries, dt, rate, trapezoid, angle = self.project(x_BLD).split(self.widths, dim=-1)
+        z, x, keys, queries, dt, rate, trapezoid, angle = self.project(x_BLD)
         z_BLI, x_BLI, dt_BLH, rate_BLH, trapezoid_BLH, keys, queries, angle_BLA = self.exchange.to_heads(
             (z, x, dt, rate, trapezoid), (keys, queries, angle)
         )

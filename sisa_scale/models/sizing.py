@@ -59,13 +59,45 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
     )
 
 
+def projection_rows(model: ModelConfig, layer: int) -> int:
+    """Return the rows of the weight with which the mixer of a layer projects its input."""
+    width, mixer = model.d_model, model.mixers[layer]
+    rows = 0
+    if model.sisa is not None and model.has_importance(mixer):
+        rows += model.sisa.layer_parameters(width, model.num_heads, layer, model.kv_heads(mixer))[0] // width
+    if mixer in ("attention", "sisa"):
+        return rows + 3 * width
+    if mixer == "mamba2":
+        return rows + _mamba2_rows(model)
+    if mixer == "mamba3":
+        return rows + _mamba3_rows(model)
+    section = model.hymba
+    assert section is not None
+    inner = section.inner_width(width)
+    convolution = section.conv_kernel * (inner + 2 * section.state_width)
+    return rows + (section.layer_parameters(width, model.num_heads)[0] - convolution) // width - inner
+
+
+def _mamba2_rows(model: ModelConfig) -> int:
+    section = model.mamba2
+    assert section is not None
+    return 2 * section.inner_width(model.d_model) + 2 * section.state_width + section.num_heads(model.d_model)
+
+
+def _mamba3_rows(model: ModelConfig) -> int:
+    section = model.mamba3
+    assert section is not None
+    inner, state = section.inner_width(model.d_model), section.mimo_rank * section.state_width
+    return 2 * inner + 2 * state + 3 * section.num_heads(model.d_model) + section.num_angles
+
+
 def _mamba2(model: ModelConfig) -> tuple[int, int]:
     """Return matrices (in- and out-projection, convolution) and vectors of a Mamba-2 mixer."""
     section = model.mamba2
     assert section is not None
     inner, heads, state = section.inner_width(model.d_model), section.num_heads(model.d_model), section.state_width
     channels = inner + 2 * state
-    projections = model.d_model * (inner + channels + heads) + inner * model.d_model
+    projections = model.d_model * (_mamba2_rows(model) + inner)
     return projections + section.conv_kernel * channels, channels + 3 * heads + inner
 
 
@@ -75,6 +107,6 @@ def _mamba3(model: ModelConfig) -> tuple[int, int]:
     assert section is not None
     inner, heads, rank = section.inner_width(model.d_model), section.num_heads(model.d_model), section.mimo_rank
     state = rank * section.state_width
-    matrices = model.d_model * (2 * inner + 2 * state + 3 * heads + section.num_angles) + inner * model.d_model
+    matrices = model.d_model * (_mamba3_rows(model) + inner)
     vectors = 2 * heads + 2 * heads * state + 2 * section.state_width + (3 * rank * inner if rank > 1 else 0)
     return matrices, vectors

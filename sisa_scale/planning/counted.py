@@ -6,8 +6,8 @@ convolution, exponentials of decays) stands in neither figure. It sees more prod
     masked attention   kernels that compute every score, the later keys' as well; flash kernels skip most of this
     prefix sums        sums over the length as triangular products, where a scan would only add
     gradient sums      the gradients of Mamba-3's keys and queries, summed over heads and tokens as products with ones
-    padding            logits of the embedding's rows beyond the vocabulary, and rows that make SISA's projection
-                       a fast width
+    padding            logits of the embedding's rows beyond the vocabulary, and rows that make a mixer's projection
+                       a fast width (attention's is one)
 
 MFU counts the model's own operations, so that a wasteful kernel earns nothing.
 """
@@ -18,6 +18,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.fused_linear import padding_rows
 from sisa_scale.models.scan import BLOCK_TOKENS
 from sisa_scale.models.sigmoid import CHUNK_TOKENS
+from sisa_scale.models.sizing import projection_rows
 from sisa_scale.planning.flops import FlopsPerToken, chunk_of, flops_per_token, keys_needed
 
 
@@ -51,7 +52,7 @@ def counted_flops_per_token(model: ModelConfig, sequence_tokens: int) -> Counted
     for layer, mixer in enumerate(model.mixers):
         masked += _masked(model, layer, mixer, length)
         sums += _sums(model, layer, mixer, length)
-        rows += _padding_rows(model, layer, mixer)
+        rows += padding_rows(projection_rows(model, layer)) if mixer != "attention" else 0
     return CountedFlops(
         model=flops_per_token(model, sequence_tokens),
         masked_attention=masked / sequence_tokens,
@@ -77,14 +78,6 @@ def _masked(model: ModelConfig, layer: int, mixer: str, length: int) -> float:
     computed = sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False))
     unneeded = computed - length * keys_needed(model, layer, length)
     return 2.0 * model.num_heads * (key_width + value_width) * unneeded
-
-
-def _padding_rows(model: ModelConfig, layer: int, mixer: str) -> int:
-    """Return the rows of zeros of a layer's projection."""
-    if mixer != "sisa" or model.sisa is None:
-        return 0
-    matrices, _ = model.sisa.layer_parameters(model.d_model, model.num_heads, layer)
-    return padding_rows(3 * model.d_model + matrices // model.d_model)
 
 
 def _sums(model: ModelConfig, layer: int, mixer: str, length: int) -> float:

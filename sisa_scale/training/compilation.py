@@ -13,8 +13,8 @@ _GRAPHS_PER_BLOCK = 2
 def compile_settings(execution: ExecutionConfig) -> dict[str, Any]:
     """Return how a run has its blocks compiled.
 
-    Strides stay as they are: where torch 2.11 pads those that no cache line divides, gradients of Hymba were wrong on an
-    H100 (what lay in the padding went into them). Products are made as wide as they should be by FusedLinear.
+    Strides stay as they are: where torch 2.11 pads those that are no multiple of a cache line, gradients of Hymba are
+    wrong on an H100, since what lies in the padding enters them. FusedLinear makes the products wide enough.
     """
     options = {"comprehensive_padding": False}
     return {"options": {**options, "coordinate_descent_tuning": True} if execution.compile_tuning else options}

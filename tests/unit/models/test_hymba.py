@@ -164,7 +164,7 @@ def test_the_mixer_is_its_equations(mixer: Hymba, length: int) -> None:
         torch.nn.init.normal_(parameter, std=0.5)
     x = torch.randn(2, length, WIDTH).double()
     projected = x @ mixer.project.weight.T
-    qkv, rest = projected.split(mixer.widths, dim=-1)
+    qkv, rest = projected.split(mixer.project.widths, dim=-1)
     attention = attention_reference(mixer, qkv, mixer.attention.window_tokens or None)
     ssm = ssm_reference(mixer, rest)
     turns = torch.stack((ANGLES[:length].double().cos(), ANGLES[:length].double().sin()))

@@ -322,7 +322,7 @@ def test_the_monitor_reads_these_layers() -> None:
     readings = decoder(tiny("hymba sisa")).monitor(torch.randint(0, 100, (2, 64)))
     assert len(readings) == 4
     for reading in readings:
-        assert reading.half_life_tokens == pytest.approx(103, rel=0.2)  # about ln 2 / softplus(-5)
+        assert reading.half_life_tokens == pytest.approx(103, rel=0.3)  # about ln 2 / softplus(-5)
         assert reading.lambda_H == pytest.approx([0.31326] * 2, rel=1e-3)
 
 

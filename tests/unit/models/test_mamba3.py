@@ -70,7 +70,7 @@ def test_the_mixer_is_its_recurrence(rank: int, chunk: int, fraction: float) -> 
     mixer = Mamba3(12, config).double()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    rate = sum(mixer.widths[:5])
+    rate = sum(mixer.project.widths[:5])
     mixer.project.weight.data[rate : rate + mixer.num_heads] *= 10  # some decays reach their floor
     x = torch.randn(2, 37, 12).double()
     expected = reference(mixer, x)

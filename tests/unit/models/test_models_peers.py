@@ -192,7 +192,7 @@ def test_hymba_joins_its_paths_as_falcon_h1_does() -> None:
         assert isinstance(mixer, Hymba)
         mixer.attention_norm = nn.Identity()
         mixer.ssm_norm.epsilon = 1e-5
-        attention, ssm = mixer.project.weight.split(mixer.widths)
+        attention, ssm = mixer.project.rows()
         q, k, v = attention.split(mixer.attention.widths)
         put(layer.self_attn, q_proj__weight=q, k_proj__weight=k, v_proj__weight=v, o_proj__weight=mixer.out.weight)
         put_mamba2(layer.mamba, mixer.ssm, ssm, mixer.ssm_norm.weight, mixer.out.weight)
@@ -218,7 +218,7 @@ def test_windows_and_shared_keys_are_ministrals() -> None:
         mixer.attention_norm = nn.Identity()
         mixer.ssm_norm.weight.data.zero_()
         out = 0.5 * mixer.out.weight  # of the mean with nothing
-        q, k, v = mixer.project.weight.split(mixer.widths)[0].split(mixer.attention.widths)
+        q, k, v = mixer.project.rows()[0].split(mixer.attention.widths)
         put(layer.self_attn, q_proj__weight=q, k_proj__weight=k, v_proj__weight=v, o_proj__weight=out)
     assert_same_logits(model, peer)
 

@@ -41,7 +41,6 @@ MEASURED_GB = {
     ("sisa/1.3b", "resources.workers=1", *WIDE, "float8_products=true"): 55.1,
     ("mamba2/152m",): 54.4,
     ("mamba2/152m-mlp",): 31.8,
-    ("mamba3/152m",): 52.8,
 }
 
 
