@@ -10,7 +10,7 @@ from sisa_scale.planning.flops import flops_per_token
 
 # MFU of the kinds of layers, each from a whole model of 152M parameters with an MLP in every layer, on one H100:
 # compiled, bf16, 16 x 2048 tokens in a micro-batch (docs/performance.md, "One H100, 152M, all architectures").
-MEASURED_MFU = {"attention": 0.399, "sisa": 0.360, "mamba2": 0.244, "mamba3": 0.231, "hymba": 0.253}
+MEASURED_MFU = {"attention": 0.400, "sisa": 0.356, "mamba2": 0.253, "mamba3": 0.269, "hymba": 0.254}
 # SISA in 16 calls a layer, of 128 queries each, ran at 0.111 where one call had 0.257 (the same document, one H200).
 QUERY_BLOCKS = 0.111 / 0.257
 # What `selective` adds to the time of a step, measured on one H200 (the same document, "One H200"), as a share.
