@@ -7,6 +7,9 @@ them. So the gradient is written out. With g the gradient of a result and d = R(
 
     gradient of normed = sum of d over heads, of the bias = over tokens, of the phase = x_1 d_2 - x_2 d_1 of every pair
 
+A pair (x_1, x_2) turns to (x_1, x_2) cos + (-x_2, x_1) sin. What the sine multiplies, the partners of normed and bias,
+is small and stored: a kernel that chose between two formulas for every channel would load what either needs.
+
 d is stored once and read three times. Its sums are products with ones, before which torch.compile has to store it;
 autograd's own sums each make it anew from the gradients of all products that the keys and queries are in.
 
