@@ -41,3 +41,13 @@ def test_heads_come_first_in_memory() -> None:
         assert x_BLRHN.dtype == torch.bfloat16
         assert x_BLRHN.shape == (BATCH, LENGTH, 1, HEADS, STATE)
         assert x_BLRHN.permute(0, 3, 1, 2, 4).is_contiguous()
+
+
+def test_rounding_is_that_of_the_results() -> None:
+    torch.manual_seed(0)
+    keys, queries = torch.randn(2, BATCH, 64, 1, STATE)
+    bias, phase = torch.randn(2, 1, HEADS, STATE), 10 * torch.randn(BATCH, 64, HEADS, STATE // 2)
+    exact = plain(keys.double(), bias[0].double(), phase.double())
+    found, _ = turned_heads((keys, queries), (bias[0], bias[1]), phase, torch.bfloat16)
+    rounded = (exact.bfloat16() - exact).norm()
+    assert (found - exact).norm() < 1.1 * rounded
