@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from sisa_scale.cli.console import render
+from sisa_scale.config.execution import FLOAT8_GPUS
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
 from sisa_scale.planning.devices import Gpu, gpu_named
@@ -64,7 +65,7 @@ def plan_gpu(config: RunConfig, gpu: Gpu | None, price: float | None) -> GpuPlan
         raise ConfigError.at(
             "execution.float8_products",
             found=f"true on {gpu.name}",
-            allowed="products of 8-bit floats need compute capability 8.9: Ada, Hopper and later",
+            allowed=FLOAT8_GPUS,
             remedy="Write false, or take such a GPU.",
         )
     plan = plan_memory(config, gpu)

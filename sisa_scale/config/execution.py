@@ -12,6 +12,7 @@ REDUCE_BUCKET_ELEMENTS = 100_000_000
 GATHERED_PARAMS = 1_000_000_000
 # The GPU's kernels for 8-bit floats take matrices whose sizes are multiples of it.
 FLOAT8_MULTIPLE = 16
+FLOAT8_GPUS = "products of 8-bit floats need compute capability 8.9: Ada, Hopper and later"
 
 Recomputation = Literal["none", "selective", "full"]
 AttentionBackend = Literal["auto", "math", "flash", "flash_padded", "flash_4", "efficient", "cudnn", "cudnn_padded"]

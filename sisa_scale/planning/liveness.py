@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sisa_scale.planning.amounts import Amount, Held
 
-_EXTERN = ("mm", "bmm", "addmm", "baddbmm", "_scaled_mm", "attention", "scatter", "index_put", "convolution", "sort")
+_PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "_scaled_mm")
+_PARTS_OF_OTHER_EXTERNS = ("attention", "scatter", "index_put", "convolution", "sort")
 
 
 def graph_memory(
@@ -98,7 +99,8 @@ def _readers(node: torch.fx.Node) -> list[torch.fx.Node]:
 
 def _is_extern(node: torch.fx.Node) -> bool:
     name = str(node.target).removeprefix("aten.").split(".")[0]
-    return node.op == "call_function" and (name in _EXTERN or any(part in name for part in _EXTERN[5:]))
+    is_other = any(part in name for part in _PARTS_OF_OTHER_EXTERNS)
+    return node.op == "call_function" and (name in _PRODUCTS or is_other)
 
 
 def _is_view(node: torch.fx.Node) -> bool:

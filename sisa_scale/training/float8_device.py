@@ -2,7 +2,7 @@
 
 import torch
 
-from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.config.execution import FLOAT8_GPUS, ExecutionConfig
 from sisa_scale.errors import ConfigError
 
 CAPABILITY = (8, 9)  # Ada; Hopper has 9.0
@@ -17,6 +17,6 @@ def check_float8(execution: ExecutionConfig, device: torch.device) -> None:
         raise ConfigError.at(
             "execution.float8_products",
             found=f"true on {torch.cuda.get_device_name(device)}, compute capability {'.'.join(map(str, capability))}",
-            allowed="products of 8-bit floats need compute capability 8.9: Ada, Hopper and later",
+            allowed=FLOAT8_GPUS,
             remedy="Write false: products are then in bf16.",
         )

@@ -66,6 +66,9 @@ def measured(config: ModelConfig, length: int, *, is_fake: bool = False) -> Pass
     return Passes(*(sum(values) / length for values in zip(*total, strict=True)))
 
 
+ABOVE_1_PERCENT = {"quickstart.yaml": 0.02, "mamba3/152m.yaml": 0.011}  # 40 of its 3328 rows are padding
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_count_of_every_recipe_is_torchs(recipe: str) -> None:
     run = load_config(recipe).config
@@ -73,9 +76,9 @@ def test_the_count_of_every_recipe_is_torchs(recipe: str) -> None:
     found, expected = measured(run.model, length, is_fake=True), counted_flops_per_token(run.model, length)
     assert found.forward == pytest.approx(expected.forward, rel=1e-4)
     assert found.train == pytest.approx(expected.train, rel=1e-4)
-    # The model's own operations, with the half of attention that is masked and the padding: prefix sums are small.
-    own = flops_per_token(run.model, length).forward + expected.masked_attention + expected.padding
-    assert own == pytest.approx(found.forward, rel=0.02 if recipe == "quickstart.yaml" else 0.01)
+    # The model's own operations alone, with the half of attention that is masked: what MFU leaves out is small.
+    own = flops_per_token(run.model, length).forward + expected.masked_attention
+    assert own == pytest.approx(found.forward, rel=ABOVE_1_PERCENT.get(recipe, 0.01))
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -22,9 +22,9 @@ def loaded(recipe: str, *overrides: str) -> RunConfig:
 
 @pytest.mark.parametrize("recipe", MEASURED)
 def test_speeds_measured_on_an_h100(recipe: str) -> None:
-    # Jamba is not in the table: its layers' kinds are.
     run = plan_time(loaded(recipe), gpu_named("h100"))
-    assert run.tokens_per_second == pytest.approx(MEASURED[recipe], rel=0.02)
+    # Jamba is not in the table: its layers' kinds are.
+    assert run.tokens_per_second == pytest.approx(MEASURED[recipe], rel=0.02 if recipe == "jamba/152m" else 0.01)
     assert run.uncertainty == NEAR
     assert run.assumptions == ()
 

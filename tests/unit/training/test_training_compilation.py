@@ -60,4 +60,4 @@ def test_tuning_is_an_option_of_the_compiler() -> None:
     )
     assert compile_settings(tuned)["options"]["coordinate_descent_tuning"]
     compile_blocks(deep(4).blocks, **compile_settings(tuned))  # torch raises for options that it does not know
-    assert "coordinate_descent_tuning" not in compile_settings(plain)["options"]
+    assert compile_settings(plain) == {"options": {"comprehensive_padding": False}}
