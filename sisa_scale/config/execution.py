@@ -55,6 +55,11 @@ class ExecutionConfig:
         "minutes; torch keeps the choices in its cache",
         default=False,
     )
+    cuda_graphs: bool = setting(
+        "start the kernels of a compiled block together, as a CUDA graph: faster where the CPU starts kernels more "
+        "slowly than the GPU runs them, as in small models and Mamba scans; a CPU has none",
+        default=False,
+    )
     float8_products: bool = setting(
         "compute the dense products of the blocks in 8-bit floats (Ada, Hopper and later), each tensor with its scale: "
         "faster wide layers and less memory, for coarser rounding",
@@ -86,6 +91,24 @@ class ExecutionConfig:
         if self.compile_tuning and not self.compile:
             yield Violation(
                 "compile_tuning", "true with compile false", "tunes what torch.compile makes", "Write compile: true."
+            )
+        if self.cuda_graphs and not self.compile:
+            yield Violation(
+                "cuda_graphs", "true with compile false", "captures what torch.compile makes", "Write compile: true."
+            )
+        if self.cuda_graphs and self.zero_stage == 3:
+            yield Violation(
+                "cuda_graphs",
+                "true with zero_stage 3",
+                "a graph reads weights at fixed addresses, and ZeRO 3 gathers them anywhere",
+                "Write zero_stage: 2, or cuda_graphs: false.",
+            )
+        if self.cuda_graphs and self.sequence_parallel_size > 1:
+            yield Violation(
+                "cuda_graphs",
+                f"true with sequence_parallel_size {self.sequence_parallel_size}",
+                "what workers send each other inside a block is not captured",
+                "Write sequence_parallel_size: 1, or cuda_graphs: false.",
             )
         if self.float8_products and self.precision != "bf16":
             yield Violation(

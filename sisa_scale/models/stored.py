@@ -20,6 +20,18 @@ def stored(x: Tensor) -> Tensor:
     return _stored(x) if torch.is_grad_enabled() else x
 
 
+def store_in_kernels() -> None:
+    """Have kernels that torch.compile makes from now on write what they store where it stays, without a copy."""
+    from torch._inductor.lowering import lowerings, register_lowering  # takes seconds to import
+
+    def in_place_of_copy(x: Any) -> Any:
+        result = lowerings[torch.ops.aten.clone.default](x)
+        result.realize()
+        return result
+
+    register_lowering(_stored._opoverload, type_promotion_kind=None)(in_place_of_copy)
+
+
 def stored_turns(angles: Tensor) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of angles in radians, stored for the backward pass."""
     return _stored_turns(angles) if torch.is_grad_enabled() else (angles.cos(), angles.sin())

@@ -124,5 +124,5 @@ def _turn(parts: Sequence[Tensor], cos: Tensor, sin: Tensor, dtype: torch.dtype)
 
 def _summed(x: Tensor) -> Tensor:
     """Return the sum over the dimension before the last, float32 or wider."""
-    ones = torch.ones(1, x.shape[-2], dtype=x.dtype, device=x.device)
+    ones = x.new_ones(*x.shape[:-2], 1, x.shape[-2])  # in full: a batched product copies what is broadcast
     return widen(ones @ x)[..., 0, :]

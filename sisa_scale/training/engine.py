@@ -21,7 +21,13 @@ from sisa_scale.models.decoder import Decoder, LayerMonitor
 from sisa_scale.models.float8 import Float8Modules, use_float8
 from sisa_scale.models.head import TokenScores
 from sisa_scale.training.communicator import Communicator
-from sisa_scale.training.compilation import compile_blocks, compile_settings
+from sisa_scale.training.compilation import (
+    begin_cuda_graphs,
+    compile_blocks,
+    compile_settings,
+    keep_gradients,
+    uses_cuda_graphs,
+)
 from sisa_scale.training.deepspeed_config import deepspeed_config
 from sisa_scale.training.optimizer import build_optimizer, set_learning_rate
 
@@ -56,6 +62,9 @@ class Engine:
         self.sequence_group = workers.sequence_group(sharing) if sharing > 1 else None
         model.share_sequences(self.sequence_group)
         model.to(workers.device)
+        self.uses_cuda_graphs = uses_cuda_graphs(config.execution)
+        if self.uses_cuda_graphs:
+            keep_gradients(model.blocks)
         self.shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
         self.config, self.workers, self.ignores_targets = config, workers, ignores_targets
         self.micro_batch = config.execution.micro_batch_sequences
@@ -80,6 +89,8 @@ class Engine:
         documents = self._documents(batch, len(tokens))
         weights = self._weights(batch) if self.ignores_targets else [1.0] * len(tokens)
         for tokens_BL, targets_BL, document, weight in zip(tokens, targets, documents, weights, strict=True):
+            if self.uses_cuda_graphs:
+                begin_cuda_graphs()
             loss = self.engine(tokens_BL, targets_BL, **document)
             if self.ignores_targets:
                 loss = weight * loss

@@ -98,6 +98,12 @@ def test_what_does_not_fit_is_refused(value: Any, hint: Any, allowed: str) -> No
         ("activation_checkpointing=0", "must be at least 1"),
         ("execution={zero_stage: 0, offload_optimizer: true}", "stages 1 to 3"),
         ("execution={compile_tuning: true}", "tunes what torch.compile makes"),
+        ("execution={cuda_graphs: true}", "captures what torch.compile makes"),
+        ("execution={compile: true, cuda_graphs: true, zero_stage: 3}", "weights at fixed addresses"),
+        (
+            "execution={compile: true, cuda_graphs: true, sequence_parallel_size: 2}",
+            "with sequence_parallel",
+        ),
         ("execution={precision: fp32, float8_products: true}", "takes the place of products in bf16"),
         ("decay_range_nats=161", "must be at most 160"),
         ("precision=bf61", "Did you mean 'bf16'"),

@@ -1,12 +1,15 @@
 """Results that are stored: the same numbers, the same gradients, and a graph that cannot look into them."""
 
+import shutil
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch._inductor.utils import fresh_inductor_cache, run_and_get_code
 from torch.fx import GraphModule
 
-from sisa_scale.models.stored import stored, stored_turns
+from sisa_scale.models.stored import store_in_kernels, stored, stored_turns
 
 
 def test_gradients_are_those_of_the_plain_functions() -> None:
@@ -46,3 +49,21 @@ def test_a_compiler_sees_an_operation_for_each() -> None:
     (graph,) = graphs
     names = [str(node.target) for node in graph.graph.nodes if "models_stored" in str(node.target)]
     assert len(names) == 2
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_kernels_store_without_a_copy() -> None:
+    def square_of_cosine(x: Tensor) -> Tensor:
+        return stored(x.cos()).square()
+
+    x = torch.randn(64, 3, requires_grad=True)
+    (expected,) = torch.autograd.grad(square_of_cosine(x).sum(), x)
+    store_in_kernels()
+    torch.compiler.reset()
+    with fresh_inductor_cache():
+        result, code = run_and_get_code(torch.compile(square_of_cosine), x)
+        assert "models_stored" not in code[0]
+        assert result.grad_fn is not None
+        assert any(torch.allclose(kept, x.cos()) for kept in result.grad_fn.saved_tensors)  # type: ignore[attr-defined]
+        (gradient,) = torch.autograd.grad(result.sum(), x)
+    torch.testing.assert_close(gradient, expected)

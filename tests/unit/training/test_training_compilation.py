@@ -2,16 +2,19 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from processes import first_error, run_program
+from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from zoo import decoder, tiny
 
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.config.sisa import SisaConfig
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.training.compilation import compile_blocks, compile_settings
+from sisa_scale.training.compilation import compile_blocks, compile_settings, keep_gradients, uses_cuda_graphs
 
 NUM_LAYERS = 12
 
@@ -52,6 +55,41 @@ def test_under_stage_3_equal_blocks_share_a_graph() -> None:
     done = run_program(2, program, *settings, *sizes)
     assert done.returncode == 0, first_error(done.stderr)
     assert done.stdout.count("FOUND 1 graphs") == 2, done.stdout
+
+
+def test_cuda_graphs_are_options_of_the_compiler_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ExecutionConfig(micro_batch_sequences=2, compile=True, cuda_graphs=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert compile_settings(wanted) == {"options": {"comprehensive_padding": False}}
+    assert not uses_cuda_graphs(wanted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert compile_settings(wanted)["options"]["triton.cudagraphs"]
+    assert uses_cuda_graphs(wanted)
+    assert not uses_cuda_graphs(dataclasses.replace(wanted, cuda_graphs=False))
+    compile_blocks(deep(4).blocks, **compile_settings(wanted))  # torch raises for options that it does not know
+
+
+def test_gradients_outlive_the_memory_that_they_are_made_in() -> None:
+    memory = torch.zeros(3)
+
+    class Replayed(torch.autograd.Function):
+        """Its gradient is where the last one was, as that of a CUDA graph."""
+
+        @staticmethod
+        def forward(ctx: Any, weight: Tensor) -> Tensor:
+            return weight.sum()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return memory.copy_(gradient.expand(3)).detach()
+
+    blocks = torch.nn.ModuleList([torch.nn.RMSNorm(3)])
+    (weight,) = blocks.parameters()
+    keep_gradients(blocks)
+    for scale in (1.0, 2.0, 4.0):
+        (scale * Replayed.apply(weight)).backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [7.0] * 3
 
 
 def test_tuning_is_an_option_of_the_compiler() -> None:
