@@ -1,9 +1,14 @@
 """AdamW and its parameter groups."""
 
+import math
+from collections.abc import Iterable
+
 from torch import nn
 from torch.optim import AdamW
 
 from sisa_scale.config.optimizer import OptimizerConfig
+
+_LOADED_ELEMENTS = 4  # 16 bytes of float32
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
@@ -20,7 +25,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
     ]
     return AdamW(
         [
-            {"name": name, "params": parameters, "weight_decay": decay, "rate_scale": scale}
+            {"name": name, "params": _in_whole_loads(parameters), "weight_decay": decay, "rate_scale": scale}
             for name, parameters, decay, scale in groups
             if parameters
         ],
@@ -29,6 +34,15 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
         eps=config.epsilon,
         fused=all(p.is_cuda for _, p in named),
     )
+
+
+def _in_whole_loads(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Return weights in an order by which each begins at a multiple of the elements that a GPU loads at once, up to 4.
+
+    ZeRO 1 and 2 lay the weights of a group one behind the other. A compiled block loads by the addresses of the first
+    block with its code; where those of another are not such multiples, too, the GPU stops at a misaligned address.
+    """
+    return sorted(parameters, key=lambda weight: -math.gcd(weight.numel(), _LOADED_ELEMENTS))
 
 
 def set_learning_rate(optimizer: AdamW, learning_rate: float) -> None:

@@ -1,8 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch.optim import AdamW
+from zoo import TINY, decoder, tiny
 
 from sisa_scale.config import load_config
+from sisa_scale.config.optimizer import OptimizerConfig
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.training.optimizer import build_optimizer, set_learning_rate
 
@@ -66,3 +70,13 @@ def test_a_step_decays_matrices_alone_and_lambda_moves_slower() -> None:
         rate = 1e-3 if name.endswith("lambda_raw") else 1e-2
         decayed = before[name] * (1 - 1e-2 * 0.2 if p.dim() == 2 else 1)
         torch.testing.assert_close(p.detach(), decayed - rate, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_weights_begin_where_a_gpu_can_load_them_at_once(name: str) -> None:
+    optimizer = build_optimizer(decoder(tiny(name)), OptimizerConfig(learning_rate=1e-3))
+    for group in optimizer.param_groups:
+        start = 0  # of a weight among those of its group, as ZeRO 1 and 2 lay them
+        for weight in group["params"]:
+            assert start % math.gcd(weight.numel(), 4) == 0
+            start += weight.numel()
