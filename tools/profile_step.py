@@ -28,7 +28,13 @@ from sisa_scale.planning.twins import load_recipe
 from sisa_scale.planning.utilisation import peak_flops, utilisation
 from sisa_scale.training.attention_backend import choose_backend
 from sisa_scale.training.communicator import connect
-from sisa_scale.training.compilation import compile_blocks, compile_settings
+from sisa_scale.training.compilation import (
+    begin_cuda_graphs,
+    compile_blocks,
+    compile_settings,
+    keep_gradients,
+    uses_cuda_graphs,
+)
 from sisa_scale.training.engine import Engine
 from sisa_scale.training.optimizer import build_optimizer
 
@@ -67,12 +73,17 @@ def seconds_of(step: Callable[[Batch], Any], batches: list[Batch], warmup: int) 
 
 def bare_step(config: RunConfig, model: Decoder, device: torch.device) -> Callable[[Batch], None]:
     """Return an optimizer step in plain PyTorch."""
+    has_graphs = uses_cuda_graphs(config.execution)
+    if has_graphs:
+        keep_gradients(model.blocks)
     optimizer = build_optimizer(model, config.optimizer)
     size = config.execution.micro_batch_sequences
 
     def step(batch: Batch) -> None:
         tokens, targets = (x.to(device).split(size) for x in (batch.tokens_BL, batch.targets_BL))
         for tokens_BL, targets_BL in zip(tokens, targets, strict=True):
+            if has_graphs:
+                begin_cuda_graphs()
             with torch.autocast(device.type, torch.bfloat16, enabled=config.execution.precision == "bf16"):
                 loss = model(tokens_BL, targets_BL)
             (loss / len(tokens)).backward()
