@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sisa_scale.reporting.goodput import CATEGORIES, ledger
@@ -20,7 +20,8 @@ def event(kind: str, when: float, /, **fields: Any) -> dict[str, Any]:
 
 
 def attempt(number: int, started: float, resumed: float | None, ended: float | None, **more: Any) -> AttemptRow:
-    times = {"started": at(started), "resumed": resumed and at(resumed), "ended": ended and at(ended)}
+    seconds_of = {"started": started, "resumed": resumed, "ended": ended}
+    times = {key: None if seconds is None else at(seconds) for key, seconds in seconds_of.items()}
     return AttemptRow(attempt=number, world_size=2, zero_stage=1, **(times | more))
 
 
@@ -66,6 +67,7 @@ LIVES = st.lists(st.tuples(*[st.floats(0, 1e4)] * 4, st.booleans()), max_size=6)
 
 
 @given(LIVES, st.floats(0, 1e4))
+@example(lives=[(0.0, 0.0, 0.0, 1.0, False)], wait=0.0)
 def test_nothing_is_negative_and_no_time_is_counted_twice(lives: list[Any], wait: float) -> None:
     attempts, steps, events, clock = [], {}, [], 0.0
     for number, (asleep, start, restore, work, is_new_command) in enumerate(lives, 1):
