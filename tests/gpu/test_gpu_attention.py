@@ -1,6 +1,7 @@
 """SISA's single attention call on a real GPU: every kernel finite and as exact as bf16 allows."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.sisa import SisaConfig
 from sisa_scale.models.flash4 import is_available
 from sisa_scale.models.sisa import Sisa
+from sisa_scale.training.attention_backend import gpu_milliseconds
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -54,3 +56,13 @@ def test_bf16_kernel_agrees_with_float64(backend: str, decay_bias: float) -> Non
     for got, want in zip(found, expected, strict=True):
         assert got.isfinite().all()
         assert (got - want).norm() / want.norm() < 2e-2
+
+
+def test_kernels_are_timed_without_the_cpu_that_starts_them() -> None:
+    x = torch.ones(1024, device="cuda")
+
+    def start_slowly() -> None:
+        time.sleep(0.004)
+        x.add_(1)
+
+    assert gpu_milliseconds(start_slowly) < 1
