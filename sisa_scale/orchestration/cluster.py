@@ -34,6 +34,9 @@ _SETTINGS_OF_OUR_OWN = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
     # A process less at every start of the workers: nobody drains the one node of this cluster.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Nor a process for every core of the machine as soon as a driver comes: workers have an environment of their own
+    # and never are one of those.
+    "RAY_prestart_worker_first_driver": "0",
 }
 _OBJECT_STORE_BYTES = 256 << 20  # no data goes through Ray; the default is a third of the memory
 
