@@ -13,9 +13,9 @@ from sisa_scale.data.embedded import build_embedded
 
 RECIPE = """
 name: tiny
-model: {{kind: sisa, num_layers: 2, d_model: 64, num_heads: 2, d_ff: 160, vocab_size: 4096, max_length_tokens: 128,
+model: {{kind: sisa, num_layers: 2, d_model: 32, num_heads: 2, d_ff: 80, vocab_size: 4096, max_length_tokens: 64,
   sisa: {{d_s: 16}}}}
-data: {{path: {data}, sequence_tokens: 128, global_batch_tokens: 1024}}
+data: {{path: {data}, sequence_tokens: 64, global_batch_tokens: 512}}
 optimizer: {{learning_rate: 3e-3}}
 schedule: {{kind: wsd, total: 12 steps, warmup: 4 steps, decay: 3 steps}}
 execution: {{micro_batch_sequences: 2, activation_checkpointing: full}}
@@ -43,7 +43,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path, dataset: Path) -> Path:
-    """A SISA model of a few hundred thousand parameters, twelve steps."""
+    """A SISA model of 160 thousand parameters, twelve steps."""
     path = tmp_path / "tiny.yaml"
     path.write_text(RECIPE.format(data=dataset))
     return path

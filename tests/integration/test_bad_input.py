@@ -98,10 +98,10 @@ def test_changed_model_is_refused_and_a_damaged_checkpoint_set_aside(recipe: Pat
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 8 MB: room for one checkpoint of the small model, not for two."""
+    """A real file system of 3 MB: room for one checkpoint of the small model, not for two."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=False, capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=False, capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")
     yield disk

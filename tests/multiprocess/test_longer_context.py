@@ -8,7 +8,7 @@ import pytest
 from processes import metrics, run_command, start_workers
 
 LONGER = ["--set", "model.max_length_tokens=512"]
-PROMPT = "In the beginning " * 60  # beyond 128 tokens
+PROMPT = "In the beginning " * 60  # beyond 64 tokens
 WEIGHTS = {
     "sisa": [],
     "hymba": ["model.kind=hymba", "model.hymba={attention: sisa, num_kv_heads: 1, state_width: 8, head_width: 32}"],
@@ -43,20 +43,20 @@ def test_generate_goes_on_where_a_choice_is_made(trained: Path, name: str) -> No
 def test_evaluate_scores_longer_contexts(trained: Path) -> None:
     code, output = run_command(
         "evaluate", trained / "sisa", "--tasks", "needle", "--json", *LONGER, "--set", "model.rope.scaling=linear",
-        "--set", "evaluation.context_tokens=256", "--set", "evaluation.needle_lengths=[128, 256]",
+        "--set", "evaluation.context_tokens=128", "--set", "evaluation.needle_lengths=[64, 128]",
         "--set", "num_needle_items=2",
     )  # fmt: skip
     assert code == 0, output
     scores = {score["metric"]: score for score in json.loads(output)["scores"]}
-    assert scores["exact_match_256"]["value"] is not None
+    assert scores["exact_match_128"]["value"] is not None
 
 
 def test_a_run_begins_with_trained_weights_and_longer_sequences(trained: Path) -> None:
-    recipe, longer = trained / "tiny.yaml", ["max_length_tokens=256", "sequence_tokens=256", "rope.scaling=yarn"]
+    recipe, longer = trained / "tiny.yaml", ["max_length_tokens=128", "sequence_tokens=128", "rope.scaling=yarn"]
     begin = [f"begin_from={trained}/sisa", "total=4 steps", "learning_rate=1e-5", "warmup=1 steps", "decay=1 steps"]
     code, output = run_command("train", recipe, f"run_dir={trained}/forgot", *begin, *longer)
-    assert code == 2 and "Write 128" in output
-    start_workers(2, [("train", recipe, [f"run_dir={trained}/longer", *begin, *longer, "trained_length_tokens=128"])])
+    assert code == 2 and "Write 64" in output
+    start_workers(2, [("train", recipe, [f"run_dir={trained}/longer", *begin, *longer, "trained_length_tokens=64"])])
     last, first = metrics(trained / "sisa")[-1]["loss"], metrics(trained / "longer")[0]["loss"]
     fresh = metrics(trained / "sisa")[0]["loss"]
     assert first < (last + fresh) / 2  # nearer to what was learned than to where it began
