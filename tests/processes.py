@@ -1,18 +1,29 @@
-"""Real worker processes for tests: gloo ranks under torchrun."""
+"""Real worker processes for tests: gloo ranks, under torchrun or forked where torch is loaded already."""
 
 import json
+import multiprocessing
 import os
 import re
+import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 SISA_SCALE = [sys.executable, "-m", "sisa_scale.cli.main"]
 PROGRAM = Path(__file__).parent / "multiprocess" / "worker_program.py"
+TIMEOUT_SECONDS = 300
+
+# Most of a short run's time would go into importing torch: ranks begin as copies of a process that has done so.
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["torch._dynamo", "sisa_scale.training.worker"])
 
 
 def start_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> str:
@@ -27,7 +38,45 @@ def try_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> subpro
     argument = json.dumps(
         [[action, str(recipe), [*overrides, f"resources.workers={num}"]] for action, recipe, overrides in jobs]
     )
-    return run_program(num, PROGRAM, argument)
+    shared = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with tempfile.TemporaryDirectory(prefix="ranks-") as logs:
+        files = [Path(logs, f"rank_{r}.log") for r in range(num)]
+        ranks: list[BaseProcess] = [
+            _forks.Process(target=_be_rank, args=(argument, {**shared, "RANK": str(r), "LOCAL_RANK": str(r)}, file))
+            for r, file in enumerate(files)
+        ]
+        for rank in ranks:
+            rank.start()
+        _wait_for_all(ranks)
+        output = "".join(file.read_text(errors="replace") for file in files if file.exists())
+    failed = any(rank.exitcode != 0 for rank in ranks)
+    return subprocess.CompletedProcess(PROGRAM, int(failed), "", output)
+
+
+def _be_rank(argument: str, environment: Mapping[str, str], log: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    sys.argv = [str(PROGRAM), argument]
+    runpy.run_path(str(PROGRAM), run_name="__main__")
+
+
+def _wait_for_all(ranks: Sequence[BaseProcess]) -> None:
+    """Wait until all have ended; when one fails the others are asked to end, and then made to, as torchrun does."""
+    until = time.monotonic() + TIMEOUT_SECONDS
+    try:
+        while (alive := [rank for rank in ranks if rank.is_alive()]) and not any(rank.exitcode for rank in ranks):
+            assert wait([rank.sentinel for rank in alive], until - time.monotonic()), "ranks did not end"
+        for rank in alive:
+            rank.terminate()
+        for rank in alive:
+            rank.join(30)
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.join()
 
 
 def run_program(
@@ -39,7 +88,14 @@ def run_program(
     command += ["--max-restarts", str(max_restarts), "--monitor-interval", "0.2"]
     with tempfile.TemporaryDirectory(prefix="torchrun-") as logs:  # it would leave one of its own
         command += ["--log-dir", logs, str(program), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:

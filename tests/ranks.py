@@ -2,22 +2,18 @@
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from processes import SISA_SCALE
+from processes import SISA_SCALE, free_port
 
 
 def start_ranks(num: int, *arguments: str | Path, faults: str = "", folder: Path) -> list[subprocess.Popen[str]]:
     """Start `num` workers of `sisa-scale worker`; what rank r prints goes to folder/rank_r.log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared |= {"SISA_SCALE_FAULTS": faults, "OMP_NUM_THREADS": "1"}
     folder.mkdir(parents=True, exist_ok=True)
     command = [*SISA_SCALE, "worker", *map(str, arguments), "--device", "cpu"]

@@ -1,4 +1,4 @@
-"""What torchrun starts in the tests: several runs, one after the other, in the same processes.
+"""What a rank does in the tests: several runs, one after the other, in the same processes.
 
 Argument: a JSON list of [action, recipe, overrides]; action is `train`, or `resave`: load the newest checkpoint into
 the engine of this world size and ZeRO stage, and write it again.
