@@ -10,20 +10,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
+import traceback
 from collections.abc import Mapping, Sequence
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+
 SISA_SCALE = [sys.executable, "-m", "sisa_scale.cli.main"]
 PROGRAM = Path(__file__).parent / "multiprocess" / "worker_program.py"
-TIMEOUT_SECONDS = 300
 
 # Most of a short run's time would go into importing torch: ranks begin as copies of a process that has done so.
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["torch._dynamo", "sisa_scale.training.worker"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(["torch._dynamo", "sisa_scale.training.worker"])
 
 
 def start_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> str:
@@ -38,45 +36,36 @@ def try_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> subpro
     argument = json.dumps(
         [[action, str(recipe), [*overrides, f"resources.workers={num}"]] for action, recipe, overrides in jobs]
     )
-    shared = {**os.environ, "WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    place = {"WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     with tempfile.TemporaryDirectory(prefix="ranks-") as logs:
-        files = [Path(logs, f"rank_{r}.log") for r in range(num)]
-        ranks: list[BaseProcess] = [
-            _forks.Process(target=_be_rank, args=(argument, {**shared, "RANK": str(r), "LOCAL_RANK": str(r)}, file))
-            for r, file in enumerate(files)
-        ]
-        for rank in ranks:
-            rank.start()
-        _wait_for_all(ranks)
-        output = "".join(file.read_text(errors="replace") for file in files if file.exists())
-    failed = any(rank.exitcode != 0 for rank in ranks)
-    return subprocess.CompletedProcess(PROGRAM, int(failed), "", output)
+        ranks = start_processes(
+            _be_rank, (argument, {**os.environ, **place}, logs), num, join=False, start_method="forkserver"
+        )
+        try:
+            while not ranks.join():
+                pass
+            code = 0
+        except ProcessExitedException as error:  # the others have been ended, too
+            code = error.exit_code
+        finally:
+            for process in ranks.processes:
+                process.kill()
+        output = "".join(file.read_text(errors="replace") for file in sorted(Path(logs).iterdir()))
+    return subprocess.CompletedProcess(PROGRAM, code, "", output)
 
 
-def _be_rank(argument: str, environment: Mapping[str, str], log: Path) -> None:
+def _be_rank(rank: int, argument: str, environment: Mapping[str, str], logs: str) -> None:
     os.environ.clear()
-    os.environ.update(environment)
-    with log.open("w") as stream:
+    os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
+    with Path(logs, f"rank_{rank}.log").open("w") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     sys.argv = [str(PROGRAM), argument]
-    runpy.run_path(str(PROGRAM), run_name="__main__")
-
-
-def _wait_for_all(ranks: Sequence[BaseProcess]) -> None:
-    """Wait until all have ended; when one fails the others are asked to end, and then made to, as torchrun does."""
-    until = time.monotonic() + TIMEOUT_SECONDS
     try:
-        while (alive := [rank for rank in ranks if rank.is_alive()]) and not any(rank.exitcode for rank in ranks):
-            assert wait([rank.sentinel for rank in alive], until - time.monotonic()), "ranks did not end"
-        for rank in alive:
-            rank.terminate()
-        for rank in alive:
-            rank.join(30)
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.join()
+        runpy.run_path(str(PROGRAM), run_name="__main__")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 def run_program(
@@ -88,7 +77,7 @@ def run_program(
     command += ["--max-restarts", str(max_restarts), "--monitor-interval", "0.2"]
     with tempfile.TemporaryDirectory(prefix="torchrun-") as logs:  # it would leave one of its own
         command += ["--log-dir", logs, str(program), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def free_port() -> int:
