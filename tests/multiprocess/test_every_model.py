@@ -9,8 +9,9 @@ from processes import metrics, start_workers
 
 from sisa_scale.checkpoint.store import CheckpointStore
 
-MAMBA2 = "model.mamba2={state_width: 16, head_width: 32}"
-MAMBA3 = "model.mamba3={state_width: 16, head_width: 32}"
+MAMBA2 = "model.mamba2={state_width: 16, head_width: 32, chunk_tokens: 32}"
+MAMBA3 = "model.mamba3={state_width: 16, head_width: 32, chunk_tokens: 32}"
+HYMBA = "state_width: 8, head_width: 32, chunk_tokens: 32, num_meta_tokens: 4}"
 MODELS = {
     "transformer": ["model.kind=transformer", "model.sisa=null"],
     "mamba2": ["model.kind=mamba2", "model.sisa=null", MAMBA2],
@@ -19,11 +20,11 @@ MODELS = {
     "hymba": [
         "model.kind=hymba",
         "model.sisa=null",
-        "model.hymba={num_kv_heads: 1, state_width: 8, head_width: 32, num_meta_tokens: 4}",
+        "model.hymba={num_kv_heads: 1, " + HYMBA,
     ],
     "hymba sisa": [
         "model.kind=hymba",
-        "model.hymba={attention: sisa, num_kv_heads: 1, state_width: 8, head_width: 32, num_meta_tokens: 4}",
+        "model.hymba={attention: sisa, num_kv_heads: 1, " + HYMBA,
     ],
     "forget gate": ["decay_kind=forget_gate", "has_rotation=false"],
     "query blocks": ["model.sisa.form=query_blocks", "block_tokens=32"],

@@ -9,7 +9,8 @@ from processes import metrics, start_workers
 from sisa_scale.checkpoint.store import CheckpointStore
 
 EXACT = ["precision=fp32", "model.num_heads=4"]
-HYMBA = "model.hymba={attention: sisa, num_kv_heads: 1, state_width: 8, head_width: 32, num_meta_tokens: 4}"
+HYMBA = """model.hymba={attention: sisa, num_kv_heads: 1, state_width: 8, head_width: 32, chunk_tokens: 32,
+  num_meta_tokens: 4}"""
 # Workers, how many of them share a sequence, ZeRO stage.
 RUNS = {"alone": (2, 1, 1), "two": (2, 2, 1), "partitioned": (2, 2, 3), "pairs": (4, 2, 2), "four": (4, 4, 0)}
 
