@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sisa_scale.data.tokenizer import Tokenizer
     from sisa_scale.evaluation.score import Score
     from sisa_scale.models.decoder import Decoder
-    from sisa_scale.reporting.run_files import Run
+    from sisa_scale.runs.files import Run
     from sisa_scale.scaling.analysis import Analysis
 
 __all__ = [
@@ -56,7 +56,7 @@ def build_model(config: RunConfig | ModelConfig, *, seed: int = 0, device: str =
 
     from sisa_scale.config.execution import ExecutionConfig
     from sisa_scale.models.decoder import Decoder
-    from sisa_scale.models.sdpa import portable_backend
+    from sisa_scale.models.kernels.sdpa import portable_backend
 
     if isinstance(config, RunConfig):
         section, execution = config.model, config.execution
@@ -74,7 +74,7 @@ def open_run(path: str | Path) -> "Run":
 
     Raises DataError for a directory without a run and for malformed files.
     """
-    from sisa_scale.reporting.run_files import read_run
+    from sisa_scale.runs.files import read_run
 
     return read_run(Path(path))
 
@@ -92,7 +92,7 @@ class TrainedModel:
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer of the run's data set; raises DataError when that is not at hand."""
-        from sisa_scale.data.sources import tokenizer_path
+        from sisa_scale.data.read.sources import tokenizer_path
         from sisa_scale.data.tokenizer import load_tokenizer
 
         return load_tokenizer(tokenizer_path(self.config.data))
@@ -115,7 +115,7 @@ def load_checkpoint(
     import torch
 
     from sisa_scale.checkpoint.store import find_checkpoint
-    from sisa_scale.config.extension import trained_config
+    from sisa_scale.config.loading.extension import trained_config
     from sisa_scale.evaluation.loading import load_model
 
     found, manifest = find_checkpoint(Path(path))
@@ -187,7 +187,7 @@ def fit_scaling_law(
     RefusalError where the runs cannot determine the law.
     """
     from sisa_scale.scaling.analysis import analyse
-    from sisa_scale.scaling.checks import load_table
+    from sisa_scale.scaling.table.checks import load_table
 
     return analyse(
         load_table(Path(table), architecture=architecture), form, objective, num_resamples=resamples, seed=seed

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 LENGTH = 1000
-PRELOAD = ["sisa_scale.checkpoint.saving", "sisa_scale.checkpoint.verifying", "sisa_scale.training.communicator"]
+PRELOAD = ["sisa_scale.checkpoint.saving", "sisa_scale.checkpoint.verifying", "sisa_scale.training.engine.communicator"]
 
 
 def save(
@@ -50,12 +50,12 @@ def _rank(environment: dict[str, str], run_dir: Path, directory: str | None, ste
     import torch
 
     from sisa_scale.checkpoint.manifest import KINDS, Manifest
-    from sisa_scale.checkpoint.parts import CheckpointReader, HostBuffer, Slice
     from sisa_scale.checkpoint.saving import Written, write_checkpoint
+    from sisa_scale.checkpoint.slices import CheckpointReader, HostBuffer, Slice
     from sisa_scale.checkpoint.store import CheckpointStore
     from sisa_scale.checkpoint.verifying import Copies, newest_sound
     from sisa_scale.errors import CheckpointError
-    from sisa_scale.training.communicator import connect
+    from sisa_scale.training.engine.communicator import connect
 
     torch.set_num_threads(1)
     workers = connect("cpu")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sisa_scale.data.embedded import build_embedded
+from sisa_scale.data.build.embedded import build_embedded
 
 RECIPE = """
 name: tiny

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from zoo import decoder, tiny
 
 from sisa_scale.checkpoint.store import find_checkpoint
-from sisa_scale.config.loading import config_from_plain
+from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.config.run import to_plain
-from sisa_scale.conversion.native import write_native
+from sisa_scale.conversion.forms.native import write_native
 from sisa_scale.conversion.weights import WEIGHT, Description
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.sdpa import portable_backend
-from sisa_scale.training.run_directory import RunDirectory
+from sisa_scale.models.kernels.sdpa import portable_backend
+from sisa_scale.runs.directory import RunDirectory
 
 SHARD_BYTES = 100_000
 

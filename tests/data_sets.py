@@ -10,9 +10,9 @@ from typing import Any
 
 from sisa_scale.config.data import DataConfig
 from sisa_scale.data.manifest import load_manifest
-from sisa_scale.data.reader import ShardReader
-from sisa_scale.data.storage import open_storage
-from sisa_scale.data.stream import TokenStream
+from sisa_scale.data.read.reader import ShardReader
+from sisa_scale.data.read.storage import open_storage
+from sisa_scale.data.read.stream import TokenStream
 
 
 def reader_of(directory: Path, split: str = "train") -> ShardReader:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sisa_scale.scaling.design import isoflop_design
-from sisa_scale.scaling.frontier import predict
-from sisa_scale.scaling.table import RunTable, table_of
+from sisa_scale.scaling.allocation.frontier import predict
+from sisa_scale.scaling.design.ranking import isoflop_design
+from sisa_scale.scaling.table.table import RunTable, table_of
 
 GOLDEN = Path(__file__).parent / "golden" / "scaling"
 LAW = np.array([482.01, 2085.43, 1.8172, 0.3478, 0.3658])

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from zoo import TINY, tiny
 
 from sisa_scale.config.execution import Recomputation
+from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.config.sisa import SisaConfig
 
 LENGTH = 160
 

@@ -12,7 +12,7 @@ from sharing_cases import CASES, LENGTH, Case
 
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.training.communicator import connect, leave
+from sisa_scale.training.engine.communicator import connect, leave
 
 workers = connect("cpu")
 group = workers.sequence_group(2)

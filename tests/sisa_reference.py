@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.config.sisa import SisaConfig
-from sisa_scale.models.sisa import Sisa
+from sisa_scale.models.mixers.sisa import Sisa
 
 LENGTH, WIDTH, HEADS = 96, 32, 2
 

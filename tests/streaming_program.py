@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from conversion_cases import run_config
 
-from sisa_scale.config.loading import config_from_plain
+from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.conversion.convert import convert
-from sisa_scale.conversion.plain import DESCRIPTION
+from sisa_scale.conversion.forms.plain import DESCRIPTION
 from sisa_scale.conversion.weights import Description, parameter_shapes
 from sisa_scale.files import write_json
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 from sisa_scale.config.execution import ExecutionConfig
-from sisa_scale.config.hymba import HymbaConfig
-from sisa_scale.config.jamba import JambaConfig
+from sisa_scale.config.mixers.hymba import HymbaConfig
+from sisa_scale.config.mixers.jamba import JambaConfig
+from sisa_scale.config.mixers.mamba import Mamba2Config, Mamba3Config
+from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.config.sisa import SisaConfig
-from sisa_scale.config.ssm import Mamba2Config, Mamba3Config
 from sisa_scale.models.decoder import Decoder
 
 SISA = SisaConfig(d_s=16)

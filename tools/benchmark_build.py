@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from sisa_scale.cli.console import render
-from sisa_scale.data.build import build_dataset
-from sisa_scale.data.engines import installed_version, open_engine
-from sisa_scale.data.text import read_documents
+from sisa_scale.data.build.engines import installed_version, open_engine
+from sisa_scale.data.build.pipeline import build_dataset
+from sisa_scale.data.build.text import read_documents
+from sisa_scale.data.build.units import UNIT_BYTES
 from sisa_scale.data.tokenizer import load_tokenizer
-from sisa_scale.data.units import UNIT_BYTES
 
 
 def measure(engine: str, arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:

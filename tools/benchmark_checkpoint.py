@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from sisa_scale.checkpoint.manifest import KINDS, verify_files
-from sisa_scale.checkpoint.parts import CheckpointReader
+from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
 from sisa_scale.cli.console import render
-from sisa_scale.data.embedded import build_embedded
+from sisa_scale.data.build.embedded import build_embedded
 
 MODES = {"none": ["checkpoint.every_steps=0"], "synchronous": ["asynchronous=false"], "asynchronous": []}
 _WIDTH_OF = {"small": 768, "large": 2048}

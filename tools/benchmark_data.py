@@ -25,10 +25,10 @@ from sisa_scale.cli.console import announce, console, render
 from sisa_scale.config.data import DataConfig
 from sisa_scale.config.mixture import MixSource
 from sisa_scale.data.manifest import Manifest, SplitInfo, TokenizerInfo
-from sisa_scale.data.mixture import Mixture, Stage
-from sisa_scale.data.order import SequenceOrder
+from sisa_scale.data.order.mixture import Mixture, Stage
+from sisa_scale.data.order.permutation import SequenceOrder
+from sisa_scale.data.read.stream import TokenStream
 from sisa_scale.data.shards import SplitWriter
-from sisa_scale.data.stream import TokenStream
 
 BLOCK_TOKENS, BLOCKS_PER_SHARD, LENGTH, VOCAB_SIZE = 1 << 19, 128, 2048, 50_000
 PARTS = ("speed", "mixture", "resume", "memory", "shuffle")
@@ -199,7 +199,7 @@ def resume(scratch: Path) -> list[dict[str, Any]]:
         total_steps = 10**12 // (sequences * LENGTH)
         for step in (0, total_steps // 2, total_steps - 1, 7 * total_steps):
             code = (
-                "import time, sys, torch, numpy, xxhash, sisa_scale.data.stream\n"
+                "import time, sys, torch, numpy, xxhash, sisa_scale.data.read.stream\n"
                 "from pathlib import Path\nsys.path.insert(0, sys.argv[1])\nimport benchmark_data as b\n"
                 "t = time.perf_counter(), time.process_time()\n"
                 "s = b.open_stream(Path(sys.argv[2]), int(sys.argv[3]))\n"

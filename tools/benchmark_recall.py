@@ -23,15 +23,15 @@ from torch.nn.functional import cross_entropy
 
 from sisa_scale.cli.console import render
 from sisa_scale.config.execution import ExecutionConfig
-from sisa_scale.config.hymba import HymbaConfig
-from sisa_scale.config.jamba import JambaConfig
+from sisa_scale.config.mixers.hymba import HymbaConfig
+from sisa_scale.config.mixers.jamba import JambaConfig
+from sisa_scale.config.mixers.mamba import Mamba2Config, Mamba3Config, SsmConfig
+from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.optimizer import OptimizerConfig
-from sisa_scale.config.sisa import SisaConfig
-from sisa_scale.config.ssm import Mamba2Config, Mamba3Config, SsmConfig
 from sisa_scale.models.cache import KeyValueCache
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.training.optimizer import build_optimizer, set_learning_rate
+from sisa_scale.training.engine.optimizers import build_optimizer, set_learning_rate
 
 NUM_KEYS = NUM_VALUES = 64
 D_MODEL, NUM_LAYERS = 64, 2

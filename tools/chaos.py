@@ -31,7 +31,7 @@ from chaos_draw import Life, Scenario, draw, kinds
 from chaos_life import Lived, live
 
 from sisa_scale.cli.console import render
-from sisa_scale.data.embedded import build_embedded
+from sisa_scale.data.build.embedded import build_embedded
 from sisa_scale.data.manifest import MANIFEST_NAME
 
 _EXTRA_LIVES = 2  # a life that was to meet nothing may still be lost to what befell the one before

@@ -11,7 +11,7 @@ from typing import Any
 from chaos_draw import KEEP_LAST, TOTAL_STEPS, Scenario
 
 from sisa_scale.checkpoint.manifest import KINDS, read_manifest, verify_files
-from sisa_scale.checkpoint.parts import CheckpointReader
+from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.errors import CheckpointError
 

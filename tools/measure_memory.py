@@ -21,7 +21,7 @@ from benchmark_step import Conditions, measure
 
 from sisa_scale.cli.console import render
 from sisa_scale.config.run import RunConfig
-from sisa_scale.planning.memory import plan_memory
+from sisa_scale.planning.memory.estimate import plan_memory
 from sisa_scale.planning.twins import load_recipe
 
 

@@ -21,22 +21,22 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.stream import Batch, TokenStream
+from sisa_scale.data.read.stream import Batch, TokenStream
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.planning.flops import flops_per_token
+from sisa_scale.planning.mfu import peak_flops, utilisation
 from sisa_scale.planning.twins import load_recipe
-from sisa_scale.planning.utilisation import peak_flops, utilisation
-from sisa_scale.training.attention_backend import choose_backend
-from sisa_scale.training.communicator import connect
-from sisa_scale.training.compilation import (
+from sisa_scale.training.engine.attention_backend import choose_backend
+from sisa_scale.training.engine.communicator import connect
+from sisa_scale.training.engine.compile import (
     begin_cuda_graphs,
     compile_blocks,
     compile_settings,
     keep_gradients,
     uses_cuda_graphs,
 )
-from sisa_scale.training.engine import Engine
-from sisa_scale.training.optimizer import build_optimizer
+from sisa_scale.training.engine.engine import Engine
+from sisa_scale.training.engine.optimizers import build_optimizer
 
 KINDS = {
     "attention": ("cudnn_generated", "sdpa", "flash", "fmha", "efficient_attention"),

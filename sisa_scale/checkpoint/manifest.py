@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from sisa_scale.checkpoint.places import MANIFEST_NAME, open_place
 from sisa_scale.checkpoint.problems import damaged, unreadable
+from sisa_scale.checkpoint.storage import MANIFEST_NAME, open_place
 from sisa_scale.errors import CheckpointError
 from sisa_scale.files import sha256_file, write_text
 

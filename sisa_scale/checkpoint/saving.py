@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from sisa_scale.checkpoint.manifest import FileInfo, Manifest, SliceInfo
-from sisa_scale.checkpoint.parts import Part, write_part
 from sisa_scale.checkpoint.problems import refused
+from sisa_scale.checkpoint.slices import Part, write_part
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.errors import CheckpointError
 

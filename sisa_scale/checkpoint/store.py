@@ -5,10 +5,10 @@ import uuid
 from pathlib import Path
 
 from sisa_scale.checkpoint.manifest import Manifest, read_manifest
-from sisa_scale.checkpoint.places import MANIFEST_NAME, LocalPlace, open_place
 from sisa_scale.checkpoint.problems import refused
-from sisa_scale.config.yaml_source import read_settings
-from sisa_scale.data.storage import is_remote
+from sisa_scale.checkpoint.storage import MANIFEST_NAME, LocalPlace, open_place
+from sisa_scale.config.loading.yaml_source import read_settings
+from sisa_scale.data.read.storage import is_remote
 from sisa_scale.errors import CheckpointError, Problem
 from sisa_scale.faults import fault_point
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sisa_scale.checkpoint.manifest import FileInfo, Manifest, read_manifest, verify_files
-from sisa_scale.checkpoint.places import RemotePlace, open_place
 from sisa_scale.checkpoint.problems import DamageError, unreadable
+from sisa_scale.checkpoint.storage import RemotePlace, open_place
 from sisa_scale.checkpoint.store import CheckpointStore, Location
 from sisa_scale.errors import CheckpointError, Problem
 from sisa_scale.faults import fault_point

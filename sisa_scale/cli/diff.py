@@ -17,7 +17,7 @@ DIFFERENT_EXIT_CODE = 1
 def command(first: Path, second: Path, as_json: bool) -> None:
     """Compare the weights of two checkpoints of any form, tensor by tensor; exits with 1 if they differ."""
     from sisa_scale.conversion.compare import differences
-    from sisa_scale.conversion.opening import open_weights
+    from sisa_scale.conversion.forms.opening import open_weights
 
     found = [asdict(difference) for difference in differences(open_weights(first), open_weights(second))]
     if found or as_json:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from sisa_scale.orchestration.profile import TARGETS, Target
+from sisa_scale.launching.profiles.profile import TARGETS, Target
 
 _FAILED_EXIT_CODE = 1
 
@@ -29,8 +29,8 @@ def command(
 ) -> None:
     """Check this machine, a cluster and RECIPE before a long run; the exit code is 1 when something failed."""
     from sisa_scale.cli.console import announce, render
-    from sisa_scale.orchestration.doctor import examine
-    from sisa_scale.orchestration.profile import load_profile
+    from sisa_scale.launching.doctor.doctor import examine
+    from sisa_scale.launching.profiles.profile import load_profile
     from sisa_scale.planning.twins import load_recipe
 
     profile = load_profile(target, profile_name, settings)

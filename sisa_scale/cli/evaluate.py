@@ -8,7 +8,7 @@ import click
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.cli.console import announce, render
 from sisa_scale.cli.device import torch_device
-from sisa_scale.config.extension import trained_config
+from sisa_scale.config.loading.extension import trained_config
 
 
 @click.command("evaluate")

@@ -6,7 +6,7 @@ from typing import Any
 from sisa_scale.cli.console import announce, render
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.evaluation.score import Score
-from sisa_scale.studies.paper import OURS, Published, ends, notes_of, read_published, size_of
+from sisa_scale.studies.published import OURS, Published, ends, notes_of, read_published, size_of
 
 
 def print_beside_paper(name: str, model: ModelConfig, scores: Sequence[Score]) -> None:

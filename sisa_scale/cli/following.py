@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from sisa_scale.cli.console import announce
-from sisa_scale.orchestration import kubernetes, ray_jobs, slurm
-from sisa_scale.orchestration.submission import Submission
+from sisa_scale.launching import kubernetes, slurm
+from sisa_scale.launching import ray as ray_jobs
+from sisa_scale.launching.submission import Submission
 
 _POLL_SECONDS = 1.0
 _STATE_SECONDS = 5.0  # between questions to the scheduler

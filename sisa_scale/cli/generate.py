@@ -7,7 +7,7 @@ import click
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.cli.console import render
 from sisa_scale.cli.device import torch_device
-from sisa_scale.config.extension import trained_config
+from sisa_scale.config.loading.extension import trained_config
 from sisa_scale.errors import ConfigError
 
 
@@ -42,7 +42,7 @@ def command(
     config = trained_config(manifest.config, str(path), overrides)
     import torch
 
-    from sisa_scale.data.sources import tokenizer_path
+    from sisa_scale.data.read.sources import tokenizer_path
     from sisa_scale.data.tokenizer import load_tokenizer
     from sisa_scale.evaluation.loading import load_model
     from sisa_scale.models.generate import generate

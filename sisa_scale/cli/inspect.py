@@ -14,7 +14,7 @@ from sisa_scale.cli.console import announce, render
 def command(checkpoint: Path, as_json: bool) -> None:
     """Show the tensors of a checkpoint of any form, with their shapes and sizes, and where it comes from."""
     from sisa_scale.conversion.compare import summaries
-    from sisa_scale.conversion.opening import open_weights
+    from sisa_scale.conversion.forms.opening import open_weights
 
     weights = open_weights(checkpoint)
     said = weights.description

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sisa_scale.orchestration.submission import newest_submission
+from sisa_scale.launching.submission import newest_submission
 
 
 @click.command("logs")

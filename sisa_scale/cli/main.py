@@ -29,10 +29,10 @@ COMMANDS = {
     "inspect": ("inspect", "Show the tensors of a checkpoint and where it comes from."),
     "report": ("report", "Draw or compare runs as one HTML page."),
     "plan": ("plan", "Count parameters, FLOPs, memory, time and cost of a recipe."),
-    "study": ("study", "Plan, run and report a scaling study: a grid of runs as one object."),
-    "laws": ("laws", "Fit, compare, plan and forecast with scaling laws from a table of runs."),
+    "study": ("study.group", "Plan, run and report a scaling study: a grid of runs as one object."),
+    "laws": ("laws.group", "Fit, compare, plan and forecast with scaling laws from a table of runs."),
     "config": ("config", "Show a resolved recipe, or where every value comes from."),
-    "data": ("data", "Build, inspect and verify data sets."),
+    "data": ("data.group", "Build, inspect and verify data sets."),
     "worker": ("worker", "Be one worker of a run under torchrun, without Ray."),
 }
 

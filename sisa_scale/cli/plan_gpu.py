@@ -57,7 +57,7 @@ class GpuPlan:
 
 def plan_gpu(config: RunConfig, gpu: Gpu | None, price: float | None) -> GpuPlan:
     """Return the plan of a run on `resources.workers` GPUs; None for a GPU leaves time and suggestions out."""
-    from sisa_scale.planning.memory import activations_by_use, plan_memory
+    from sisa_scale.planning.memory.estimate import activations_by_use, plan_memory
     from sisa_scale.planning.speed import plan_time
     from sisa_scale.planning.suggest import options, smallest_change
 

@@ -9,7 +9,7 @@ from sisa_scale.cli.console import announce, console
 from sisa_scale.cli.running import run_to_end
 from sisa_scale.cli.starting import begin
 from sisa_scale.config import load_config
-from sisa_scale.data.embedded import build_embedded
+from sisa_scale.data.build.embedded import build_embedded
 from sisa_scale.data.manifest import load_manifest
 
 

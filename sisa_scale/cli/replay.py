@@ -34,7 +34,7 @@ def command(run_dir: Path, *, step: int, rank_batch: str | None, whole_text: boo
     """
     config = load_config(run_dir / "config.yaml", [f"run_dir={run_dir}"]).config
     rank, world_size = _share(rank_batch, config)
-    from sisa_scale.data.trace import trace_sequence
+    from sisa_scale.data.read.trace import trace_sequence
     from sisa_scale.training.replay import load_before, recorded, replay_batch, run_pass
 
     data_step, batch = replay_batch(config, step, rank, world_size)

@@ -8,8 +8,8 @@ from sisa_scale.cli.console import RunProgress, announce, console
 from sisa_scale.config.run import RunConfig
 from sisa_scale.orchestration.launch import launch
 from sisa_scale.reporting.html import write_report
-from sisa_scale.training.exits import PREEMPTED
-from sisa_scale.training.outcome import Outcome
+from sisa_scale.runs.exit_codes import PREEMPTED
+from sisa_scale.runs.outcome import Outcome
 
 
 def run_to_end(config: RunConfig) -> None:

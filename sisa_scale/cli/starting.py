@@ -6,17 +6,17 @@ from pathlib import Path
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint, store_in
 from sisa_scale.config import load_config
 from sisa_scale.config.data import DataConfig
-from sisa_scale.config.extension import check_begins
+from sisa_scale.config.loading.extension import check_begins
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.sources import load_manifests
-from sisa_scale.data.storage import absolute_location
-from sisa_scale.data.stream import TokenStream
+from sisa_scale.data.read.sources import load_manifests
+from sisa_scale.data.read.storage import absolute_location
+from sisa_scale.data.read.stream import TokenStream
 from sisa_scale.errors import CheckpointError, ConfigError
 from sisa_scale.evaluation.fetch import lambada_file
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.evaluation.suite import check_tasks
-from sisa_scale.training.resume import check_resumable
-from sisa_scale.training.run_directory import RunDirectory
+from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.training.resume_rules import check_resumable
 
 
 def begin(config: RunConfig) -> RunConfig:

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from sisa_scale.cli.console import console
 from sisa_scale.reporting.goodput import CATEGORIES, Ledger
-from sisa_scale.reporting.run_files import AttemptRow
 from sisa_scale.reporting.status import CheckpointStatus, Status
+from sisa_scale.runs.files import AttemptRow
 
 _STYLES = {
     "running": "bold green",

@@ -11,16 +11,16 @@ from sisa_scale.cli.console import announce
 from sisa_scale.cli.starting import check_inputs, with_absolute_paths
 from sisa_scale.cli.submitting import Planned, check_workers, refuse_second, send
 from sisa_scale.errors import ConfigError
-from sisa_scale.orchestration.kubernetes import KubernetesJob, in_the_pods
-from sisa_scale.orchestration.kubernetes_profile import KubernetesProfile
-from sisa_scale.orchestration.profile import RayProfile
-from sisa_scale.orchestration.ray_jobs import RayJob
-from sisa_scale.orchestration.slurm import SlurmJob
-from sisa_scale.orchestration.slurm_profile import SlurmProfile
-from sisa_scale.orchestration.submission import Job, check_visible, job_name, new_folder
+from sisa_scale.launching.kubernetes import KubernetesJob, in_the_pods
+from sisa_scale.launching.profiles.kubernetes import KubernetesProfile
+from sisa_scale.launching.profiles.profile import RayProfile
+from sisa_scale.launching.profiles.slurm import SlurmProfile
+from sisa_scale.launching.ray import RayJob
+from sisa_scale.launching.slurm import SlurmJob
+from sisa_scale.launching.submission import Job, check_visible, job_name, new_folder
 from sisa_scale.studies.directory import StudyDirectory
-from sisa_scale.studies.piece import Piece
 from sisa_scale.studies.state import PieceStatus
+from sisa_scale.studies.trial import Piece
 
 ClusterProfile = SlurmProfile | RayProfile | KubernetesProfile
 

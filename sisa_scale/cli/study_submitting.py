@@ -12,17 +12,17 @@ from sisa_scale.cli.console import announce, console
 from sisa_scale.cli.starting import begin, reopen, with_absolute_paths
 from sisa_scale.config.study import SAMPLE, StudyConfig
 from sisa_scale.errors import Problem, TrainingError
-from sisa_scale.orchestration.profile import LocalProfile, Profile
+from sisa_scale.launching.profiles.profile import LocalProfile, Profile
+from sisa_scale.runs.exit_codes import PREEMPTED
+from sisa_scale.runs.stop_request import Reason
 from sisa_scale.studies.branching import begin_branch
 from sisa_scale.studies.directory import StudyDirectory
 from sisa_scale.studies.expansion import DATA, expand
-from sisa_scale.studies.local import LocalRunner, Result
-from sisa_scale.studies.piece import Piece
+from sisa_scale.studies.local_trials import LocalRunner, Result
 from sisa_scale.studies.plan import check_budget, cost_of
 from sisa_scale.studies.selection import check_names, select
 from sisa_scale.studies.state import read_states
-from sisa_scale.training.exits import PREEMPTED
-from sisa_scale.training.preemption import Reason
+from sisa_scale.studies.trial import Piece
 
 
 def submit(study: StudyConfig, profile: Profile, *, only: Sequence[str], at_once: int, dry_run: bool) -> None:
@@ -69,7 +69,7 @@ def _build_sample(study: StudyConfig, pieces: Sequence[Piece]) -> None:
     out = study.directory / DATA
     if study.data != SAMPLE or out.exists():
         return
-    from sisa_scale.data.embedded import build_embedded
+    from sisa_scale.data.build.embedded import build_embedded
 
     vocab_size = pieces[0].config.model.vocab_size
     announce(f"building {out} from the text that comes with the package, {vocab_size} token ids")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from sisa_scale.errors import ConfigError
-from sisa_scale.orchestration.profile import TARGETS, Target
+from sisa_scale.launching.profiles.profile import TARGETS, Target
 
 
 @click.command("submit")
@@ -43,7 +43,7 @@ def command(
             "--study", found=f"--to {target}", allowed="job arrays of Slurm", remedy="Submit the runs one by one."
         )
     from sisa_scale.cli import submitting
-    from sisa_scale.orchestration.profile import load_profile
+    from sisa_scale.launching.profiles.profile import load_profile
 
     profile = load_profile(target, profile_name, settings)
     plan = submitting.plan_study if study else submitting.plan

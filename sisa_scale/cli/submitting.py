@@ -13,14 +13,14 @@ from sisa_scale.cli.following import follow_logs, is_over, job_state
 from sisa_scale.cli.starting import check_inputs, with_absolute_paths
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
-from sisa_scale.orchestration.kubernetes import KubernetesJob, in_the_pods
-from sisa_scale.orchestration.kubernetes_profile import KubernetesProfile
-from sisa_scale.orchestration.profile import LocalProfile, Profile, RayProfile
-from sisa_scale.orchestration.ray_jobs import RayJob
-from sisa_scale.orchestration.slurm import SlurmJob
-from sisa_scale.orchestration.slurm_profile import SlurmProfile
-from sisa_scale.orchestration.study_lines import read_study_lines
-from sisa_scale.orchestration.submission import (
+from sisa_scale.launching.kubernetes import KubernetesJob, in_the_pods
+from sisa_scale.launching.profiles.kubernetes import KubernetesProfile
+from sisa_scale.launching.profiles.profile import LocalProfile, Profile, RayProfile
+from sisa_scale.launching.profiles.slurm import SlurmProfile
+from sisa_scale.launching.ray import RayJob
+from sisa_scale.launching.slurm import SlurmJob
+from sisa_scale.launching.study_lines import read_study_lines
+from sisa_scale.launching.submission import (
     Job,
     Submission,
     check_same_run,

@@ -10,11 +10,11 @@ from sisa_scale.cli.starting import begin, reopen, with_absolute_paths
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import SisaScaleError
 from sisa_scale.planning.twins import load_recipe
-from sisa_scale.training.communicator import leave
-from sisa_scale.training.exits import PREEMPTED, ROLLED_BACK, end_process
-from sisa_scale.training.preemption import listen_for_signals
-from sisa_scale.training.rollback import RollBackError
-from sisa_scale.training.run_directory import RunDirectory
+from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.exit_codes import PREEMPTED, ROLLED_BACK, end_process
+from sisa_scale.runs.stop_request import listen_for_signals
+from sisa_scale.training.engine.communicator import leave
+from sisa_scale.training.hooks.rollback import RollBackError
 from sisa_scale.training.worker import work
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from sisa_scale.config.fields import Violation, setting
-from sisa_scale.config.hymba import HymbaConfig
-from sisa_scale.config.jamba import JambaConfig
+from sisa_scale.config.mixers.hymba import HymbaConfig
+from sisa_scale.config.mixers.jamba import JambaConfig
+from sisa_scale.config.mixers.mamba import Mamba2Config, Mamba3Config
+from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.rope import RopeConfig, RopeScaling
-from sisa_scale.config.sisa import SisaConfig
-from sisa_scale.config.ssm import Mamba2Config, Mamba3Config
 
 Mixer = Literal["attention", "sisa", "mamba2", "mamba3", "hymba"]
 _WITH_HEADS = {"attention", "sisa", "hymba"}

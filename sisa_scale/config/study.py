@@ -7,9 +7,9 @@ from typing import Literal
 
 from sisa_scale.config.duration import Duration
 from sisa_scale.config.fields import Violation, setting
-from sisa_scale.config.loading import parse_override, resolve_section
-from sisa_scale.config.strict import did_you_mean
-from sisa_scale.config.yaml_source import merge, read_settings
+from sisa_scale.config.loading.load import parse_override, resolve_section
+from sisa_scale.config.loading.strict import did_you_mean
+from sisa_scale.config.loading.yaml_source import merge, read_settings
 
 Match = Literal["parameters", "nonembedding_parameters", "flops", "none"]
 SAMPLE = "sample"

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sisa_scale.config.run import to_plain
 from sisa_scale.conversion.convert import SHARD_BYTES, Advance, staged
-from sisa_scale.conversion.native import NativeWeights, write_native
-from sisa_scale.conversion.opening import open_weights
+from sisa_scale.conversion.forms.native import NativeWeights, write_native
+from sisa_scale.conversion.forms.opening import open_weights
 from sisa_scale.conversion.verify import check_equal_logits
 from sisa_scale.conversion.weights import WEIGHT, Weights
 from sisa_scale.errors import CheckpointError

@@ -11,7 +11,7 @@ from sisa_scale.conversion.weights import Description
 from sisa_scale.data.manifest import Manifest, read_manifest
 from sisa_scale.errors import SisaScaleError
 from sisa_scale.models.sizing import count_parameters
-from sisa_scale.reporting.run_files import Run, read_run
+from sisa_scale.runs.files import Run, read_run
 
 
 def model_card(description: Description, run_dir: Path | None) -> str:

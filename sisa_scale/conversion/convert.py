@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from sisa_scale.conversion.card import model_card
-from sisa_scale.conversion.huggingface import HuggingFaceWeights, write_huggingface
-from sisa_scale.conversion.native import NativeWeights, write_native
-from sisa_scale.conversion.official import OfficialWeights, write_official
-from sisa_scale.conversion.opening import open_weights
-from sisa_scale.conversion.plain import PlainWeights, write_plain
-from sisa_scale.conversion.universal import UniversalWeights, write_universal
+from sisa_scale.conversion.forms.huggingface import HuggingFaceWeights, write_huggingface
+from sisa_scale.conversion.forms.native import NativeWeights, write_native
+from sisa_scale.conversion.forms.official import OfficialWeights, write_official
+from sisa_scale.conversion.forms.opening import open_weights
+from sisa_scale.conversion.forms.plain import PlainWeights, write_plain
+from sisa_scale.conversion.forms.universal import UniversalWeights, write_universal
 from sisa_scale.conversion.verify import check_equal_logits
 from sisa_scale.conversion.weights import Weights
-from sisa_scale.data.sources import tokenizer_path
+from sisa_scale.data.read.sources import tokenizer_path
 from sisa_scale.errors import CheckpointError, ConfigError, DataError
 from sisa_scale.files import fsync_directory
 

@@ -15,8 +15,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sisa_scale.checkpoint.store import find_checkpoint
-from sisa_scale.config.extension import trained_config
-from sisa_scale.data.sources import tokenizer_path
+from sisa_scale.config.loading.extension import trained_config
+from sisa_scale.data.read.sources import tokenizer_path
 from sisa_scale.data.tokenizer import Tokenizer, load_tokenizer
 from sisa_scale.evaluation.loading import load_model, model_scorer
 from sisa_scale.evaluation.scoring import Item, ItemResult, score_items

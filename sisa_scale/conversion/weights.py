@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sisa_scale.config.loading import config_from_plain
+from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import CheckpointError, SisaScaleWarning
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.sdpa import portable_backend
+from sisa_scale.models.kernels.sdpa import portable_backend
 
 WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from sisa_scale.data.storage import Buffer, LocalStorage, Storage, open_storage
+from sisa_scale.data.read.storage import Buffer, LocalStorage, Storage, open_storage
 from sisa_scale.errors import DataError
 from sisa_scale.files import write_json
 

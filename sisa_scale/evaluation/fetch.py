@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 
 from sisa_scale.errors import DataError
-from sisa_scale.evaluation.lambada import OPENAI_SHA256
+from sisa_scale.evaluation.tasks.lambada import OPENAI_SHA256
 from sisa_scale.files import atomic_writer
 
 OPENAI = "openai"

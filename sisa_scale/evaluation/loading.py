@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from sisa_scale.checkpoint.manifest import Manifest
-from sisa_scale.checkpoint.parts import CheckpointReader
+from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import Location
 from sisa_scale.checkpoint.verifying import verified
 from sisa_scale.config.run import RunConfig
 from sisa_scale.evaluation.scoring import Scorer
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.head import TokenScores
-from sisa_scale.models.sdpa import portable_backend
+from sisa_scale.models.kernels.sdpa import portable_backend
 
 
 def load_model(checkpoint: Location, manifest: Manifest, config: RunConfig, device: torch.device) -> Decoder:

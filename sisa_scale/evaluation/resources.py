@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.heldout import read_heldout
 from sisa_scale.data.manifest import Manifest, read_manifest
-from sisa_scale.data.sources import tokenizer_path
+from sisa_scale.data.read.heldout import read_heldout
+from sisa_scale.data.read.sources import tokenizer_path
 from sisa_scale.data.tokenizer import Tokenizer, load_tokenizer
 from sisa_scale.errors import DataError
 from sisa_scale.evaluation.suite import EvaluationResources

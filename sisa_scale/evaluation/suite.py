@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from sisa_scale.errors import ConfigError, DataError
-from sisa_scale.evaluation.choices import CHOICE_TASKS, choice_task
-from sisa_scale.evaluation.heldout import heldout_task
-from sisa_scale.evaluation.lambada import OPENAI_SHA256, lambada_task
-from sisa_scale.evaluation.needle import needle_task
-from sisa_scale.evaluation.needle_paper import needle_paper_task
 from sisa_scale.evaluation.score import Score
 from sisa_scale.evaluation.scoring import Gather, Scorer, score_items
-from sisa_scale.evaluation.task import Task, TextTokenizer
+from sisa_scale.evaluation.tasks.choices import CHOICE_TASKS, choice_task
+from sisa_scale.evaluation.tasks.heldout import heldout_task
+from sisa_scale.evaluation.tasks.lambada import OPENAI_SHA256, lambada_task
+from sisa_scale.evaluation.tasks.needle import needle_task
+from sisa_scale.evaluation.tasks.needle_paper import needle_paper_task
+from sisa_scale.evaluation.tasks.task import Task, TextTokenizer
 
 __all__ = ["TASKS", "EvaluationResources", "Score", "check_tasks", "run_suite"]
 

@@ -11,8 +11,8 @@ from torch.nn.functional import silu
 
 from sisa_scale.config.execution import Recomputation
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.precision import widen
-from sisa_scale.models.recomputation import recomputed
+from sisa_scale.models.activation_checkpointing import activation_checkpointed
+from sisa_scale.models.precision import upcast
 
 
 class RMSNorm(nn.Module):
@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Divide by the root mean square over the width and scale."""
-        wide = widen(x_BLD)
+        wide = upcast(x_BLD)
         return (wide * (wide.square().mean(-1, keepdim=True) + self.epsilon).rsqrt() * self.weight).to(x_BLD.dtype)
 
 
@@ -54,16 +54,16 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config.d_model, config.d_ff) if config.d_ff else None
         self.recomputation = recomputation
 
-    def forward(self, x_BLD: Tensor, turns_2LK: Tensor, *documents: Tensor) -> Tensor:
+    def forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, *documents: Tensor) -> Tensor:
         """Apply the layer to the residual stream; `documents` are what the mixer takes of packed documents."""
-        return recomputed(self._forward, self.recomputation, x_BLD, turns_2LK, *documents)
+        return activation_checkpointed(self._forward, self.recomputation, x_BLD, cos_sin_2LK, *documents)
 
-    def extend(self, x_BLD: Tensor, cache: Any, turns_2BLK: Tensor, is_token_BL: Tensor | None) -> Tensor:
+    def extend(self, x_BLD: Tensor, cache: Any, cos_sin_2BLK: Tensor, is_token_BL: Tensor | None) -> Tensor:
         """Apply the layer to the tokens after those in the mixer's cache."""
-        return self._mlp(x_BLD + self.mixer.extend(self.mixer_norm(x_BLD), cache, turns_2BLK, is_token_BL))
+        return self._mlp(x_BLD + self.mixer.extend(self.mixer_norm(x_BLD), cache, cos_sin_2BLK, is_token_BL))
 
-    def _forward(self, x_BLD: Tensor, turns_2LK: Tensor, *documents: Tensor) -> Tensor:
-        return self._mlp(x_BLD + self.mixer(self.mixer_norm(x_BLD), turns_2LK, *documents))
+    def _forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, *documents: Tensor) -> Tensor:
+        return self._mlp(x_BLD + self.mixer(self.mixer_norm(x_BLD), cos_sin_2LK, *documents))
 
     def _mlp(self, x_BLD: Tensor) -> Tensor:
         if self.mlp is None or self.mlp_norm is None:

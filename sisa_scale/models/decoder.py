@@ -16,17 +16,17 @@ from torch.nn.functional import softplus
 
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.attention import Attention
 from sisa_scale.models.block import Block, RMSNorm
 from sisa_scale.models.head import Head, TokenScores
-from sisa_scale.models.importance import document_mask
-from sisa_scale.models.local_sisa import LocalSisa
-from sisa_scale.models.mixers import MixerModule, build_mixer
-from sisa_scale.models.rotary import position_turns
+from sisa_scale.models.kernels.ssd_triton import scan_kernel
+from sisa_scale.models.mixers.attention import Attention
+from sisa_scale.models.mixers.importance import document_mask
+from sisa_scale.models.mixers.local_sisa import LocalSisa
+from sisa_scale.models.mixers.rotary import position_cos_sin
+from sisa_scale.models.mixers.sisa import Sisa
+from sisa_scale.models.mixers.ssm_path import SsmPath
+from sisa_scale.models.registry import MixerModule, build_mixer
 from sisa_scale.models.sequence_parallel import HeadExchange, SequenceGroup
-from sisa_scale.models.sisa import Sisa
-from sisa_scale.models.ssd_kernels import scan_kernel
-from sisa_scale.models.ssm_path import SsmPath
 
 
 class LayerMonitor(NamedTuple):
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         if document_BL is not None:
             # Only differences of positions act, but large ones have larger rounding errors: count anew, too.
             positions = positions - torch.searchsorted(document_BL, document_BL)
-        turns_2LK = self._turns(positions)
+        cos_sin_2LK = self._cos_sin(positions)
         documents: tuple[Tensor, ...] = ()
         masked: tuple[Tensor, ...] = ()
         if document_BL is not None:
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
             if any(isinstance(block.mixer, Attention | Sisa) for block in self._layers()):
                 masked = (document_BL, document_mask(document_BL, x_BLD.dtype))
         for block in self._layers():
-            x_BLD = block(x_BLD, turns_2LK, *(masked if isinstance(block.mixer, Attention | Sisa) else documents))
+            x_BLD = block(x_BLD, cos_sin_2LK, *(masked if isinstance(block.mixer, Attention | Sisa) else documents))
         return self.norm(x_BLD[:, self.config.num_meta_tokens :])
 
     def share_sequences(self, group: SequenceGroup | None) -> None:
@@ -139,10 +139,10 @@ class Decoder(nn.Module):
         source = torch.where(is_padding, num_meta + place_1L, torch.where(is_meta, place_1L - num_padding_B1, place_1L))
         return whole_BLD[torch.arange(batch, device=x_BLD.device)[:, None], source], ~is_padding
 
-    def _turns(self, positions: Tensor) -> Tensor:
+    def _cos_sin(self, positions: Tensor) -> Tensor:
         if self.config.position == "none":
             positions = torch.zeros_like(positions)
-        return position_turns(positions, self.config.head_width, self.config.rope_base, self.config.rope_scaling)
+        return position_cos_sin(positions, self.config.head_width, self.config.rope_base, self.config.rope_scaling)
 
     def new_cache(self, batch: int) -> "DecoderCache":
         """Return the cache of `batch` rows that hold no token yet."""
@@ -167,9 +167,9 @@ class Decoder(nn.Module):
         cache.length_B = cache.length_B + counts_BL.sum(1)
         if int(cache.length_B.max()) > self.config.max_length_tokens + self.config.num_meta_tokens:
             raise ValueError(f"beyond max_length_tokens {self.config.max_length_tokens}")
-        turns_2BLK = self._turns(positions_BL.clamp(min=0))
+        cos_sin_2BLK = self._cos_sin(positions_BL.clamp(min=0))
         for block, mixer_cache in zip(self._layers(), cache.mixers, strict=True):
-            x_BLD = block.extend(x_BLD, mixer_cache, turns_2BLK, is_token_BL)
+            x_BLD = block.extend(x_BLD, mixer_cache, cos_sin_2BLK, is_token_BL)
         return self.head.logits(self.norm(x_BLD[:, -1:]))[:, 0]
 
     def initialise(self, seed: int) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from sisa_scale.models.linear_cross_entropy import IGNORED_TARGET, linear_cross_entropy
-from sisa_scale.models.precision import widen
+from sisa_scale.models.kernels.linear_cross_entropy import IGNORED_TARGET, linear_cross_entropy
+from sisa_scale.models.precision import upcast
 
 
 class TokenScores(NamedTuple):
@@ -31,7 +31,7 @@ class Head(nn.Module):
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """Return the logits of every token, fp32 (or wider)."""
-        return widen(linear(x_ND, self.weight)[..., : self.vocab_size])
+        return upcast(linear(x_ND, self.weight)[..., : self.vocab_size])
 
     def forward(self, x_BLD: Tensor, targets_BL: Tensor, per_token: bool) -> Tensor | TokenScores:
         """Return the mean cross-entropy in nats, or with `per_token` the scores of every target.

@@ -4,6 +4,6 @@ import torch
 from torch import Tensor
 
 
-def widen(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """Return x in fp32, or as it is when it is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

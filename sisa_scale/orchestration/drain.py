@@ -4,8 +4,8 @@ import threading
 import time
 from pathlib import Path
 
-from sisa_scale.training.preemption import request_stop
-from sisa_scale.training.run_directory import RunDirectory
+from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.stop_request import request_stop
 
 _POLL_SECONDS = 3.0
 

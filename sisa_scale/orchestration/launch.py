@@ -7,18 +7,18 @@ from collections.abc import Callable
 from typing import cast
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.sources import load_manifests
+from sisa_scale.data.read.sources import load_manifests
 from sisa_scale.errors import TrainingError
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.orchestration.cluster import Device, ray_cluster
-from sisa_scale.orchestration.failure import clear_failure, has_failure, raise_failure
 from sisa_scale.orchestration.nodes import living_nodes, places
 from sisa_scale.orchestration.signals import stop_on_signals
 from sisa_scale.orchestration.trainer import build_trainer, needs_of_worker
-from sisa_scale.reporting.events import EventFeed
-from sisa_scale.training.crash_loop import unsaved
-from sisa_scale.training.outcome import Outcome
-from sisa_scale.training.run_directory import EVENTS, RunDirectory
+from sisa_scale.orchestration.worker_errors import clear_failure, has_failure, raise_failure
+from sisa_scale.runs.directory import EVENTS, RunDirectory
+from sisa_scale.runs.events import EventFeed
+from sisa_scale.runs.outcome import Outcome
+from sisa_scale.training.health.crash_loop import unsaved
 
 _POLL_SECONDS = 0.2
 _FAREWELL_SECONDS = 120.0

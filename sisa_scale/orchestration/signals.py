@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from sisa_scale.training.preemption import SIGNAL_GRACE_SECONDS, write_stop
+from sisa_scale.runs.stop_request import SIGNAL_GRACE_SECONDS, write_stop
 
 
 class Asked:

@@ -7,8 +7,8 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import SisaScaleError
 from sisa_scale.orchestration.cluster import Device
 from sisa_scale.orchestration.drain import watch_for_drain
-from sisa_scale.orchestration.failure import note_failure
-from sisa_scale.training.run_directory import RunDirectory
+from sisa_scale.orchestration.worker_errors import note_failure
+from sisa_scale.runs.directory import RunDirectory
 
 
 def build_trainer(config: RunConfig, device: Device) -> Any:
@@ -16,8 +16,8 @@ def build_trainer(config: RunConfig, device: Device) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from sisa_scale.orchestration.deaths import DeathWatch
-    from sisa_scale.orchestration.placement import Placement
+    from sisa_scale.orchestration.failure_callback import DeathWatch
+    from sisa_scale.orchestration.placement_callback import Placement
 
     resources = config.resources
     environment = {"OMP_NUM_THREADS": str(resources.cpus_per_worker), "TOKENIZERS_PARALLELISM": "false"}

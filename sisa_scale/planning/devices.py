@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sisa_scale.errors import ConfigError
-from sisa_scale.planning.utilisation import peak_flops
+from sisa_scale.planning.mfu import peak_flops
 
 
 @dataclass(frozen=True, slots=True)

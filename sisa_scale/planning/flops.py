@@ -1,14 +1,14 @@
 """Floating-point operations of a model, by term.
 
 Only matrix products are counted, a multiply-add as two operations. Attention is counted by its causal half, the part
-that is needed. These are the model's own operations, which MFU is about; `planning.counted` adds what a profiler finds
-beyond them. A chunked scan computes its chunks densely, and that is counted: it is how the model is defined here.
+that is needed. These are the model's own operations, which MFU is about; `planning.profiler_flops` adds what a profiler
+finds beyond them. A chunked scan computes its chunks densely, and that is counted: it is how the model is defined here.
 """
 
 from dataclasses import dataclass
 
+from sisa_scale.config.mixers.mamba import Mamba3Config, SsmConfig
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.config.ssm import Mamba3Config, SsmConfig
 from sisa_scale.models.sizing import ParameterCounts, count_parameters
 
 

@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from sisa_scale.config.run import RunConfig
 from sisa_scale.planning.devices import Gpu
-from sisa_scale.planning.memory import MemoryPlan, plan_memory
+from sisa_scale.planning.memory.estimate import MemoryPlan, plan_memory
 from sisa_scale.planning.speed import MEASURED_MICRO_BATCH_TOKENS, plan_time, recomputed_share
 
 Checkpointing = Literal["none", "selective", "full"] | int

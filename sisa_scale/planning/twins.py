@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sisa_scale.config import LoadedConfig, load_config
-from sisa_scale.config.loading import SOLVED
+from sisa_scale.config.loading.load import SOLVED
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError

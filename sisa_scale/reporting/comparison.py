@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from sisa_scale.reporting.run_files import Run, ScoreRow
 from sisa_scale.reporting.style import (
     INK,
     SERIES,
@@ -23,6 +22,7 @@ from sisa_scale.reporting.style import (
     to_svg,
 )
 from sisa_scale.reporting.summary import headline_scores, heldout_losses
+from sisa_scale.runs.files import Run, ScoreRow
 
 _LONG_RUN_STEPS = 100
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))

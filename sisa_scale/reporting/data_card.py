@@ -11,8 +11,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from sisa_scale.data.build.statistics import STATISTICS_NAME
 from sisa_scale.data.manifest import Manifest, load_manifest
-from sisa_scale.data.statistics import STATISTICS_NAME
 from sisa_scale.errors import DataError
 from sisa_scale.files import write_text
 from sisa_scale.reporting.style import INK, MUTED, SERIES, legend, new_figure, plain, to_svg

@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sisa_scale.reporting.goodput_figure import goodput_figure
-from sisa_scale.reporting.run_files import Run, StepRow
 from sisa_scale.reporting.style import (
     INK,
     MUTED,
@@ -23,6 +22,7 @@ from sisa_scale.reporting.style import (
     to_svg,
 )
 from sisa_scale.reporting.summary import heldout_losses
+from sisa_scale.runs.files import Run, StepRow
 
 _STEP = "optimizer step"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sisa_scale.reporting.run_files import AttemptRow
+from sisa_scale.runs.files import AttemptRow
 
 CATEGORIES = ("compute", "data_wait", "checkpoint", "evaluation", "lost", "restart", "other")
 _STALLS = {"checkpoint": "stall_seconds", "checkpoint_failed": "stall_seconds", "evaluation": "seconds"}

@@ -5,8 +5,8 @@ from datetime import timedelta
 from matplotlib.ticker import PercentFormatter
 
 from sisa_scale.reporting.goodput import CATEGORIES, Ledger, Spent, ledger
-from sisa_scale.reporting.run_files import Run
 from sisa_scale.reporting.style import GRID, INK, MUTED, SERIES, new_figure, to_svg
+from sisa_scale.runs.files import Run
 
 _MOST_ATTEMPTS = 8
 _LEAST_LABELLED = 0.06

@@ -11,8 +11,8 @@ from sisa_scale.errors import DataError
 from sisa_scale.files import write_text
 from sisa_scale.reporting.comparison import comparison_figures
 from sisa_scale.reporting.figures import run_figures
-from sisa_scale.reporting.run_files import Run, read_run
 from sisa_scale.reporting.summary import flatten, headline_facts, score_text
+from sisa_scale.runs.files import Run, read_run
 
 
 def write_report(run_dirs: Sequence[Path], out: Path) -> Path:

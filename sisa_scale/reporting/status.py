@@ -14,11 +14,11 @@ from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.checkpoint.verifying import verified
 from sisa_scale.config import load_config
 from sisa_scale.errors import CheckpointError
-from sisa_scale.reporting.events import describe
 from sisa_scale.reporting.goodput import Ledger, ledger
-from sisa_scale.reporting.run_files import AttemptRow, read_attempts, read_events
-from sisa_scale.reporting.step_log import read_step_log
-from sisa_scale.training.heartbeat import Heartbeat
+from sisa_scale.runs.events import describe
+from sisa_scale.runs.files import AttemptRow, read_attempts, read_events
+from sisa_scale.runs.step_totals import read_step_log
+from sisa_scale.training.health.heartbeat import Heartbeat
 
 State = Literal["running", "starting", "silent", "finished", "preempted", "interrupted", "failed", "not started"]
 _SILENT_SECONDS = 60.0

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sisa_scale.reporting.run_files import Run, ScoreRow
+from sisa_scale.runs.files import Run, ScoreRow
 
 _HEADLINES = (("loss", "loss"), ("loss", "bits_per_byte"), ("lambada", "accuracy"), ("needle", "exact_match"))
 _PARAMETER_KEYS = ("num_parameters", "num_params", "parameters")

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sisa_scale.scaling.bootstrap import LEVEL, NUM_RESAMPLES, Draws, bootstrap, jackknife, judge
-from sisa_scale.scaling.fit import Fit, fit
-from sisa_scale.scaling.forms import PER_ARCHITECTURE
-from sisa_scale.scaling.frontier import Cost, costs_of
-from sisa_scale.scaling.identifiability import MAX_CONDITION, Identifiability, require
-from sisa_scale.scaling.isoflop import Isoflop, isoflop
-from sisa_scale.scaling.notices import Notice, RefusalError, refusal
-from sisa_scale.scaling.objectives import parse_objective
-from sisa_scale.scaling.optimal import Allocation, Shape, ShapeChoice, choose_shape, extrapolation, optimal
-from sisa_scale.scaling.table import RunTable
+from sisa_scale.scaling.allocation.frontier import Cost, costs_of
+from sisa_scale.scaling.allocation.isoflop import Isoflop, isoflop
+from sisa_scale.scaling.allocation.optimal import Allocation, Shape, ShapeChoice, choose_shape, extrapolation, optimal
+from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES, Draws, bootstrap, jackknife, judge
+from sisa_scale.scaling.fit.fitting import Fit, fit
+from sisa_scale.scaling.fit.forms import PER_ARCHITECTURE
+from sisa_scale.scaling.fit.objectives import parse_objective
+from sisa_scale.scaling.table.identifiability import MAX_CONDITION, Identifiability, require
+from sisa_scale.scaling.table.notices import Notice, RefusalError, refusal
+from sisa_scale.scaling.table.table import RunTable
 
 _OTHER_FORMS = ("gamma", "farseer", "width-depth", "compute")
 

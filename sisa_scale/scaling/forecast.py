@@ -15,12 +15,12 @@ import numpy as np
 
 import sisa_scale
 from sisa_scale.files import write_json
-from sisa_scale.scaling.arrays import Floats
-from sisa_scale.scaling.bootstrap import LEVEL, Draws, percentile
-from sisa_scale.scaling.fit import Fit
-from sisa_scale.scaling.frontier import predict
-from sisa_scale.scaling.notices import refusal
-from sisa_scale.scaling.table import RunTable
+from sisa_scale.scaling.allocation.frontier import predict
+from sisa_scale.scaling.fit.arrays import Floats
+from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws, percentile
+from sisa_scale.scaling.fit.fitting import Fit
+from sisa_scale.scaling.table.notices import refusal
+from sisa_scale.scaling.table.table import RunTable
 
 FORMAT = "sisa-scale forecast 1"
 _SAME = 1e-3  # relative: a run of these parameters and tokens is the one that was predicted

@@ -15,9 +15,9 @@ from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import CheckpointError
 from sisa_scale.files import fsync_directory, write_json, write_text
-from sisa_scale.training.data_cursor import LEDGER, read_rollbacks
-from sisa_scale.training.resume import check_resumable
-from sisa_scale.training.run_directory import STEP_LOGS, RunDirectory
+from sisa_scale.runs.cursor import LEDGER, read_rollbacks
+from sisa_scale.runs.directory import STEP_LOGS, RunDirectory
+from sisa_scale.training.resume_rules import check_resumable
 
 BEFORE_THE_BRANCH = 0  # the attempt that the steps of the trunk are logged under: none of the branch's own
 

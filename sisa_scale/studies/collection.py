@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from sisa_scale.config.data import DataConfig
-from sisa_scale.config.loading import load_config
+from sisa_scale.config.loading.load import load_config
 from sisa_scale.data.manifest import Manifest
-from sisa_scale.data.sources import load_manifests
+from sisa_scale.data.read.sources import load_manifests
 from sisa_scale.errors import DataError, SisaScaleError
 from sisa_scale.files import write_text
-from sisa_scale.reporting.run_files import Run, read_run
-from sisa_scale.scaling.plots import csv_text
+from sisa_scale.runs.files import Run, read_run
+from sisa_scale.scaling.figures.plot import csv_text
 from sisa_scale.studies.directory import Planned, StudyDirectory
-from sisa_scale.studies.piece import PARAMS_CONVENTION
 from sisa_scale.studies.state import PieceStatus, final_score, read_states
+from sisa_scale.studies.trial import PARAMS_CONVENTION
 
 TABLE = "runs.csv"
 Row = dict[str, Any]

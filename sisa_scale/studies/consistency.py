@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sisa_scale.config.loading.yaml_source import flatten_plain
 from sisa_scale.config.run import to_plain
-from sisa_scale.config.yaml_source import flatten_plain
 from sisa_scale.errors import ConfigError, Problem
-from sisa_scale.studies.piece import Piece
+from sisa_scale.studies.trial import Piece
 
 _FREE = ("data.seed", "data.loader_workers", "data.cache_directory", "data.cache_bytes", "evaluation.batch_sequences")
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sisa_scale.reporting.run_files import StepRow, read_run
 from sisa_scale.reporting.style import legend, smooth, thin
-from sisa_scale.scaling.plots import Plot, color, finish, log_scale, panels
+from sisa_scale.runs.files import StepRow, read_run
+from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels
 from sisa_scale.studies.directory import Planned, StudyDirectory
 
 _SPAN_STEPS = 9

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sisa_scale.config.loading.yaml_source import dump
 from sisa_scale.config.run import to_plain
 from sisa_scale.config.study import StudyConfig
-from sisa_scale.config.yaml_source import dump
 from sisa_scale.errors import ConfigError, DataError, Problem
 from sisa_scale.files import write_json, write_text
-from sisa_scale.studies.piece import Piece
+from sisa_scale.studies.trial import Piece
 
 FORMAT = "sisa-scale-study-plan"
 _MAY_DIFFER = ("run_dir", "recipe", "overrides")

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sisa_scale.config.loading import load_config
+from sisa_scale.config.loading.load import load_config
 from sisa_scale.config.run import RunConfig
 from sisa_scale.config.study import SAMPLE, ArchitectureConfig, SizeConfig, StudyConfig
 from sisa_scale.errors import ConfigError
@@ -12,7 +12,7 @@ from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.twins import Match, load_recipe, match_with, solve_d_ff
 from sisa_scale.studies.consistency import check_comparable
-from sisa_scale.studies.piece import Piece
+from sisa_scale.studies.trial import Piece
 
 DATA = "data"
 

@@ -7,7 +7,7 @@ from sisa_scale.config.study import CostConfig, StudyConfig
 from sisa_scale.errors import ConfigError
 from sisa_scale.planning.devices import gpu_named
 from sisa_scale.planning.speed import plan_time
-from sisa_scale.studies.piece import Piece
+from sisa_scale.studies.trial import Piece
 
 _HOUR = 3600.0
 

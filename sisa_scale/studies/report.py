@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sisa_scale.scaling import report as laws_report
-from sisa_scale.scaling.bootstrap import LEVEL, NUM_RESAMPLES
-from sisa_scale.scaling.checks import load_table
-from sisa_scale.scaling.notices import Notice
+from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES
+from sisa_scale.scaling.report import page as laws_report
+from sisa_scale.scaling.table.checks import load_table
+from sisa_scale.scaling.table.notices import Notice
 from sisa_scale.studies.collection import Collected, collect
 from sisa_scale.studies.curves import loss_curves
 from sisa_scale.studies.directory import StudyDirectory

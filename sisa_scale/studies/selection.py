@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from sisa_scale.config.strict import did_you_mean
+from sisa_scale.config.loading.strict import did_you_mean
 from sisa_scale.errors import ConfigError
-from sisa_scale.studies.piece import Piece
 from sisa_scale.studies.state import PieceStatus
+from sisa_scale.studies.trial import Piece
 
 
 def check_names(only: Sequence[str], names: Sequence[str]) -> None:

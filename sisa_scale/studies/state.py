@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from sisa_scale.checkpoint.store import store_in
-from sisa_scale.reporting.run_files import Run, ScoreRow, read_run
 from sisa_scale.reporting.status import read_heartbeats
-from sisa_scale.reporting.step_log import read_step_log
+from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.files import Run, ScoreRow, read_run
+from sisa_scale.runs.step_totals import read_step_log
 from sisa_scale.studies.directory import Planned, StudyDirectory
-from sisa_scale.training.run_directory import RunDirectory
 
 State = Literal["waiting", "ready", "running", "stopped", "failed", "finished"]
 STATES: Mapping[State, str] = {

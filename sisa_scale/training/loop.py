@@ -1,8 +1,8 @@
 """The training loop."""
 
-from sisa_scale.training.restoring import restore
+from sisa_scale.training.restore import restore
 from sisa_scale.training.run import Run
-from sisa_scale.training.state import TrainState
+from sisa_scale.training.step import TrainState
 
 
 def train(run: Run) -> TrainState:

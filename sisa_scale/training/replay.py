@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sisa_scale.checkpoint.parts import CheckpointReader
+from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
 from sisa_scale.checkpoint.verifying import verified
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.documents import IGNORED_TARGET
-from sisa_scale.data.stream import Batch, TokenStream
+from sisa_scale.data.read.documents import IGNORED_TARGET
+from sisa_scale.data.read.stream import Batch, TokenStream
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.sdpa import portable_backend
-from sisa_scale.training.data_cursor import read_cursor
+from sisa_scale.models.kernels.sdpa import portable_backend
+from sisa_scale.runs.cursor import read_cursor
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,21 @@ from typing import Any
 
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.stream import Batch, TokenStream
+from sisa_scale.data.read.stream import Batch, TokenStream
 from sisa_scale.faults import fault_point
-from sisa_scale.training.attention_backend import choose_backend
-from sisa_scale.training.communicator import Communicator
-from sisa_scale.training.data_cursor import read_cursor, settle_rollbacks
-from sisa_scale.training.engine import Engine
-from sisa_scale.training.float8_device import check_float8
-from sisa_scale.training.guard import NumericalGuard, PastStep
-from sisa_scale.training.heartbeat import Heart
-from sisa_scale.training.past_steps import read_past_steps
-from sisa_scale.training.preemption import Reason, StopRequest, asked_to_stop
-from sisa_scale.training.run_directory import DATA_EVENTS, RunDirectory
+from sisa_scale.runs.cursor import read_cursor, settle_rollbacks
+from sisa_scale.runs.directory import DATA_EVENTS, RunDirectory
+from sisa_scale.runs.stop_request import Reason, StopRequest, asked_to_stop
+from sisa_scale.training.engine.attention_backend import choose_backend
+from sisa_scale.training.engine.communicator import Communicator
+from sisa_scale.training.engine.engine import Engine
+from sisa_scale.training.engine.float8_device import check_float8
+from sisa_scale.training.health.guard import NumericalGuard, PastStep
+from sisa_scale.training.health.heartbeat import Heart
+from sisa_scale.training.health.past_steps import read_past_steps
+from sisa_scale.training.health.votes import StepVote
 from sisa_scale.training.schedule import LearningRateSchedule
-from sisa_scale.training.state import StepReport, TrainState
-from sisa_scale.training.votes import StepVote
+from sisa_scale.training.step import StepReport, TrainState
 from sisa_scale.training.waiting import TimedIterator
 
 Hook = Callable[[TrainState, StepReport], None]

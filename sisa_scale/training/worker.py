@@ -6,23 +6,23 @@ import platform
 import torch
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.documents import number_documents
-from sisa_scale.data.heldout import read_heldout
+from sisa_scale.data.read.documents import number_documents
+from sisa_scale.data.read.heldout import read_heldout
 from sisa_scale.evaluation.resources import check_vocabulary
-from sisa_scale.training.attempts import Attempt, crash_loop
-from sisa_scale.training.checkpointing import Checkpointer
-from sisa_scale.training.communicator import Communicator, connect
-from sisa_scale.training.crash_loop import loop_error
-from sisa_scale.training.determinism import apply_determinism
-from sisa_scale.training.hooks import Evaluation, ImportanceMonitor
+from sisa_scale.runs.attempts import Attempt, crash_loop
+from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.outcome import Outcome
+from sisa_scale.training.engine.communicator import Communicator, connect
+from sisa_scale.training.health.crash_loop import loop_error
+from sisa_scale.training.health.determinism import apply_determinism
+from sisa_scale.training.health.watchdog import Watchdog
+from sisa_scale.training.hooks.checkpoints import Checkpointer
+from sisa_scale.training.hooks.metrics import MetricsLog
+from sisa_scale.training.hooks.monitors import Evaluation, ImportanceMonitor
+from sisa_scale.training.hooks.rollback import RefusedSteps
+from sisa_scale.training.hooks.tracker import Tracker
 from sisa_scale.training.loop import train
-from sisa_scale.training.metrics import MetricsLog
-from sisa_scale.training.outcome import Outcome
-from sisa_scale.training.rollback import RefusedSteps
 from sisa_scale.training.run import Hook, Run
-from sisa_scale.training.run_directory import RunDirectory
-from sisa_scale.training.tracker import Tracker
-from sisa_scale.training.watchdog import Watchdog
 
 _MONITOR_SEQUENCES = 1
 

@@ -15,9 +15,9 @@ import yaml
 
 from sisa_scale.cli.submitting import plan
 from sisa_scale.errors import ConfigError
-from sisa_scale.orchestration.kubernetes import KubernetesJob
-from sisa_scale.orchestration.kubernetes_rules import ray_job_problems
-from sisa_scale.orchestration.profile import load_profile, shipped_profiles
+from sisa_scale.launching.kubernetes import KubernetesJob
+from sisa_scale.launching.kubernetes_rules import ray_job_problems
+from sisa_scale.launching.profiles.profile import load_profile, shipped_profiles
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 OVERRIDES = ("data.path=data/sample", "global_batch_tokens=16384", "micro_batch_sequences=1")

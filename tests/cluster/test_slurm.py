@@ -10,7 +10,7 @@ import pytest
 from processes import SISA_SCALE, metrics, run_command, start_command
 from slurm_cluster import SlurmCluster
 
-from sisa_scale.orchestration.submission import newest_submission
+from sisa_scale.launching.submission import newest_submission
 
 STEPS = 60
 TOTAL = f"total={STEPS} steps"

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sisa_scale.data.stream import Batch
+from sisa_scale.data.read.stream import Batch
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.planning.twins import load_recipe
-from sisa_scale.training.communicator import connect, leave
-from sisa_scale.training.engine import Engine
+from sisa_scale.training.engine.communicator import connect, leave
+from sisa_scale.training.engine.engine import Engine
 
 sys.path.append(str(Path(__file__).parents[1]))
 from zoo import tiny

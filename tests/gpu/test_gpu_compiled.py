@@ -5,7 +5,7 @@ import torch
 from zoo import TINY, decoder, tiny
 
 from sisa_scale.config.execution import ExecutionConfig
-from sisa_scale.training.compilation import compile_blocks, compile_settings
+from sisa_scale.training.engine.compile import compile_blocks, compile_settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

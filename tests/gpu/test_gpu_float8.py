@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sisa_scale.models.float8 import float8_linear
-from sisa_scale.training.float8_device import CAPABILITY
+from sisa_scale.models.kernels.float8 import float8_linear
+from sisa_scale.training.engine.float8_device import CAPABILITY
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,7 +35,7 @@ def passes(product: Callable[..., Tensor], dtype: torch.dtype, num_padding_rows:
 @pytest.mark.parametrize("num_padding_rows", [0, 30])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_products_agree_with_float64(num_padding_rows: int, compiled: bool) -> None:
-    from sisa_scale.models.fused_linear import padded_linear
+    from sisa_scale.models.kernels.fused_linear import padded_linear
 
     product = torch.compile(float8_linear) if compiled else float8_linear
     found = passes(product, torch.bfloat16, num_padding_rows)

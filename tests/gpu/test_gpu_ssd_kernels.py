@@ -47,7 +47,7 @@ def inputs(length: int, groups: int) -> dict[str, Tensor]:
 
 def run(tensors: dict[str, Tensor], dtype: torch.dtype, kernel: object, **options: object) -> list[Tensor]:
     """Return the output, the final state and the gradients of a random scalar of both; decays stay wide."""
-    from sisa_scale.models.ssd import ssd
+    from sisa_scale.models.kernels.ssd import ssd
 
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     leaves = {n: t.to(wide if "decay" in n else dtype).requires_grad_() for n, t in tensors.items()}
@@ -67,7 +67,7 @@ def error(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("case", ["plain", "continued", "documents"])
 def test_the_kernel_agrees_with_ours(length: int, groups: int, case: str) -> None:
-    from sisa_scale.models.ssd_kernels import scan_kernel
+    from sisa_scale.models.kernels.ssd_triton import scan_kernel
 
     kernel, tensors, options = scan_kernel("mamba_ssm"), inputs(length, groups), {}
     assert kernel is not None

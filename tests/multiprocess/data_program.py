@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sisa_scale.config.data import DataConfig
 from sisa_scale.config.mixture import MixSource
-from sisa_scale.data.stream import TokenStream
+from sisa_scale.data.read.stream import TokenStream
 
 settings = json.loads(sys.argv[1])
 settings["mix"] = {name: MixSource(**source) for name, source in settings.get("mix", {}).items()}

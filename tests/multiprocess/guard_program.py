@@ -11,12 +11,12 @@ import torch
 from sisa_scale.cli.starting import with_absolute_paths
 from sisa_scale.config import load_config
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.training.communicator import Communicator, connect, leave
-from sisa_scale.training.engine_state import local_slices
-from sisa_scale.training.preemption import StopRequest
-from sisa_scale.training.restoring import _engine
+from sisa_scale.runs.stop_request import StopRequest
+from sisa_scale.training.engine.communicator import Communicator, connect, leave
+from sisa_scale.training.engine.zero_layout import local_slices
+from sisa_scale.training.health.votes import StepVote
+from sisa_scale.training.restore import _engine
 from sisa_scale.training.run import Run
-from sisa_scale.training.votes import StepVote
 
 RATE = 1e-3
 State = dict[tuple[str, str], torch.Tensor]

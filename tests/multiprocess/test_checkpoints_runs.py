@@ -14,7 +14,7 @@ import pytest
 from processes import metrics, start_workers, try_workers
 
 from sisa_scale.checkpoint.manifest import KINDS, read_manifest, verify_files
-from sisa_scale.checkpoint.parts import CheckpointReader
+from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
 from sisa_scale.faults import FIRED_VARIABLE, VARIABLE
 

@@ -11,7 +11,7 @@ from processes import first_error, metrics, run_command, run_program, start_work
 
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.conversion.convert import convert
-from sisa_scale.conversion.opening import open_weights
+from sisa_scale.conversion.forms.opening import open_weights
 from sisa_scale.errors import CheckpointError
 
 ROUNDING_NATS = 2e-3

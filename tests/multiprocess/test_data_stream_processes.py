@@ -17,7 +17,7 @@ from data_sets import Server, open_stream, serve
 from processes import metrics, start_workers
 
 from sisa_scale.data.manifest import load_manifest
-from sisa_scale.data.stream import DIGEST_MODULUS, Batch
+from sisa_scale.data.read.stream import DIGEST_MODULUS, Batch
 
 PROGRAM = Path(__file__).parent / "data_program.py"
 STOP, SEQUENCES, LENGTH = 400, 24, 128

@@ -6,7 +6,7 @@ import torch
 from processes import metrics, start_workers
 
 from sisa_scale.checkpoint.manifest import KINDS
-from sisa_scale.checkpoint.parts import CheckpointReader
+from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import find_checkpoint
 
 

@@ -9,9 +9,9 @@ import pytest
 from processes import metrics, start_workers
 
 from sisa_scale.config.data import DataConfig
-from sisa_scale.data.build import build_dataset
-from sisa_scale.data.documents import IGNORED_TARGET
-from sisa_scale.data.stream import TokenStream
+from sisa_scale.data.build.pipeline import build_dataset
+from sisa_scale.data.read.documents import IGNORED_TARGET
+from sisa_scale.data.read.stream import TokenStream
 
 ROUNDING_NATS = 2e-3
 # Workers, sequences of a micro-batch, ZeRO stage, workers that share a sequence.

@@ -8,7 +8,7 @@ import torch
 from processes import metrics, start_workers
 
 from sisa_scale.checkpoint.manifest import KINDS
-from sisa_scale.checkpoint.parts import CheckpointReader
+from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
 
 # Sums of gradients over ranks and micro-steps are taken in another order: rounding in fp32, seen through bf16.

@@ -11,7 +11,7 @@ from processes import metrics, run_program
 
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.config import load_config
-from sisa_scale.data.stream import TokenStream
+from sisa_scale.data.read.stream import TokenStream
 
 HERE = Path(__file__).parent
 

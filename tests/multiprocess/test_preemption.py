@@ -9,7 +9,7 @@ from processes import metrics
 from ranks import events, finish_ranks, start_ranks, wait_for
 
 from sisa_scale.checkpoint.store import CheckpointStore
-from sisa_scale.training.exits import PREEMPTED
+from sisa_scale.runs.exit_codes import PREEMPTED
 
 SLOW = "step.before_backward=sleep:0.1"
 

@@ -7,7 +7,7 @@ import pytest
 from processes import metrics
 from ranks import events, finish_ranks, start_ranks
 
-from sisa_scale.training.exits import HUNG
+from sisa_scale.runs.exit_codes import HUNG
 
 QUICK = ["watchdog.floor_seconds=4", "watchdog.slow_floor_seconds=4", "watchdog.first_seconds=60"]
 

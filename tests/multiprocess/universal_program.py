@@ -9,16 +9,16 @@ import sys
 
 import torch
 
-from sisa_scale.checkpoint.parts import CheckpointReader
+from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.checkpoint.verifying import verified
-from sisa_scale.config.loading import config_from_plain
+from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.sdpa import portable_backend
-from sisa_scale.training import engine as engines
-from sisa_scale.training.communicator import connect, leave
-from sisa_scale.training.deepspeed_config import deepspeed_config
-from sisa_scale.training.engine_state import local_slices
+from sisa_scale.models.kernels.sdpa import portable_backend
+from sisa_scale.training.engine import engine as engines
+from sisa_scale.training.engine.communicator import connect, leave
+from sisa_scale.training.engine.deepspeed_config import deepspeed_config
+from sisa_scale.training.engine.zero_layout import local_slices
 
 run_dir, universal = sys.argv[1:]
 workers = connect("cpu")

@@ -9,9 +9,9 @@ import sys
 
 from sisa_scale.cli.starting import with_absolute_paths
 from sisa_scale.config import RunConfig, load_config
-from sisa_scale.training.checkpointing import Checkpointer
-from sisa_scale.training.communicator import connect, leave
-from sisa_scale.training.restoring import restore
+from sisa_scale.training.engine.communicator import connect, leave
+from sisa_scale.training.hooks.checkpoints import Checkpointer
+from sisa_scale.training.restore import restore
 from sisa_scale.training.run import Run
 from sisa_scale.training.worker import work
 

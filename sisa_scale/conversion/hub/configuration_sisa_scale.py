@@ -4,8 +4,8 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from sisa_scale.config.loading.plain import section_from_plain
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.config.plain import section_from_plain
 
 
 class SisaScaleConfig(PretrainedConfig):  # type: ignore[misc]

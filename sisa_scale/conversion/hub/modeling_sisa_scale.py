@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.conversion.hub.configuration_sisa_scale import SisaScaleConfig
 from sisa_scale.models.decoder import Decoder, DecoderCache
-from sisa_scale.models.sdpa import portable_backend
+from sisa_scale.models.kernels.sdpa import portable_backend
 
 
 class SisaScaleCache(Cache):  # type: ignore[misc]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from sisa_scale.checkpoint.manifest import KINDS, Manifest, write_manifest
-from sisa_scale.checkpoint.parts import HostBuffer, Slice, write_part
-from sisa_scale.checkpoint.places import LocalPlace, Place
 from sisa_scale.checkpoint.saving import Written
+from sisa_scale.checkpoint.slices import HostBuffer, Slice, write_part
+from sisa_scale.checkpoint.storage import LocalPlace, Place
 from sisa_scale.checkpoint.store import CheckpointStore
 
 SHAPES = {"embedding": [6, 4], "bias": [5], "scalar": []}

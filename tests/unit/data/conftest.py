@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sisa_scale.data.build import build_dataset
+from sisa_scale.data.build.pipeline import build_dataset
 from sisa_scale.data.tokenizer import train_tokenizer
 
 BLOCK_TOKENS = 256

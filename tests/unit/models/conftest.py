@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.config.sisa import SisaConfig
 from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.sisa import Sisa
+from sisa_scale.models.mixers.sisa import Sisa
 
 WIDTHS: dict[str, Any] = {"num_layers": 2, "d_model": 32, "num_heads": 2, "d_ff": 48, "vocab_size": 50}
 BuildDecoder = Callable[..., Decoder]

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sisa_scale.config.ssm import Mamba2Config, Mamba3Config
-from sisa_scale.models.mamba2 import Mamba2
-from sisa_scale.models.mamba3 import Mamba3, Mamba3Cache
-from sisa_scale.models.ssd import TokenWeights, ssd
-from sisa_scale.models.ssm_path import SsmPath
+from sisa_scale.config.mixers.mamba import Mamba2Config, Mamba3Config
+from sisa_scale.models.kernels.ssd import TokenWeights, ssd
+from sisa_scale.models.mixers.mamba2 import Mamba2
+from sisa_scale.models.mixers.mamba3 import Mamba3, Mamba3Cache
+from sisa_scale.models.mixers.ssm_path import SsmPath
 
 WIDTH, LENGTH, CHUNK = 16, 37, 8
 UNUSED = torch.empty(0)
@@ -69,7 +69,7 @@ def test_the_weight_that_knows_the_next_token_reaches_later_outputs_alone(monkey
         seen.append(weights.later)
         return ssd(*tensors, weights=weights, **settings)
 
-    monkeypatch.setattr("sisa_scale.models.mamba3.ssd", recording)
+    monkeypatch.setattr("sisa_scale.models.mixers.mamba3.ssd", recording)
     mixer = Mamba3(WIDTH, Mamba3Config(state_width=8, head_width=8, chunk_tokens=CHUNK))
     mixer.initialise(0.5, torch.Generator().manual_seed(1))
     out = mixer(torch.randn(1, LENGTH, WIDTH), NO_TURNS)

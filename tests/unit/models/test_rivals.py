@@ -7,13 +7,13 @@ import torch
 from zoo import TINY, decoder, tiny
 
 from sisa_scale.config.execution import ExecutionConfig
-from sisa_scale.config.jamba import JambaConfig
+from sisa_scale.config.mixers.jamba import JambaConfig
+from sisa_scale.config.mixers.mamba import Mamba2Config, Mamba3Config
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.optimizer import OptimizerConfig
-from sisa_scale.config.ssm import Mamba2Config, Mamba3Config
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.sizing import count_parameters
-from sisa_scale.training.optimizer import build_optimizer, set_learning_rate
+from sisa_scale.training.engine.optimizers import build_optimizer, set_learning_rate
 
 SIZES = {"50m": (512, 6), "152m": (768, 12), "369m": (1024, 24)}
 MAMBA2, MAMBA3 = Mamba2Config(), Mamba3Config()

@@ -10,9 +10,9 @@ from sisa_reference import CONTROLS, LENGTH, UNBOUNDED, WIDTH, build, turns
 from torch import Tensor
 
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.attention import Attention
 from sisa_scale.models.cache import AnchoredCache, KeyValueCache
-from sisa_scale.models.sisa import Sisa
+from sisa_scale.models.mixers.attention import Attention
+from sisa_scale.models.mixers.sisa import Sisa
 
 SPLITS = {"at once": [LENGTH], "by token": [1] * LENGTH, "mixed": [7, 1, 1, 30, 1, 16, 40]}
 CPU = torch.device("cpu")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from sisa_reference import CONTROLS, LENGTH, WIDTH, build, model, parts, turns
 
+from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.config.sisa import SisaConfig
-from sisa_scale.models.attention import Attention
-from sisa_scale.models.importance import alibi_slopes, bias_channels, exact_pieces
-from sisa_scale.models.sisa import Sisa
+from sisa_scale.models.mixers.attention import Attention
+from sisa_scale.models.mixers.importance import alibi_slopes, bias_channels, exact_pieces
+from sisa_scale.models.mixers.sisa import Sisa
 
 FORGET: dict[str, Any] = {"decay_kind": "forget_gate", "has_rotation": False}
 

@@ -7,7 +7,7 @@ import torch
 from sisa_reference import CONTROLS, HAVE_DECAY, LENGTH, UNBOUNDED, WIDTH, angles, build, leak, model, reference, turns
 
 from sisa_scale.errors import SisaScaleWarning
-from sisa_scale.models.sisa import Sisa
+from sisa_scale.models.mixers.sisa import Sisa
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, LENGTH])

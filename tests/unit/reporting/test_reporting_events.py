@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from sisa_scale.reporting.events import describe
+from sisa_scale.runs.events import describe
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sisa_scale.errors import DataError
-from sisa_scale.reporting.run_files import read_run
+from sisa_scale.runs.files import read_run
 
 WriteRun = Callable[..., Path]
 

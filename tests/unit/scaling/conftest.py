@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sisa_scale.scaling.checks import load_table
-from sisa_scale.scaling.table import RunTable
+from sisa_scale.scaling.table.checks import load_table
+from sisa_scale.scaling.table.table import RunTable
 
 EPOCH_SHA256 = "193478df4e90f040016431996c45682659306840ecdadf83cfb9cd5ca0aa1b30"
 

@@ -4,11 +4,11 @@ import sys
 
 import torch
 
-from sisa_scale.data.stream import Batch
+from sisa_scale.data.read.stream import Batch
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.planning.twins import load_recipe
-from sisa_scale.training import engine as module
-from sisa_scale.training.communicator import connect, leave
+from sisa_scale.training.engine import engine as module
+from sisa_scale.training.engine.communicator import connect, leave
 
 vars(module)["compile_settings"] = lambda _execution: {"backend": "aot_eager"}
 workers = connect("cpu")

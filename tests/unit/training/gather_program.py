@@ -10,11 +10,11 @@ import torch
 from deepspeed.runtime.zero import partition_parameters
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.stream import Batch
+from sisa_scale.data.read.stream import Batch
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.planning.twins import load_recipe
-from sisa_scale.training import deepspeed_config, engine
-from sisa_scale.training.communicator import connect, leave
+from sisa_scale.training.engine import deepspeed_config, engine
+from sisa_scale.training.engine.communicator import connect, leave
 
 NUM_STEPS = 3
 make_config, gather = engine.deepspeed_config, partition_parameters._dist_allgather_fn

@@ -1,0 +1,1 @@
+"""`sisa-scale data`, one file a command."""

@@ -1,0 +1,36 @@
+"""`sisa-scale data mix RECIPE_OR_RUN`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from sisa_scale.cli.console import announce, render
+
+
+@click.command("mix")
+@click.argument("recipe_or_run")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--steps", type=click.IntRange(0), help="Count the first so many steps; by default the whole schedule.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(recipe_or_run: str, overrides: tuple[str, ...], steps: int | None, as_json: bool) -> None:
+    """Print what a run reads of each source: sequences, tokens, share and epochs.
+
+    The counts are exact: which source a sequence comes from is arithmetic, the same before, during and after the run.
+    For the steps that a run has taken, give its directory and --steps.
+    """
+    from sisa_scale.data.read.stream import TokenStream
+    from sisa_scale.planning.twins import load_recipe
+
+    run_config = Path(recipe_or_run) / "config.yaml"
+    config = load_recipe(str(run_config) if run_config.is_file() else recipe_or_run, overrides).config
+    num_steps = config.total_steps if steps is None else steps
+    stream = TokenStream(config.data)
+    rows = [{key.removeprefix("num_"): value for key, value in asdict(use).items()} for use in stream.use(num_steps)]
+    for row, weight in zip(rows, (source.weight for source in config.data.sources.values()), strict=True):
+        row["first_weight"] = weight
+    render(rows, as_json=as_json, title=f"{num_steps:,} steps", value={"steps": num_steps, "sources": rows})
+    if not as_json:
+        for stage in config.data.stages:
+            announce(f"from step {stage.start.steps(config.data.global_batch_tokens):,} on: {dict(stage.weights)}")
+    stream.check_limits(num_steps)

@@ -1,0 +1,1 @@
+"""`sisa-scale laws`, one file a command."""

@@ -1,0 +1,1 @@
+"""`sisa-scale study`, one file a command."""

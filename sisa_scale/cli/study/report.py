@@ -1,0 +1,35 @@
+"""`sisa-scale study report STUDY_DIR`."""
+
+from pathlib import Path
+
+import click
+
+from sisa_scale.cli.laws.options import AS_JSON, OBJECTIVE, emit_json, refusals_as_json, sampling, warn
+
+
+@click.command("report")
+@click.argument("study_dir", type=click.Path(path_type=Path, file_okay=False))
+@OBJECTIVE
+@AS_JSON
+@sampling
+@refusals_as_json
+def command(study_dir: Path, objective: str, as_json: bool, resamples: int, seed: int, level: float) -> None:
+    """Collect the study in STUDY_DIR, fit and compare as `laws report` does, and draw it into STUDY_DIR/report."""
+    from sisa_scale.cli.console import announce
+    from sisa_scale.studies.directory import StudyDirectory
+    from sisa_scale.studies.report import write_study_report
+
+    report = write_study_report(
+        StudyDirectory(study_dir), objective=objective, num_resamples=resamples, seed=seed, level=level
+    )
+    if as_json:
+        emit_json(report.values)
+        return
+    for status in report.collected.missing:
+        announce(f"not in the report: {status.piece.name} ({status.state})")
+    warn(report.notices)
+    for problem in report.values["diagnostics"].get("refused", ()):
+        click.echo(f"no law [{problem['code']}]: found {problem['found']}; {problem['allowed']}. {problem['remedy']}")
+    for sentence in report.values.get("verdicts", ()):
+        click.echo(sentence)
+    click.echo(f"wrote {report.page}")

@@ -1,0 +1,59 @@
+"""The settings of a build and their bounds."""
+
+from dataclasses import dataclass
+
+from sisa_scale.data.build.cleaning import NORMALIZATIONS, Cleaning
+from sisa_scale.data.packing import PACKINGS
+from sisa_scale.errors import ConfigError
+
+MIN_BLOCK_TOKENS, MAX_BLOCK_TOKENS = 1 << 8, 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """What decides, with the inputs and the tokenizer, which bytes a build gives; the meanings as `build_dataset`."""
+
+    block_tokens: int
+    blocks_per_shard: int
+    heldout_fraction: float
+    seed: int
+    packing: str
+    sequence_tokens: int | None
+    unit_bytes: int
+    cleaning: Cleaning
+
+    def check(self) -> None:
+        """Raise ConfigError for the first setting that is out of range."""
+        cleaning, sequence_tokens = self.cleaning, self.sequence_tokens
+        is_power = self.block_tokens > 0 and self.block_tokens & (self.block_tokens - 1) == 0
+        divides = sequence_tokens is not None and sequence_tokens >= 2 and not self.block_tokens % sequence_tokens
+        rules = (
+            (
+                "block_tokens",
+                self.block_tokens,
+                is_power and MIN_BLOCK_TOKENS <= self.block_tokens <= MAX_BLOCK_TOKENS,
+                f"a power of two from {MIN_BLOCK_TOKENS} to {MAX_BLOCK_TOKENS}",
+            ),
+            ("blocks_per_shard", self.blocks_per_shard, self.blocks_per_shard >= 1, "at least 1"),
+            ("heldout_fraction", self.heldout_fraction, 0 <= self.heldout_fraction < 1, "0 or more and below 1"),
+            ("seed", self.seed, 0 <= self.seed < 1 << 64, "an integer from 0 to 2**64 - 1"),
+            ("packing", self.packing, self.packing in PACKINGS, f"one of {', '.join(PACKINGS)}"),
+            (
+                "sequence_tokens",
+                sequence_tokens,
+                divides if self.packing == "best_fit" else sequence_tokens is None,
+                f"a power of two up to the block of {self.block_tokens} for best_fit, and left out otherwise",
+            ),
+            ("unit_bytes", self.unit_bytes, self.unit_bytes >= 1, "at least 1"),
+            (
+                "normalization",
+                cleaning.normalization,
+                cleaning.normalization in NORMALIZATIONS,
+                f"one of {', '.join(NORMALIZATIONS)}",
+            ),
+            ("min_characters", cleaning.min_characters, cleaning.min_characters >= 1, "at least 1"),
+            ("min_tokens", cleaning.min_tokens, cleaning.min_tokens >= 1, "at least 1"),
+        )
+        for name, value, is_good, allowed in rules:
+            if not is_good:
+                raise ConfigError.at(name, found=str(value), allowed=allowed, remedy="Choose a value in this range.")

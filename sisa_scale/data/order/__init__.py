@@ -1,0 +1,1 @@
+"""Which sequence a position of a run is: arithmetic, no files."""

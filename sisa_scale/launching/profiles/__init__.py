@@ -1,0 +1,1 @@
+"""Cluster profiles, one class a target."""

@@ -1,0 +1,1 @@
+"""Arithmetic that mixers and the head share: attention calls, scans, the loss, products."""

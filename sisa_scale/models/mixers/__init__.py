@@ -1,0 +1,1 @@
+"""What moves information along a sequence: attention, SISA and the state-space mixers."""

@@ -1,0 +1,1 @@
+"""What a law says of spending a budget."""

@@ -1,0 +1,1 @@
+"""Architectures beside each other."""

@@ -1,0 +1,1 @@
+"""Planning runs before any is made."""

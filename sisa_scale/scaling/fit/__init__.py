@@ -1,0 +1,1 @@
+"""Fitting a law, and how sure it is."""

@@ -1,0 +1,1 @@
+"""The report of a table: contents, words, page."""

@@ -1,0 +1,1 @@
+"""The table of runs: reading, meaning, checks."""

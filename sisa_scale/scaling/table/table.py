@@ -1,0 +1,213 @@
+"""The table of runs: one row a point, columns by meaning, every number in its unit.
+
+Needed: `params_scaling`, `tokens`, `loss`. Used where present: see OPTIONAL. Other columns are kept as text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sisa_scale.scaling.fit.arrays import Booleans, Floats, Integers, Texts, floats
+from sisa_scale.scaling.table.csv_source import Source, normalise, read_source
+from sisa_scale.scaling.table.notices import Notice, refusal
+
+REQUIRED = ("params_scaling", "tokens", "loss")
+OPTIONAL = {
+    "train_flops": "exact FLOPs of training",
+    "seconds": "wall time x devices, on one kind of device",
+    "architecture": "name; one law each, or shared exponents",
+    "run_id": "name of the run",
+    "trunk_id": "runs that share a trunk are one cluster of the bootstrap",
+    "seed": "tells repetitions from duplicates",
+    "budget": "the isoFLOP budget that the run belongs to",
+    "width": "for the form width-depth",
+    "depth": "for the form width-depth",
+    "tokens_unique": "for repeated data",
+    "excluded": "a reason why the row is left out; empty for rows that count",
+}
+_NUMBERS = (*REQUIRED, "train_flops", "seconds", "budget", "width", "depth", "tokens_unique", "params_total",
+            "params_nonembedding", "params_embedding", "bits_per_byte", "perplexity", "epochs")  # fmt: skip
+_SAYS_NOTHING = {"", "none", "no", "false", "0", "nan", "na", "null"}
+ONLY = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class RunTable:
+    """Points [N]. `architecture_N` is ONLY where the table names none; `numbers` has the other numeric columns."""
+
+    path: str
+    sha256: str
+    lines: Integers
+    params: Floats
+    tokens: Floats
+    losses: Floats
+    train_flops: Floats | None
+    seconds: Floats | None
+    architecture_N: Texts
+    cluster_N: Integers
+    numbers: dict[str, Floats]
+    texts: dict[str, Texts]
+    notices: tuple[Notice, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    @property
+    def architectures(self) -> list[str]:
+        """Names in the order of the table."""
+        return list(dict.fromkeys(self.architecture_N.tolist()))
+
+    @property
+    def flops(self) -> Floats:
+        """Exact FLOPs, or 6 x parameters x tokens where the table has none."""
+        return 6 * self.params * self.tokens if self.train_flops is None else self.train_flops
+
+    def select(self, keep: Booleans | Integers) -> "RunTable":
+        """Return a table of some of the points."""
+        return replace(
+            self,
+            lines=self.lines[keep],
+            params=self.params[keep],
+            tokens=self.tokens[keep],
+            losses=self.losses[keep],
+            train_flops=None if self.train_flops is None else self.train_flops[keep],
+            seconds=None if self.seconds is None else self.seconds[keep],
+            architecture_N=self.architecture_N[keep],
+            cluster_N=self.cluster_N[keep],
+            numbers={name: values[keep] for name, values in self.numbers.items()},
+            texts={name: values[keep] for name, values in self.texts.items()},
+        )
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Read `meaning=column,...`, for tables whose columns have other names."""
+    mapping = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        meaning, _, column = part.partition("=")
+        if not column:
+            raise refusal(
+                "bad-request",
+                "--columns",
+                found=repr(part),
+                allowed="meaning=column, separated by commas",
+                remedy='For example --columns "params_scaling=Model Size,loss=final loss".',
+            )
+        mapping[normalise(meaning)] = normalise(column)
+    return mapping
+
+
+def read_table(
+    path: Path, *, columns: Mapping[str, str] | None = None, by: str = "architecture", tokens_from_flops: bool = False
+) -> RunTable:
+    """Read a table of runs; meanings are not yet checked (see `checks.check_table`).
+
+    columns: meaning -> column of the file. by: the column that names architectures. tokens_from_flops: tokens are
+    train_flops / (6 params_scaling). Raises RefusalError.
+    """
+    source = read_source(path)
+    renamed = {normalise(meaning): normalise(column) for meaning, column in (columns or {}).items()}
+    for column in renamed.values():
+        if column not in source.columns:
+            raise _missing(source, column, "--columns names columns of the file")
+    taken = set(renamed.values())
+    cells = {name: cells for name, cells in source.columns.items() if name not in taken and name not in renamed}
+    cells |= {meaning: source.columns[column] for meaning, column in renamed.items()}
+    kept = [i for i in range(len(source.lines)) if not _is_excluded(cells, i)]
+    notices = []
+    if left_out := len(source.lines) - len(kept):
+        notices.append(Notice("excluded-rows", f"{left_out} of {len(source.lines)} rows are marked as excluded"))
+    needed = [name for name in REQUIRED if not (name == "tokens" and tokens_from_flops)]
+    needed += ["train_flops"] if tokens_from_flops else []
+    for name in needed:
+        if name not in cells:
+            raise _missing(source, name, f"needed are {', '.join(needed)}")
+    if by != "architecture" and normalise(by) not in cells:
+        raise _missing(source, normalise(by), "--by names a column of the file")
+    numbers = {}
+    for name in _NUMBERS:
+        values = _numbers(source, name, cells[name], kept, name in needed) if name in cells else None
+        if values is not None:
+            numbers[name] = values
+    if tokens_from_flops:
+        numbers["tokens"] = numbers["train_flops"] / (6 * numbers["params_scaling"])
+    texts = {name: np.array([values[i] for i in kept], dtype=np.str_) for name, values in cells.items()}
+    names = texts.get(normalise(by))
+    return RunTable(
+        path=source.path,
+        sha256=source.sha256,
+        lines=np.array([source.lines[i] for i in kept]),
+        params=numbers.pop("params_scaling"),
+        tokens=numbers.pop("tokens"),
+        losses=numbers.pop("loss"),
+        train_flops=numbers.pop("train_flops", None),
+        seconds=numbers.pop("seconds", None),
+        architecture_N=np.full(len(kept), ONLY) if names is None else names,
+        cluster_N=np.arange(len(kept)),
+        numbers=numbers,
+        texts=texts,
+        notices=tuple(notices),
+    )
+
+
+def table_of(params: Any, tokens: Any, losses: Any, **columns: Any) -> RunTable:
+    """Return a table from arrays; `train_flops`, `seconds` (numbers), `architecture` (names) and `cluster` are used."""
+    losses = floats(losses)
+    names = columns.get("architecture")
+    flops, seconds = columns.get("train_flops"), columns.get("seconds")
+    return RunTable(
+        path="(arrays)",
+        sha256="",
+        lines=np.arange(len(losses)),
+        params=floats(params),
+        tokens=floats(tokens),
+        losses=losses,
+        train_flops=None if flops is None else floats(flops),
+        seconds=None if seconds is None else floats(seconds),
+        architecture_N=np.full(len(losses), ONLY) if names is None else np.asarray(names, dtype=np.str_),
+        cluster_N=np.asarray(columns.get("cluster", np.arange(len(losses)))),
+        numbers={name: floats(columns[name]) for name in _NUMBERS if name in columns},
+        texts={},
+    )
+
+
+def _is_excluded(cells: Mapping[str, list[str]], row: int) -> bool:
+    return "excluded" in cells and cells["excluded"][row].strip().lower() not in _SAYS_NOTHING
+
+
+def _numbers(source: Source, name: str, cells: list[str], kept: list[int], is_needed: bool) -> Floats | None:
+    """Return the numbers of a column; None for an optional column that is empty."""
+    if not is_needed and all(not cells[i] for i in kept):
+        return None
+    values, bad = [], []
+    for i in kept:
+        try:
+            value = float(cells[i])
+        except ValueError:
+            value = np.nan
+        if not (np.isfinite(value) and value > 0):
+            bad.append(i)
+        values.append(value)
+    if bad:
+        shown = ", ".join(f"{cells[i] or 'nothing'!s} in line {source.lines[i]}" for i in bad[:5])
+        raise refusal(
+            "bad-number",
+            f"{source.path} {name}",
+            found=shown + (f" and {len(bad) - 5} more" if len(bad) > 5 else ""),
+            allowed="every row has a positive finite number, without unit or thousands separators",
+            remedy="Correct the rows, or give the reason why they do not count in a column `excluded`.",
+        )
+    return floats(values)
+
+
+def _missing(source: Source, name: str, rule: str) -> Exception:
+    names = ", ".join(list(source.columns)[:14])
+    return refusal(
+        "missing-column",
+        source.path,
+        found=f"no column {name} (columns: {names})",
+        allowed=rule,
+        remedy=f"Rename the column, or map it with --columns {name}=NAME.",
+    )

@@ -1,0 +1,1 @@
+"""The engine: DeepSpeed, the optimizer, compilation."""

@@ -1,0 +1,63 @@
+"""torch.compile of a model's blocks. Equal blocks share one graph."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.models.kernels.materialize import store_in_kernels
+
+_GRAPHS_PER_BLOCK = 2
+
+
+def compile_settings(execution: ExecutionConfig) -> dict[str, Any]:
+    """Return how a run has its blocks compiled.
+
+    Strides stay as they are: where torch 2.11 pads those that are no multiple of a cache line, gradients of Hymba are
+    wrong on an H100, since what lies in the padding enters them. FusedLinear makes the products wide enough.
+    """
+    options = {"comprehensive_padding": False}
+    if execution.compile_tuning:
+        options["coordinate_descent_tuning"] = True
+    if uses_cuda_graphs(execution):
+        options |= {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}
+    return {"options": options}
+
+
+def compile_blocks(blocks: nn.ModuleList, **settings: Any) -> None:
+    """Have every block compiled when it first runs; `settings` are those of torch.compile.
+
+    All blocks have the same code, of which torch compiles 8 graphs and then runs it uncompiled, with no more than a
+    warning. A model may have as many kinds of blocks as it has layers (model.sisa.d_s), so the limit grows with them.
+    """
+    from torch._dynamo import config  # takes seconds to import, and no run that does not compile needs it
+
+    store_in_kernels()
+    config.recompile_limit = max(config.recompile_limit, _GRAPHS_PER_BLOCK * len(blocks))
+    for block in blocks:
+        # Its forward alone: hooks of DeepSpeed gather weights around it.
+        block.forward = torch.compile(block.forward, **settings)
+
+
+def uses_cuda_graphs(execution: ExecutionConfig) -> bool:
+    """Return whether blocks run as CUDA graphs here."""
+    return execution.cuda_graphs and torch.cuda.is_available()
+
+
+def begin_cuda_graphs() -> None:
+    """Say that a forward pass begins, and that nothing in the memory of the last one's graphs is read any more."""
+    torch.compiler.cudagraph_mark_step_begin()
+
+
+def keep_gradients(blocks: nn.ModuleList) -> None:
+    """Have gradients outlive the graphs that make them.
+
+    Autograd takes a weight's first gradient as it is, where the next replay writes its own; later ones are added to it.
+    """
+
+    def keep(weight: nn.Parameter) -> None:
+        weight.register_hook(lambda gradient: gradient.clone() if weight.grad is None else gradient)
+
+    for weight in blocks.parameters():
+        keep(weight)

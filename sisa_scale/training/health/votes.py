@@ -1,0 +1,42 @@
+"""What all workers agree on before the weights of a step change: one sum over a few numbers."""
+
+import math
+
+import torch
+
+from sisa_scale.data.read.stream import DIGEST_MODULUS
+from sisa_scale.runs.stop_request import StopRequest
+from sisa_scale.training.engine.communicator import Communicator
+from sisa_scale.training.health.guard import NumericalGuard
+
+_HALF_BITS = 31  # a digest is summed in two halves, each exact in float64 up to 2**22 workers
+
+
+class StepVote:
+    """The vote of one step. Called with this worker's numbers it fills the attributes, the same on all workers.
+
+    stop: what this worker was asked, if anything.
+    """
+
+    def __init__(
+        self, workers: Communicator, guard: NumericalGuard, step: int, digest: int, stop: StopRequest | None
+    ) -> None:
+        self._workers, self._guard, self._step, self._digest, self._stop = workers, guard, step, digest, stop
+
+    def __call__(self, loss: float, gradient_norm: float) -> bool:
+        """Return whether the step is to be taken.
+
+        loss: this worker's mean in nats; gradient_norm: of the global batch, already the same on all workers. The
+        others repeat only whether it is finite, so that the sum is the main worker's number to the last bit.
+        """
+        if not self._workers.is_main:
+            gradient_norm = 0.0 if math.isfinite(gradient_norm) else math.nan
+        halves = [self._digest >> _HALF_BITS, self._digest & ((1 << _HALF_BITS) - 1)]
+        stop = [self._stop is not None, self._stop is not None and self._stop.reason == "preemption"]
+        said = self._workers.sum(torch.tensor([loss, gradient_norm, *halves, *stop], dtype=torch.float64)).tolist()
+        self.loss, self.gradient_norm = said[0] / self._workers.world_size, said[1]
+        digest = ((int(said[2]) << _HALF_BITS) + int(said[3])) % DIGEST_MODULUS
+        self.stream_digest = f"{digest:016x}"
+        self.stop_requested, self.is_preempted = bool(said[4]), bool(said[5])
+        self.refusal = self._guard.judge(self._step, self.loss, self.gradient_norm)
+        return self.refusal is None

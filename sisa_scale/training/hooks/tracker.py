@@ -1,0 +1,81 @@
+"""Weights & Biases, behind one method."""
+
+import json
+import secrets
+from collections import defaultdict
+from typing import Any
+
+from sisa_scale.config.run import RunConfig, to_plain
+from sisa_scale.files import write_text
+from sisa_scale.training.hooks.wandb_files import last_step
+
+
+class Tracker:
+    """One wandb run over all attempts of a run; silent on all but the main worker, and when the mode is `disabled`.
+
+    wandb gets every step once. Steps that are taken again after a failure are dropped if it has them; those that it
+    lost, because it was killed before it wrote them, are sent again from the logs of the run directory.
+    Keys come from wandb's own settings (WANDB_API_KEY or `wandb login`), never from a recipe.
+    """
+
+    def __init__(self, config: RunConfig, is_main: bool) -> None:
+        self._run, self._directory = None, config.directory.resolve()
+        if config.wandb.mode == "disabled" or not is_main:
+            return
+        import wandb
+
+        id_path = config.directory / "wandb_id"
+        if not id_path.exists():
+            write_text(id_path, secrets.token_hex(4))
+        run_id = id_path.read_text().strip()
+        known = last_step(self._directory, run_id)
+        self._run = wandb.init(
+            project=config.wandb.project,
+            entity=config.wandb.entity,
+            name=config.name,
+            id=run_id,
+            resume="allow",
+            mode=config.wandb.mode,
+            dir=str(self._directory),
+            config=to_plain(config),
+            settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+        )
+        self._known = self._run.starting_step - 1 if config.wandb.mode == "online" else known
+        self._is_caught_up = False
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """Send numbers of a step."""
+        if self._run is None:
+            return
+        if not self._is_caught_up:
+            self._is_caught_up = True
+            for missing, missed in sorted(self._logged(self._known + 1, step).items()):
+                self._run.log(missed, step=missing)
+        if step > self._known:
+            self._run.log(values, step=step)
+
+    def finish(self) -> None:
+        """Flush and close."""
+        if self._run is not None:
+            self._run.finish()
+
+    def _logged(self, first: int, stop: int) -> dict[int, dict[str, Any]]:
+        """Return what the run directory's logs hold of the steps first <= step < stop."""
+        found: dict[int, dict[str, Any]] = defaultdict(dict)
+        for log, values in (("metrics.jsonl", train_values), ("evaluations.jsonl", evaluation_values)):
+            path = self._directory / log
+            for text in path.read_text().splitlines() if path.exists() else ():
+                line = json.loads(text)
+                if first <= line["step"] < stop:
+                    found[line["step"]] |= values(line)
+        return found
+
+
+def train_values(line: dict[str, Any]) -> dict[str, Any]:
+    """Return what wandb is told of a line of metrics.jsonl."""
+    return {f"train/{name}": value for name, value in line.items() if isinstance(value, int | float)}
+
+
+def evaluation_values(line: dict[str, Any]) -> dict[str, Any]:
+    """Return what wandb is told of a line of evaluations.jsonl."""
+    return {f"eval/{score['task']}/{score['variant']}/{score['metric']}": score["value"] for score in line["scores"]}

@@ -1,0 +1,78 @@
+"""What may and what may not change when a run goes on."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sisa_scale.checkpoint.manifest import Manifest
+from sisa_scale.config.loading.load import config_from_plain
+from sisa_scale.config.run import RunConfig, to_plain
+from sisa_scale.errors import CheckpointError, Problem
+
+# Where the data lies and how it is read may change; what is in it is compared by fingerprint.
+FREE_KEYS = re.compile(r"data\.(mix\.[^.]+\.)?(path|max_epochs|loader_workers|cache_directory|cache_bytes|on_corrupt)")
+
+
+def locked_settings(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings, by dotted key, that fix what is trained: seed, model, data."""
+    locked: dict[str, Any] = {"seed": plain["seed"]}
+    for section in ("model", "data"):
+        _flatten(section, plain[section], locked)
+    return {key: value for key, value in locked.items() if not FREE_KEYS.fullmatch(key)}
+
+
+def check_resumable(
+    checkpoint: Path | str, manifest: Manifest, config: RunConfig, data_fingerprint: str | None
+) -> None:
+    """Raise CheckpointError that lists every difference which would make the run another one.
+
+    data_fingerprint: of the data set at hand; None leaves it unchecked.
+    """
+    # Read back through the loader: settings younger than the checkpoint have the value that was the only one then.
+    begun = config_from_plain(manifest.config, str(checkpoint))
+    before, after = (_locked_until(manifest.step, each) for each in (begun, config))
+    problems = [
+        Problem(
+            f"{checkpoint} {key}",
+            str(after.get(key)),
+            f"the run was begun with {before.get(key)}, and its model, data and seed stay as they are",
+            "Take the change back, or begin a new run.",
+        )
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    if data_fingerprint is not None and data_fingerprint != manifest.data_fingerprint:
+        problems.append(
+            Problem(
+                ", ".join(source.path for source in config.data.sources.values()),
+                f"a data set with fingerprint {data_fingerprint[:12]}...",
+                f"the run was begun on {manifest.data_fingerprint[:12]}...",
+                "Point data.path (or data.mix) to that data, or begin a new run.",
+            )
+        )
+    if not manifest.has_moments:
+        problems.append(
+            Problem(
+                str(checkpoint),
+                "weights without the optimizer's state",
+                "a run goes on only from a checkpoint with it",
+                "Begin a new run from these weights: begin_from=PATH.",
+            )
+        )
+    if problems:
+        raise CheckpointError.many(problems)
+
+
+def _locked_until(step: int, config: RunConfig) -> dict[str, Any]:
+    """Return the locked settings; a stage of the mixture that the run has not reached may still change."""
+    locked, batch = locked_settings(to_plain(config)), config.data.global_batch_tokens
+    locked["data.stages"] = [stage.to_plain() for stage in config.data.stages if stage.start.steps(batch) < step]
+    return locked
+
+
+def _flatten(prefix: str, value: Any, out: dict[str, Any]) -> None:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            _flatten(f"{prefix}.{key}", inner, out)
+    else:
+        out[prefix] = value

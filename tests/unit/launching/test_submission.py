@@ -1,0 +1,160 @@
+"""Generated scripts through a real bash: whatever a user writes arrives as it was written."""
+
+import dataclasses
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sisa_scale.config import load_config
+from sisa_scale.config.run import RunConfig
+from sisa_scale.errors import ConfigError
+from sisa_scale.launching.profiles.profile import load_profile
+from sisa_scale.launching.profiles.slurm import SlurmProfile
+from sisa_scale.launching.slurm import SlurmJob
+from sisa_scale.launching.study_lines import read_study_lines
+from sisa_scale.launching.submission import (
+    Job,
+    check_same_run,
+    check_visible,
+    job_name,
+    new_folder,
+    newest_submission,
+    resume_overrides,
+    save_submission,
+)
+
+HOSTILE = [
+    "a b",
+    "it's",
+    '"q"',
+    "$(touch injected)",
+    "`touch injected`",
+    "two\nlines",
+    "$HOME",
+    "\\",
+    "*",
+    "!x",
+    "#y",
+    ";z",
+]
+# What a file name and a command line can hold; a surrogate is no text.
+TEXT = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=("Cs",)), min_size=1, max_size=20)
+RECORDER = '#!/bin/bash\nprintf "%s\\0" "$@" > "$RECORD"\n'
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    overrides = ["data.path=/data/x", "workers=1"]
+    return load_config("quickstart", [*overrides, f"run_dir={tmp_path_factory.mktemp('runs')}/run"]).config
+
+
+def run_script(job: Job, root: Path, *arguments: str, **options: object) -> list[str]:
+    """Run start.sh with a `sisa-scale` that notes its arguments."""
+    for name, text in job.files(**options).items():  # type: ignore[arg-type]
+        (root / name).write_text(text, encoding="utf-8")
+    (root / "bin").mkdir(exist_ok=True)
+    (root / "bin" / "sisa-scale").write_text(RECORDER)
+    (root / "bin" / "sisa-scale").chmod(0o755)
+    environment = {"PATH": f"{root}/bin:/usr/bin:/bin", "RECORD": str(root / "record")}
+    subprocess.run(["bash", str(root / "start.sh"), *arguments], check=True, env=environment, cwd=root)
+    return (root / "record").read_bytes().decode().split("\0")[:-1]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(TEXT | st.sampled_from(HOSTILE), min_size=1, max_size=4), name=TEXT | st.sampled_from(HOSTILE))
+def test_scripts_pass_every_value_on_unchanged(values: list[str], name: str, config: RunConfig) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / f"run {name}"
+        run_dir.mkdir()
+        job = Job(dataclasses.replace(config, run_dir=str(run_dir)), tuple(f"description={value}" for value in values))
+        assert run_script(job, Path(folder), "more=1") == ["train", f"{folder}/recipe.yaml", "more=1"]
+        (run_dir / "config.yaml").touch()
+        assert run_script(job, Path(folder), "more=1") == ["resume", str(run_dir), *job.overrides, "more=1"]
+        assert run_script(job, Path(folder), marker=True) == ["resume", str(run_dir), *job.overrides]
+        assert not (run_dir / "running").exists()
+        assert load_config(Path(folder) / "recipe.yaml").config.run_dir == str(run_dir)
+        assert not list(Path(folder).rglob("injected"))
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "extra",
+    [(), ("container.runtime=apptainer", "container.image=/a b.sif"), ("container.runtime=pyxis", "container.image=x")],
+)
+def test_slurm_scripts_are_bash_and_directives_hold_no_value_of_a_recipe(
+    profile: str, extra: tuple[str, ...], config: RunConfig, tmp_path: Path
+) -> None:
+    loaded = load_profile("slurm", profile, [*extra, f"environment={json.dumps(['A=' + value for value in HOSTILE])}"])
+    assert isinstance(loaded, SlurmProfile)
+    folder = tmp_path / 'it"s a\n#SBATCH --wrap=$(touch injected)'
+    job = SlurmJob("a\n#SBATCH --wrap=x", folder, tmp_path, (Job(config, ("name=$(x)",)),) * 2, loaded)
+    script = job.files()["job.sbatch"]
+    done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    directives = [line for line in script.split("\n\n")[0].splitlines() if line.startswith("#SBATCH")]
+    assert "#SBATCH --array=0-1%8" in directives
+    assert not any("--wrap" in line or " " in line.removeprefix("#SBATCH ") for line in directives)
+
+
+def test_directives_end_before_the_first_value(config: RunConfig, tmp_path: Path) -> None:
+    """Slurm reads directives up to the first command: a later line that looks like one is none."""
+    loaded = load_profile("slurm", "cpu")
+    assert isinstance(loaded, SlurmProfile)
+    script = SlurmJob("x", tmp_path / "a\n#SBATCH --wrap=x", tmp_path, (Job(config, ()),), loaded).files()["job.sbatch"]
+    assert script.index("set -uo pipefail") < script.index("#SBATCH --wrap")
+
+
+def test_paths_of_overrides_mean_the_same_elsewhere(config: RunConfig) -> None:
+    told = resume_overrides(config, ["path=../x", "learning_rate=1e-3", "run_dir=y", "learning_rate=1e-3"])
+    assert told == ('data.path="/data/x"', "learning_rate=1e-3")
+
+
+def test_paths_that_nodes_do_not_share_are_refused(config: RunConfig) -> None:
+    with pytest.raises(ConfigError, match="every node sees"):
+        check_visible(config, ["/data"])
+    check_visible(config, ["/dat"])
+
+
+def test_another_model_in_the_same_directory_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    here = dataclasses.replace(config, run_dir=str(tmp_path))
+    assert not check_same_run(here)
+    (tmp_path / "config.yaml").write_text(Job(here, ()).files()["recipe.yaml"])
+    assert check_same_run(here)
+    with pytest.raises(ConfigError, match="another seed"):
+        check_same_run(dataclasses.replace(here, seed=1))
+
+
+def test_submissions_are_numbered_and_the_newest_is_found(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no submission"):
+        newest_submission(tmp_path)
+    for number in range(1, 12):
+        folder = new_folder(tmp_path)
+        assert folder.name == f"{number:04d}"
+        folder.mkdir(parents=True)
+        save_submission(folder, "slurm", str(number), {"num_tasks": 1})
+    assert newest_submission(tmp_path).job_id == "11"
+
+
+@given(st.text(max_size=80))
+def test_names_fit_slurm_and_kubernetes(name: str) -> None:
+    word = job_name(name)
+    assert 0 < len(word) <= 40
+    assert word[0].isalpha() and word[-1].isalnum()
+    assert set(word) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def test_study_lines_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
+    path: Path = tmp_path / "study.txt"
+    path.write_text("# a study\n\nquickstart 'name=a b' seed=1  # first\nquickstart\n")
+    assert read_study_lines(path) == [("quickstart", ("name=a b", "seed=1")), ("quickstart", ())]
+    path.write_text("quickstart 'open\n")
+    with pytest.raises(ConfigError, match=r"study.txt:1"):
+        read_study_lines(path)
+    path.write_text("\n")
+    with pytest.raises(ConfigError, match="no run"):
+        read_study_lines(path)

@@ -1,0 +1,255 @@
+"""Our models against independent implementations with the same weights: transformers' torch code, and the SSD paper.
+
+What is compared, and what is not:
+
+    Transformer   Llama, whole: RMSNorm, SwiGLU, rotary halves, tied head
+    Mamba-2       Mamba2, whole
+    Jamba-style   Bamba, whole (its state-space mixer is Mamba-2, as ours); its partial rotation is widened to the whole
+                  head, or stilled where ours has no positions
+                  Jamba, with its mixers silenced (they are Mamba-1, which is not built here): where attention stands,
+                  attention without positions, norms, MLPs and residuals
+    Hymba-style   Falcon-H1, whole but for the norm after attention, which it lacks and the test takes out of ours
+                  Ministral, with the state-space path silenced: local and global layers, shared keys and values
+    Mamba-3       nothing: transformers has none
+"""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.config.mixers.hymba import HymbaConfig
+from sisa_scale.config.mixers.jamba import JambaConfig
+from sisa_scale.config.mixers.mamba import Mamba2Config
+from sisa_scale.config.model import ModelConfig
+from sisa_scale.models.decoder import Decoder
+from sisa_scale.models.kernels.ssd import ssd
+from sisa_scale.models.mixers.attention import Attention
+from sisa_scale.models.mixers.hymba import Hymba
+from sisa_scale.models.mixers.mamba2 import Mamba2
+from sisa_scale.models.mixers.ssm_path import SsmPath
+
+transformers = pytest.importorskip("transformers")
+
+VOCAB, LENGTH, D_MODEL, HEADS, D_FF, LAYERS, STATE = 61, 37, 32, 4, 48, 4, 8
+SHARED = {
+    "vocab_size": VOCAB, "hidden_size": D_MODEL, "num_hidden_layers": LAYERS, "tie_word_embeddings": True,
+    "pad_token_id": None, "attn_implementation": "eager",
+}  # fmt: skip
+WITH_ATTENTION = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "intermediate_size": D_FF}
+MAMBA2 = Mamba2Config(state_width=STATE, head_width=16, chunk_tokens=16)
+
+
+def ours(kind: str, **settings: object) -> Decoder:
+    """Return a model in float64 whose every weight differs from its neighbours' and from 0 and 1."""
+    config = ModelConfig(
+        kind=kind,
+        **{"num_layers": LAYERS, "d_model": D_MODEL, "num_heads": HEADS, "d_ff": D_FF, "vocab_multiple": 1, **settings},
+        vocab_size=VOCAB,
+        max_length_tokens=64,
+        norm_epsilon=1e-5,
+        init_std=0.2,
+    )
+    model = Decoder(config, ExecutionConfig(micro_batch_sequences=1, precision="fp32"), "math")
+    model.initialise(0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model.double()
+
+
+def tokens() -> Tensor:
+    return torch.randint(0, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(2))
+
+
+def put(peer: nn.Module, **weights: Tensor) -> None:
+    """Copy weights into a module's parameters by name, `a__b` for `a.b`: all it has, each of the right shape."""
+    given = {name.replace("__", "."): weight for name, weight in weights.items()}
+    found = dict(peer.named_parameters())
+    assert given.keys() == found.keys()
+    for name, weight in given.items():
+        assert found[name].shape == weight.shape, name
+        found[name].data.copy_(weight)
+
+
+def put_attention(peer: nn.Module, mixer: Attention) -> None:
+    q, k, v = mixer.qkv.weight.chunk(3)
+    put(peer, q_proj__weight=q, k_proj__weight=k, v_proj__weight=v, o_proj__weight=mixer.out.weight)
+
+
+def put_mlp(peer: nn.Module, block: nn.Module) -> None:
+    gate, up = block.mlp.gate_up.weight.chunk(2)
+    put(peer, gate_proj__weight=gate, up_proj__weight=up, down_proj__weight=block.mlp.down.weight)
+
+
+def put_mamba2(peer: nn.Module, path: SsmPath, project: Tensor, norm: Tensor, out: Tensor) -> None:
+    put(
+        peer, in_proj__weight=project, conv1d__weight=path.conv.weight.T[:, None], conv1d__bias=path.conv.bias,
+        dt_bias=path.dt_bias, A_log=path.a_log, D=path.skip, norm__weight=norm, out_proj__weight=out,
+    )  # fmt: skip
+
+
+def put_block(peer: nn.Module, block: nn.Module, mlp: str, mlp_norm: str) -> None:
+    put(peer.input_layernorm, weight=block.mixer_norm.weight)
+    put(getattr(peer, mlp_norm), weight=block.mlp_norm.weight)
+    put_mlp(getattr(peer, mlp), block)
+
+
+def assert_same_logits(model: Decoder, peer: nn.Module, tolerance: float = 2e-5) -> None:
+    """Peers compute norms, softmax and decays in float32 whatever the dtype: that is all the tolerance is for."""
+    with torch.no_grad():
+        expected = peer(tokens()).logits
+        found = model.head.logits(model.hidden(tokens()))
+    assert expected.std() > 0.3
+    torch.testing.assert_close(found, expected.double(), rtol=0, atol=tolerance)
+
+
+def prepared(peer: nn.Module, model: Decoder, norm: str) -> nn.Module:
+    """Return the peer in float64 with the embedding (and tied head) and final norm of the model."""
+    peer = peer.double().eval()
+    put(peer.get_input_embeddings(), weight=model.embedding.weight)
+    put(peer.base_model.get_submodule(norm), weight=model.norm.weight)
+    assert peer.get_output_embeddings().weight is peer.get_input_embeddings().weight
+    return peer
+
+
+def test_transformer_is_llama() -> None:
+    model = ours("transformer")
+    config = transformers.LlamaConfig(**SHARED, **WITH_ATTENTION, rms_norm_eps=1e-5)
+    peer = prepared(transformers.LlamaForCausalLM(config), model, "norm")
+    for block, layer in zip(model.blocks, peer.model.layers, strict=True):
+        put_block(layer, block, "mlp", "post_attention_layernorm")
+        put_attention(layer.self_attn, block.mixer)
+    assert_same_logits(model, peer)
+
+
+def test_mamba2_is_mamba2() -> None:
+    model = ours("mamba2", d_ff=0, num_heads=0, mamba2=MAMBA2)
+    config = transformers.Mamba2Config(
+        **SHARED, num_heads=2 * D_MODEL // 16, head_dim=16, state_size=STATE, n_groups=1, chunk_size=8
+    )
+    peer = prepared(transformers.Mamba2ForCausalLM(config), model, "norm_f")
+    for block, layer in zip(model.blocks, peer.backbone.layers, strict=True):
+        mixer = block.mixer
+        put(layer.norm, weight=block.mixer_norm.weight)
+        put_mamba2(layer.mixer, mixer.path, mixer.project.weight, mixer.norm.weight, mixer.out.weight)
+    assert_same_logits(model, peer)
+
+
+@pytest.mark.parametrize("position", ["rope", "none"])
+def test_jamba_of_mamba2_is_bamba(position: str) -> None:
+    jamba = JambaConfig(attention_every=2, attention_offset=1)
+    model = ours("jamba", position=position, mamba2=MAMBA2, jamba=jamba)
+    config = transformers.BambaConfig(
+        **SHARED, **WITH_ATTENTION, rms_norm_eps=1e-5, attn_layer_indices=[1, 3], mamba_n_heads=4, mamba_d_state=STATE,
+        mamba_chunk_size=8,
+    )  # fmt: skip
+    config.rope_parameters["partial_rotary_factor"] = 1.0
+    peer = prepared(transformers.BambaForCausalLM(config), model, "final_layernorm")
+    if position == "none":
+        peer.model.rotary_emb.inv_freq.zero_()
+    for block, layer in zip(model.blocks, peer.model.layers, strict=True):
+        put_block(layer, block, "feed_forward", "pre_ff_layernorm")
+        mixer = block.mixer
+        if isinstance(mixer, Mamba2):
+            put_mamba2(layer.mamba, mixer.path, mixer.project.weight, mixer.norm.weight, mixer.out.weight)
+        else:
+            put_attention(layer.self_attn, mixer)
+    assert_same_logits(model, peer)
+
+
+def test_jamba_places_attention_as_jamba_does() -> None:
+    layers, every, offset = 8, 4, 2
+    jamba = JambaConfig(attention_every=every, attention_offset=offset)
+    model = ours("jamba", num_layers=layers, position="none", mamba2=MAMBA2, jamba=jamba)
+    config = transformers.JambaConfig(
+        **{**SHARED, "num_hidden_layers": layers}, **WITH_ATTENTION, rms_norm_eps=1e-5, num_experts=1,
+        attn_layer_period=every, attn_layer_offset=offset, use_mamba_kernels=False, mamba_d_state=STATE,
+    )  # fmt: skip
+    peer = prepared(transformers.JambaForCausalLM(config), model, "final_layernorm")
+    for block, layer in zip(model.blocks, peer.model.layers, strict=True):
+        put_block(layer, block, "feed_forward", "pre_ff_layernorm")
+        if isinstance(block.mixer, Mamba2):
+            block.mixer.out.weight.data.zero_()
+            layer.mamba.out_proj.weight.data.zero_()
+        else:
+            put_attention(layer.self_attn, block.mixer)
+    assert_same_logits(model, peer)
+
+
+def test_hymba_joins_its_paths_as_falcon_h1_does() -> None:
+    hymba = HymbaConfig(num_kv_heads=2, state_width=STATE, expand=1, head_width=16, chunk_tokens=16)
+    model = ours("hymba", hymba=hymba)
+    config = transformers.FalconH1Config(
+        **{**SHARED, **WITH_ATTENTION, "num_key_value_heads": 2}, rms_norm_eps=1e-5, mamba_d_ssm=D_MODEL,
+        mamba_n_heads=2, mamba_d_head=16, mamba_n_groups=1, mamba_d_state=STATE, mamba_chunk_size=8,
+        mamba_rms_norm=True, mamba_norm_before_gate=False, ssm_out_multiplier=0.5, attention_out_multiplier=0.5,
+    )  # fmt: skip
+    peer = prepared(transformers.FalconH1ForCausalLM(config), model, "final_layernorm")
+    for block, layer in zip(model.blocks, peer.model.layers, strict=True):
+        put_block(layer, block, "feed_forward", "pre_ff_layernorm")
+        mixer = block.mixer
+        assert isinstance(mixer, Hymba)
+        mixer.attention_norm = nn.Identity()
+        mixer.ssm_norm.epsilon = 1e-5
+        attention, ssm = mixer.project.rows()
+        q, k, v = attention.split(mixer.attention.widths)
+        put(layer.self_attn, q_proj__weight=q, k_proj__weight=k, v_proj__weight=v, o_proj__weight=mixer.out.weight)
+        put_mamba2(layer.mamba, mixer.ssm, ssm, mixer.ssm_norm.weight, mixer.out.weight)
+    assert_same_logits(model, peer)
+
+
+def test_windows_and_shared_keys_are_ministrals() -> None:
+    window, kv_heads = 9, 2
+    hymba = HymbaConfig(
+        num_kv_heads=kv_heads, state_width=STATE, expand=1, head_width=16, window_tokens=window,
+        global_layers="first_middle_last",
+    )  # fmt: skip
+    model = ours("hymba", hymba=hymba)
+    config = transformers.MinistralConfig(
+        **{**SHARED, **WITH_ATTENTION, "num_key_value_heads": kv_heads}, rms_norm_eps=1e-5, head_dim=D_MODEL // HEADS,
+        sliding_window=window, layer_types=["full_attention"] * 2 + ["sliding_attention", "full_attention"],
+    )  # fmt: skip
+    peer = prepared(transformers.MinistralForCausalLM(config), model, "norm")
+    for block, layer in zip(model.blocks, peer.model.layers, strict=True):
+        put_block(layer, block, "mlp", "post_attention_layernorm")
+        mixer = block.mixer
+        assert isinstance(mixer, Hymba)
+        mixer.attention_norm = nn.Identity()
+        mixer.ssm_norm.weight.data.zero_()
+        out = 0.5 * mixer.out.weight  # of the mean with nothing
+        q, k, v = mixer.project.rows()[0].split(mixer.attention.widths)
+        put(layer.self_attn, q_proj__weight=q, k_proj__weight=k, v_proj__weight=v, o_proj__weight=out)
+    assert_same_logits(model, peer)
+
+
+def segment_sums(a: Tensor) -> Tensor:
+    """Return S_ij = a_{j+1} + ... + a_i for j <= i, else -inf, each summed for itself."""
+    size = a.shape[-1]
+    rows = [[a[..., j + 1 : i + 1].sum(-1) if j <= i else torch.full_like(a[..., 0], -torch.inf) for j in range(size)]
+            for i in range(size)]  # fmt: skip
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def blockwise_ssd(x: Tensor, a: Tensor, b: Tensor, c: Tensor, block: int) -> Tensor:
+    """The block decomposition of Mamba-2's paper (2405.21060, section 6), one group, float64, by its four steps."""
+    x, b, c = (t.unflatten(1, (-1, block)) for t in (x, b, c))
+    a = a.unflatten(1, (-1, block)).permute(0, 3, 1, 2)  # batch, head, block, token
+    within = segment_sums(a).exp()
+    y_diagonal = torch.einsum("bzin,bzjn,bhzij,bzjhp->bzihp", c, b, within, x)
+    right = torch.einsum("bzjn,bhzj,bzjhp->bzhpn", b, within[..., -1, :], x)
+    totals = nn.functional.pad(a.sum(-1), (1, 0))
+    between = segment_sums(totals).exp()
+    carried = torch.einsum("bhzy,byhpn->bzhpn", between, nn.functional.pad(right, (0, 0) * 3 + (1, 0)))[:, :-1]
+    left = a.cumsum(-1).exp()
+    y_off_diagonal = torch.einsum("bzin,bzhpn,bhzi->bzihp", c, carried, left)
+    return (y_diagonal + y_off_diagonal).flatten(1, 2)
+
+
+@pytest.mark.parametrize("block", [4, 8])
+def test_ssd_is_the_papers_block_decomposition(block: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    x, b, c = (torch.randn(2, 32, *shape, generator=generator).double() for shape in ((3, 5), (6,), (6,)))
+    a = -torch.rand(2, 32, 3, generator=generator).double()
+    found, _ = ssd(x, a, b[:, :, None], c[:, :, None], chunk_tokens=16)
+    torch.testing.assert_close(found, blockwise_ssd(x, a, b, c, block), rtol=0, atol=1e-12)
