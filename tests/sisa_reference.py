@@ -12,15 +12,17 @@ from torch.nn.functional import softplus
 
 from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
+from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.sisa import Sisa
 
 LENGTH, WIDTH, HEADS = 96, 32, 2
 
 
-def model(length: int = LENGTH, **sisa: Any) -> ModelConfig:
+def model(length: int = LENGTH, qk_norm: bool = False, qk_norm_gain: bool = False, **sisa: Any) -> ModelConfig:
     section = SisaConfig(**{"d_s": 16, "block_tokens": 16, **sisa})
     sizes: dict[str, Any] = {"num_layers": 1, "d_model": WIDTH, "num_heads": HEADS, "d_ff": 8, "vocab_size": 8}
-    return ModelConfig(kind="sisa", max_length_tokens=length, sisa=section, **sizes)
+    norms = {"qk_norm": qk_norm, "qk_norm_gain": qk_norm_gain}
+    return ModelConfig(kind="sisa", max_length_tokens=length, sisa=section, **norms, **sizes)
 
 
 def build(nats: float = 20.0, length: int = LENGTH, backend: str = "math", **sisa: Any) -> Sisa:
@@ -38,6 +40,9 @@ def build(nats: float = 20.0, length: int = LENGTH, backend: str = "math", **sis
             mixer.decay_bias.copy_(torch.log(torch.expm1(step)))
         if mixer.lambda_raw is not None:
             mixer.lambda_raw.copy_(torch.linspace(-1, 1, HEADS))
+        for start, norm in enumerate((mixer.query_norm, mixer.key_norm)):
+            if norm.gain is not None:
+                norm.gain.copy_(torch.linspace(start, 2, len(norm.gain)))
     return mixer
 
 
@@ -66,6 +71,14 @@ def dots(q: Tensor, k: Tensor, angle: Tensor) -> Tensor:
     return torch.einsum("blhc,bmhc->bhlm", q, k.conj()).real
 
 
+def normalized(norm: HeadNorm, x: Tensor) -> Tensor:
+    """Return content as the model normalizes it."""
+    if not norm.has_content_norm:
+        return x
+    x = x / (x.norm(dim=-1, keepdim=True) ** 2 / x.shape[-1] + 1e-6).sqrt()
+    return x if norm.gain is None else x * norm.gain.detach().double()
+
+
 def rates(mixer: Sisa, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return decay (B, H, L) and phase steps (B, L, H, S), float64."""
     config, batch, length = mixer.config, *x.shape[:2]
@@ -91,6 +104,9 @@ def reference(mixer: Sisa, x: Tensor, angle: Tensor) -> Tensor:
     rows = parts(mixer, mixer.project.weight.detach().double())
     q, k, v = ((x @ own.T).view(batch, length, HEADS, -1) for own in rows[:3])
     (q, c), (k, b) = (part.split([d_h, d_s], -1) for part in (q, k))
+    q, k = normalized(mixer.query_norm, q), normalized(mixer.key_norm, k)
+    if config.normalize_importance:
+        c, b = (x / (x.norm(dim=-1, keepdim=True) ** 2 / d_s + 1e-6).sqrt() for x in (c, b))
     logits = dots(q, k, angle[None, :, None].expand(batch, -1, HEADS, -1)) / d_h**0.5
     decay, phase = rates(mixer, x)
     g = -decay.cumsum(-1)
@@ -139,7 +155,12 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "sigmoid blocks": {"activation": "sigmoid", "form": "query_blocks"},
     "forget_gate": {"decay_kind": "forget_gate", "has_rotation": False},
     "alibi": {"decay_kind": "alibi", "has_rotation": False},
+    "normalized": {"normalize_importance": True, "qk_norm": True},
+    "normalized blocks": {"normalize_importance": True, "qk_norm": True, "form": "query_blocks"},
+    "normalized, gains": {"normalize_importance": True, "qk_norm": True, "qk_norm_gain": True},
+    "normalized, no rotation": {"normalize_importance": True, "has_rotation": False},
+    "normalized forget_gate": {"decay_kind": "forget_gate", "has_rotation": False, "qk_norm": True},
     "sigmoid forget_gate": {"decay_kind": "forget_gate", "has_rotation": False, "activation": "sigmoid"},
 }
-UNBOUNDED = {"query_blocks", "no rotation blocks", "sigmoid blocks", "forget_gate", "sigmoid forget_gate"}
+UNBOUNDED = {name for name in CONTROLS if "blocks" in name or "forget_gate" in name}
 HAVE_DECAY = set(CONTROLS) - {"no decay", "neither", "alibi"}

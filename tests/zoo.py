@@ -10,7 +10,7 @@ from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.decoder import Decoder
 
-SISA = SisaConfig(d_s=16)
+SISA, NORMALIZED = SisaConfig(d_s=16), SisaConfig(d_s=16, normalize_importance=True)
 SMALL2, SMALL3 = Mamba2Config(state_width=16, head_width=32), Mamba3Config(state_width=16, head_width=32)
 TINY: dict[str, dict[str, Any]] = {
     "transformer": {},
@@ -41,6 +41,22 @@ TINY: dict[str, dict[str, Any]] = {
         "hymba": HymbaConfig(
             attention="sisa", head_width=32, num_meta_tokens=3, window_tokens=32, global_layers="first_middle_last"
         ),
+    },
+    "transformer normalized": {"kind": "transformer", "qk_norm": True, "qk_norm_gain": True},
+    "sisa normalized": {"kind": "sisa", "qk_norm": True, "sisa": NORMALIZED},
+    "jamba sisa normalized": {
+        "kind": "jamba",
+        "qk_norm": True,
+        "mamba2": SMALL2,
+        "sisa": NORMALIZED,
+        "jamba": JambaConfig(attention_every=2, attention_offset=1, attention="sisa"),
+    },
+    "hymba sisa normalized": {
+        "kind": "hymba",
+        "qk_norm": True,
+        "qk_norm_gain": True,
+        "sisa": NORMALIZED,
+        "hymba": HymbaConfig(attention="sisa", num_kv_heads=1, state_width=8, head_width=32, num_meta_tokens=5),
     },
     "pattern": {"pattern": ("mamba3", "sisa"), "mamba3": SMALL3, "sisa": SISA},
 }

@@ -12,7 +12,7 @@ from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.rope import RopeConfig, RopeScaling
 
 Mixer = Literal["attention", "sisa", "mamba2", "mamba3", "hymba"]
-_WITH_HEADS = {"attention", "sisa", "hymba"}
+_WITH_HEADS = ("attention", "sisa", "hymba")
 _SECTIONS = ("sisa", "mamba2", "mamba3", "jamba", "hymba")
 
 
@@ -39,7 +39,16 @@ class ModelConfig:
     position: Literal["rope", "none"] = setting("position encoding of attention; Jamba has none", default="rope")
     rope_base: float = setting("base of the rotary position frequencies", default=10000.0, above=1.0)
     rope: RopeConfig | None = setting("scaling of rotary positions beyond the trained length", default=None)
-    norm_epsilon: float = setting("epsilon of the RMSNorms of the residual stream", default=1e-6, above=0.0)
+    norm_epsilon: float = setting(
+        "epsilon of the RMSNorms of the residual stream and of heads", default=1e-6, above=0.0
+    )
+    qk_norm: bool = setting(
+        "RMS norm of each head's content queries and keys, before their rotation: keeps logits from growing",
+        default=False,
+    )
+    qk_norm_gain: bool = setting(
+        "learned factors after qk_norm, one per channel of a head for queries and one for keys", default=False
+    )
     init_std: float = setting(
         "standard deviation of embeddings and projections at initialisation", default=0.02, above=0.0
     )
@@ -100,6 +109,11 @@ class ModelConfig:
         pattern = self.pattern if self.kind == "pattern" and self.pattern else (self._own_mixer,)
         return tuple(pattern[layer % len(pattern)] for layer in range(self.num_layers))
 
+    @property
+    def num_head_layers(self) -> int:
+        """Blocks whose mixer has attention heads."""
+        return sum(mixer in _WITH_HEADS for mixer in self.mixers)
+
     def has_importance(self, mixer: str) -> bool:
         """Whether the heads of a mixer have SISA's term, with settings from section sisa."""
         return mixer == "sisa" or (mixer == "hymba" and self.hymba is not None and self.hymba.attention == "sisa")
@@ -115,8 +129,9 @@ class ModelConfig:
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
         yield from self._section_violations()
-        if _WITH_HEADS & set(self.mixers):
+        if self.num_head_layers:
             yield from self._head_violations()
+        yield from self._norm_violations()
         yield from self._length_violations()
         if self.sisa is not None:
             yield from self.sisa.length_violations(self.trained_positions)
@@ -163,7 +178,7 @@ class ModelConfig:
                 f"must be at least trained_length_tokens {trained}, which the model's function depends on",
                 f"Write {trained} or more; shorter sequences need no setting.",
             )
-        has_positions = self.position == "rope" and bool(_WITH_HEADS & set(self.mixers))
+        has_positions = self.position == "rope" and self.num_head_layers > 0
         if self.rope is None:
             if has_positions and longest > trained:
                 yield Violation(
@@ -177,6 +192,23 @@ class ModelConfig:
         else:
             yield Violation(
                 "rope", "a section", "the model has no rotary positions to scale", "Write model.rope: null."
+            )
+
+    def _norm_violations(self) -> Iterator[Violation]:
+        if not self.qk_norm:
+            if self.qk_norm_gain:
+                allowed, remedy = "the gain follows the norm", "Write qk_norm_gain: false, or qk_norm: true."
+                yield Violation("qk_norm_gain", "true without qk_norm", allowed, remedy)
+        elif not self.num_head_layers:
+            yield Violation(
+                "qk_norm", "true", f"kind {self.kind} has no attention heads to normalize", "Write qk_norm: false."
+            )
+        elif self.sisa is not None and self.sisa.form == "published":
+            yield Violation(
+                "qk_norm",
+                "true with sisa.form published",
+                "the published form has no norm of queries and keys",
+                "Write qk_norm: false, or sisa.form: auto.",
             )
 
     def _head_violations(self) -> Iterator[Violation]:

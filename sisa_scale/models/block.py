@@ -15,6 +15,12 @@ from sisa_scale.models.activation_checkpointing import activation_checkpointed
 from sisa_scale.models.precision import upcast
 
 
+def rms_normalized(x: Tensor, epsilon: float) -> Tensor:
+    """Return x over the root mean square of its last axis, in fp32 (or wider)."""
+    wide = upcast(x)
+    return wide * (wide.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm (Zhang & Sennrich 2019), computed in fp32 (or wider) and returned in the dtype of x."""
 
@@ -25,8 +31,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Divide by the root mean square over the width and scale."""
-        wide = upcast(x_BLD)
-        return (wide * (wide.square().mean(-1, keepdim=True) + self.epsilon).rsqrt() * self.weight).to(x_BLD.dtype)
+        return (rms_normalized(x_BLD, self.epsilon) * self.weight).to(x_BLD.dtype)
 
 
 class SwiGLU(nn.Module):

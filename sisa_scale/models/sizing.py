@@ -44,6 +44,7 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
     hybrid = model.hymba.layer_parameters(width, model.num_heads) if model.hymba is not None else (0, 0)
     state_space = [_mamba2(model) if mixer == "mamba2" else _mamba3(model) for mixer in mixers if "mamba" in mixer]
     norms_per_layer = 2 if model.d_ff else 1
+    gains = 2 * model.head_width * model.num_head_layers if model.qk_norm_gain else 0
     return ParameterCounts(
         embedding=model.padded_vocab_size * width,
         attention=num_attention * 4 * width * width,
@@ -55,7 +56,7 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
         hybrid_vectors=mixers.count("hymba") * hybrid[1],
         meta=model.hymba.meta_parameters(width) if model.hymba is not None else 0,
         mlp=layers * 3 * width * model.d_ff,
-        norms=(norms_per_layer * layers + 1) * width,
+        norms=(norms_per_layer * layers + 1) * width + gains,
     )
 
 

@@ -47,6 +47,11 @@ class SisaConfig:
     logit_scale: Literal["none", "sqrt_d_s"] = setting(
         "sqrt_d_s divides importance logits by sqrt(d_s), so that d_s does not set their size", default="none"
     )
+    normalize_importance: bool = setting(
+        "RMS norm of each head's importance channels C and B, before rotation, decay and lambda: without it they grow, "
+        "and training diverges at learning rates at which a Transformer's does not",
+        default=False,
+    )
     activation: Literal["softmax", "sigmoid"] = setting(
         "what turns logits into weights; sigmoid (2409.04431) leaves the fused attention call", default="softmax"
     )
@@ -133,13 +138,13 @@ class SisaConfig:
                 "Write auto.",
             )
         if not self.has_importance:
-            needed = {"has_rotation": False, "logit_scale": "none"}
+            needed = {"has_rotation": False, "logit_scale": "none", "normalize_importance": False}
             for key, value in needed.items():
                 if getattr(self, key) != value:
                     yield Violation(
                         key,
-                        f"{getattr(self, key)} with decay_kind {self.decay_kind}",
-                        "there are no importance channels to rotate or scale",
+                        f"{str(getattr(self, key)).lower()} with decay_kind {self.decay_kind}",
+                        "there are no importance channels to rotate, scale or normalize",
                         f"Write {key}: {str(value).lower()}.",
                     )
         if self.form == "published" and not (
@@ -150,6 +155,13 @@ class SisaConfig:
                 "published with a control",
                 "the published form has rotation, softmax and no logit scale",
                 "Write auto, or leave has_rotation, logit_scale and activation at their defaults.",
+            )
+        if self.form == "published" and self.normalize_importance:
+            yield Violation(
+                "normalize_importance",
+                "true with form published",
+                "the published form normalizes nothing",
+                "Write normalize_importance: false, or form: auto.",
             )
 
     def layer_violations(self, num_layers: int) -> Iterator[Violation]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.cache import KeyValueCache
 from sisa_scale.models.kernels.sdpa import attend, attend_where
+from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.importance import document_mask
 from sisa_scale.models.mixers.rotary import rotate_by_position
 from sisa_scale.models.sequence_parallel import HeadExchange
@@ -23,6 +24,7 @@ class Attention(nn.Module):
         self.exchange = HeadExchange()
         self.backend, self.scale = backend, config.head_width**-0.5
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def forward(
@@ -66,9 +68,11 @@ class Attention(nn.Module):
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:
-        """Draw every projection from N(0, std^2)."""
+        """Draw every projection from N(0, std^2); gains begin at 1."""
         for linear in (self.qkv, self.out):
             nn.init.normal_(linear.weight, std=std, generator=generator)
+        self.query_norm.initialise()
+        self.key_norm.initialise()
 
     def _project(self, x_BLD: Tensor, cos_sin_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv = self.qkv(x_BLD).unflatten(-1, (3, self.num_heads, self.head_width)).unbind(2)
@@ -76,5 +80,6 @@ class Attention(nn.Module):
             shared = self.exchange.to_heads([x_BLHK.flatten(2) for x_BLHK in qkv])
             qkv = tuple(x_BLD.unflatten(-1, (-1, self.head_width)) for x_BLD in shared)
         q_BLHK, k_BLHK, v_BLHK = qkv
+        q_BLHK, k_BLHK = self.query_norm.content(q_BLHK), self.key_norm.content(k_BLHK)
         q_BLHK, k_BLHK = (rotate_by_position(x_BLHK, cos_sin_2LK).to(v_BLHK.dtype) for x_BLHK in (q_BLHK, k_BLHK))
         return q_BLHK, k_BLHK, v_BLHK

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.kernels.fused_linear import FusedLinear
 from sisa_scale.models.kernels.materialize import materialize_cos_sin
+from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.importance import (
     RotatedHeads,
     alibi_slopes,
@@ -46,6 +47,7 @@ class AugmentedHeads(nn.Module):
         self.project = FusedLinear(config.d_model, [self.num_heads * width for width in per_head])
         for name, is_there in {"decay_bias": has_decay, "lambda_raw": has_importance}.items():
             self.register_parameter(name, nn.Parameter(torch.empty(self.num_heads)) if is_there else None)
+        self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
         self.exchange = HeadExchange()
 
@@ -74,9 +76,10 @@ class AugmentedHeads(nn.Module):
     def rotate(
         self, q_BLHC: Tensor, k_BLHC: Tensor, cos_sin_2LK: Tensor, phase_BLHP: Tensor
     ) -> tuple[RotatedHeads, RotatedHeads]:
-        """Rotate content by position and importance by phase."""
+        """Normalize what the model normalizes, and rotate content by position and importance by phase."""
         cos, sin = materialize_cos_sin(phase_BLHP)
-        return rotate_heads(q_BLHC, cos_sin_2LK, cos, sin), rotate_heads(k_BLHC, cos_sin_2LK, cos, sin)
+        q = rotate_heads(q_BLHC, self.query_norm, cos_sin_2LK, cos, sin)
+        return q, rotate_heads(k_BLHC, self.key_norm, cos_sin_2LK, cos, sin)
 
     def weight(self) -> Tensor:
         """Return the square root of the importance logit's weight per head, for either side."""
@@ -117,3 +120,5 @@ class AugmentedHeads(nn.Module):
         ):
             if parameter is not None:
                 parameter.fill_(value)
+        self.query_norm.initialise()
+        self.key_norm.initialise()

@@ -114,8 +114,7 @@ class Hymba(nn.Module):
         """Projections N(0, std^2) as in every mixer here; the rest as published."""
         for linear in (self.project, self.out):
             nn.init.normal_(linear.weight, std=std, generator=generator)
-        if isinstance(self.attention, LocalSisa):
-            self.attention.initialise(self.project.weight[: self.attention.channels], std)
+        self.attention.initialise(self.project.weight[: self.attention.channels], std)
         self.ssm.initialise(generator)
         for norm in (self.attention_norm, self.ssm_norm):
             nn.init.ones_(norm.weight)

@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 from sisa_scale.config.mixers.sisa import BIAS_CHANNELS
 from sisa_scale.models.kernels.materialize import materialize
 from sisa_scale.models.kernels.prefix_sum import prefix_sum, same_document
+from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.rotary import rotate, rotate_by_position
 from sisa_scale.models.precision import upcast
 
@@ -30,16 +31,20 @@ class RotatedHeads(NamedTuple):
         return RotatedHeads(self.content_BLHK[:, tokens], self.importance_BLHS[:, tokens])
 
 
-def rotate_heads(x_BLHC: Tensor, cos_sin_2LK: Tensor, cos_BLHP: Tensor, sin_BLHP: Tensor) -> RotatedHeads:
-    """Rotate heads [content | importance]: content, two channels for every position angle, and importance by its phase.
+def rotate_heads(
+    x_BLHC: Tensor, norm: HeadNorm, cos_sin_2LK: Tensor, cos_BLHP: Tensor, sin_BLHP: Tensor
+) -> RotatedHeads:
+    """Normalize and rotate heads [content | importance]: content by position, two channels for every angle, and
+    importance by its phase.
 
     Without phases importance stays as it is. Content is returned in the dtype of x, importance in the phases'.
     """
     content_width = 2 * cos_sin_2LK.shape[-1]
     content, importance = x_BLHC.split([content_width, x_BLHC.shape[-1] - content_width], dim=-1)
+    importance = norm.importance(importance)
     if cos_BLHP.shape[-1]:
         importance = rotate(importance, cos_BLHP, sin_BLHP)
-    return RotatedHeads(rotate_by_position(content, cos_sin_2LK).to(x_BLHC.dtype), importance)
+    return RotatedHeads(rotate_by_position(norm.content(content), cos_sin_2LK).to(x_BLHC.dtype), importance)
 
 
 def scaled_heads(heads: RotatedHeads, exponent_BLH: Tensor, weight_H: Tensor, num_zeros: int = 0) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.kernels.sdpa import attend
+from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.rotary import rotate_by_position
 from sisa_scale.models.sequence_parallel import HeadExchange
 
@@ -42,7 +43,7 @@ class AttentionCache:
 
 
 class LocalAttention(nn.Module):
-    """The attention path of a layer: no weights of its own, it reads `channels` of a projection as [q | k | v]."""
+    """The attention path of a layer: it reads `channels` of a projection as [q | k | v]; its weights are gains."""
 
     def __init__(self, model: ModelConfig, backend: str, layer: int) -> None:
         super().__init__()
@@ -60,6 +61,7 @@ class LocalAttention(nn.Module):
             self.kv_heads * self.head_width,
             self.kv_heads * self.value_width,
         ]
+        self.query_norm, self.key_norm = HeadNorm(model), HeadNorm(model)
         self.exchange = HeadExchange(self.num_first_tokens)
 
     @property
@@ -109,9 +111,9 @@ class LocalAttention(nn.Module):
     def _heads(self, qkv: Sequence[Tensor], cos_sin_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys, rotated by their positions, and values."""
         q, k, v = qkv
-        q_BLHK, k_BLGK = (
-            rotate_by_position(x.unflatten(-1, (-1, self.key_width)), cos_sin_2LK).to(v.dtype) for x in (q, k)
-        )
+        q_BLHK, k_BLGK = (x.unflatten(-1, (-1, self.key_width)) for x in (q, k))
+        q_BLHK, k_BLGK = self.query_norm.content(q_BLHK), self.key_norm.content(k_BLGK)
+        q_BLHK, k_BLGK = (rotate_by_position(x, cos_sin_2LK).to(v.dtype) for x in (q_BLHK, k_BLGK))
         return q_BLHK, k_BLGK, v.unflatten(-1, (-1, self.value_width))
 
     def _attend(self, q_BLHK: Tensor, k_BLGK: Tensor, v_BLGJ: Tensor, document_BL: Tensor | None) -> Tensor:
@@ -131,6 +133,12 @@ class LocalAttention(nn.Module):
             q_BLHK, k_BLHK, v_BLHJ = (pad(t, (0, width - t.shape[-1])) for t in (q_BLHK, k_BLHK, v_BLHJ))
         out_BLHJ = attend(q_BLHK, k_BLHK, v_BLHJ, scale=self.scale, backend=self.backend)
         return out_BLHJ[..., : self.value_width].flatten(2)
+
+    @torch.no_grad()
+    def initialise(self, rows: Tensor, std: float) -> None:
+        """Begin with gains of 1. `rows` of the projection are this path's, drawn from N(0, std^2) already."""
+        self.query_norm.initialise()
+        self.key_norm.initialise()
 
     def _sees(self, query: Tensor, key: Tensor) -> Tensor:
         """Return whether the token at a query's position, (..., L), sees the one at a key's, (..., S): (..., L, S)."""

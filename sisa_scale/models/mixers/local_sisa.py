@@ -142,12 +142,13 @@ class LocalSisa(LocalAttention):
     def _rotated(
         self, qkv: Sequence[Tensor], cos_sin_2LK: Tensor, phase_BLGP: Tensor
     ) -> tuple[RotatedHeads, RotatedHeads, Tensor]:
-        """Return queries and keys, content rotated by position and importance by phase, and values."""
+        """Return queries and keys, normalized, content rotated by position and importance by phase, and values."""
         q, k, v = qkv
         turns = phase_BLGP.cos(), phase_BLGP.sin()
         q_BLHK, k_BLGK = (x.unflatten(-1, (-1, self.key_width)) for x in (q, k))
-        query = rotate_heads(q_BLHK, cos_sin_2LK, *map(self._for_every_head, turns))
-        return query, rotate_heads(k_BLGK, cos_sin_2LK, *turns), v.unflatten(-1, (-1, self.value_width))
+        query = rotate_heads(q_BLHK, self.query_norm, cos_sin_2LK, *map(self._for_every_head, turns))
+        key = rotate_heads(k_BLGK, self.key_norm, cos_sin_2LK, *turns)
+        return query, key, v.unflatten(-1, (-1, self.value_width))
 
     def _query(self, q: RotatedHeads, exponent_BLG: Tensor) -> Tensor:
         """Scale importance by e^exponent and the logit's weight, lambda sqrt(d_h), which SDPA divides by sqrt(d_h)."""
@@ -199,6 +200,7 @@ class LocalSisa(LocalAttention):
     @torch.no_grad()
     def initialise(self, rows: Tensor, std: float) -> None:
         """Initialise as SISA does: narrower phases in these rows of the projection, constant decay bias and lambda."""
+        super().initialise(rows, std)
         if self.num_phases:
             rows[-self.widths[-1] :].mul_(self.config.phase_init_std / std)
         if self.config.has_learned_decay:

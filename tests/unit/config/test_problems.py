@@ -63,6 +63,14 @@ def test_rules_between_sections_are_listed_at_once(base: Path) -> None:
         (["model.kind=pattern", "model.pattern=[sisa, attention, sisa]"], "must divide num_layers"),
         (["model.kind=pattern", "model.pattern=[sisa, mamba2]"], "needs a section model.mamba2"),
         (["decay_bias_init=2"], "must exceed the initial one"),
+        (["normalize_importance=true", "sisa.form=published"], "the published form normalizes nothing"),
+        (["normalize_importance=true", "decay_kind=alibi", "has_rotation=false"], "no importance channels to rotate,"),
+        (["qk_norm=true", "sisa.form=published"], "the published form has no norm"),
+        (["qk_norm_gain=true"], "the gain follows the norm"),
+        (
+            ["qk_norm=true", "model.kind=mamba2", "model.sisa=null", "model.mamba2={head_width: 32}"],
+            "no attention heads",
+        ),
         (["schedule.total=511 tokens"], "at least one step of 512 tokens"),
         (["warmup=101 steps"], "must fit into the total of 100 steps"),
         (["schedule.kind=wsd", "warmup=60 steps", "decay=60 steps"], "60 steps of warm-up and 60 of decay"),
@@ -83,6 +91,7 @@ def test_rules(base: Path, overrides: list[str], message: str) -> None:
         ["schedule.total=512 tokens"],
         ["needle_lengths=[]"],
         ["model.kind=transformer", "model.sisa=null"],
+        ["qk_norm=true", "qk_norm_gain=true", "normalize_importance=true"],
     ],
 )
 def test_limits_are_inside(base: Path, overrides: list[str]) -> None:

@@ -31,6 +31,7 @@ def seed() -> None:
         (FORGET, 32 * 2, 2),
         ({"decay_kind": "alibi", "has_rotation": False}, 0, 0),
         ({"d_s": (8, 4)}, 32 * 2 * (2 * 4 + 2 + 1), 4),
+        ({"normalize_importance": True}, 32 * 2 * (2 * 16 + 8 + 1), 4),
     ],
 )
 def test_parameters_are_counted_by_the_config(sisa: dict[str, Any], matrices: int, vectors: int) -> None:
@@ -143,6 +144,8 @@ def test_attention_reads_packed_documents_as_if_alone() -> None:
         ({**FORGET, "form": "query_blocks"}, "form"),
         ({"decay_kind": "none", "form": "query_blocks"}, "form"),
         ({"form": "published", "activation": "sigmoid"}, "form"),
+        ({"form": "published", "normalize_importance": True}, "normalize_importance"),
+        ({**FORGET, "normalize_importance": True}, "normalize_importance"),
     ],
 )
 def test_what_does_not_go_together_is_refused(sisa: dict[str, Any], key: str) -> None:
@@ -151,9 +154,11 @@ def test_what_does_not_go_together_is_refused(sisa: dict[str, Any], key: str) ->
 
 
 def test_every_control_here_is_allowed() -> None:
-    for sisa in CONTROLS.values():
-        assert not list(model(**sisa).violations())
-        assert not list(SisaConfig(**{"d_s": 16, **sisa}).violations())
+    for settings in CONTROLS.values():
+        config = model(**settings)
+        assert config.sisa is not None
+        assert not list(config.violations())
+        assert not list(config.sisa.violations())
 
 
 def test_layers_have_their_own_d_s() -> None:

@@ -99,8 +99,12 @@ def reference(mixer: Hymba, projected: Tensor, document: Tensor | None = None) -
             total, phase = decay.cumsum(0), phase.cumsum(0)
 
             def parts(x: Tensor, index: int, phase: Tensor = phase, row: int = row) -> tuple[Tensor, Tensor]:
-                own = x[row, :, index * d_k : (index + 1) * d_k]
-                content, importance = (torch.complex(*x.chunk(2, -1)) for x in (own[:, :d_h], own[:, d_h:]))
+                content, importance = x[row, :, index * d_k : (index + 1) * d_k].tensor_split([d_h], dim=-1)
+                if path.query_norm.has_content_norm:
+                    content = content / (content.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+                if config.normalize_importance:
+                    importance = importance / (importance.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+                content, importance = (torch.complex(*part.chunk(2, -1)) for part in (content, importance))
                 return content * torch.exp(1j * angle), importance * torch.exp(1j * phase)
 
             q_content, q_importance = parts(q, head)
@@ -149,6 +153,19 @@ def test_controls_take_their_part_away(layer: str, control: dict[str, Any]) -> N
     torch.testing.assert_close(
         mixer.attention(projected, turns(LENGTH)), reference(mixer, projected), rtol=0, atol=1e-10
     )
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_norms_are_of_heads_and_groups(layer: str, form: str) -> None:
+    mixer = build(layer, form, {"qk_norm": True}, normalize_importance=True)
+    projected = torch.randn(2, LENGTH, sum(path_of(mixer).widths)).double()
+    torch.testing.assert_close(
+        mixer.attention(projected, turns(LENGTH)), reference(mixer, projected), rtol=0, atol=1e-10
+    )
+    x = torch.randn(2, LENGTH, WIDTH).double()
+    whole = mixer(x, turns(LENGTH))
+    torch.testing.assert_close(extend_in_parts(mixer, x, [7, 8, 30]), whole, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from zoo import TINY, decoder, tiny
 
 from sisa_scale.config.rope import RopeConfig, RopeScaling
 from sisa_scale.models.decoder import Decoder
+from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.rotary import frequencies, interpolated_pairs, position_angles, position_cos_sin
 
 CPU = torch.device("cpu")
@@ -162,7 +163,9 @@ def test_yarn_sharpens_content_and_nothing_else(name: str) -> None:
     before = logits(by_hand, tokens)
     with torch.no_grad():
         for module in by_hand.modules():
-            for weight, heads, width, content in _query_and_key_rows(module):
+            if isinstance(module, HeadNorm) and module.has_content_norm:
+                module.gain = nn.Parameter(torch.full((by_hand.config.head_width,), factor).double())
+            for weight, heads, width, content in [] if by_hand.config.qk_norm else _query_and_key_rows(module):
                 weight.view(heads, width, -1)[:, :content] *= factor
     torch.testing.assert_close(logits(sharpened, tokens), logits(by_hand, tokens), rtol=0, atol=1e-9)
     assert (logits(sharpened, tokens) - before).abs().max() > 1e-4
