@@ -20,7 +20,7 @@ test: $(VENV)/installed-dev lint
 
 # A quarter of an hour to an hour: kills, stops, starves and damages 200 runs; another SEED draws others.
 chaos: $(VENV)/installed-dev
-	$(BIN)/python tools/chaos.py --scenarios 200 --seed $(or $(SEED),1)
+	$(BIN)/python tools/chaos --scenarios 200 --seed $(or $(SEED),1)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

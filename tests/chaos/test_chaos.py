@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = Path(__file__).parents[2] / "tools" / "chaos.py"
+PROGRAM = Path(__file__).parents[2] / "tools" / "chaos"
 SEED = 352  # nine kinds; scenario 13 dies between its last save and the removal of what it does not keep
 
 

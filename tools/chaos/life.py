@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos_draw import MICRO_BATCH_SEQUENCES, Life, Scenario
-from chaos_ranks import Ranks, start_ranks
+from draw import MICRO_BATCH_SEQUENCES, Life, Scenario
+from ranks import Ranks, start_ranks
 
 from sisa_scale.checkpoint.manifest import MANIFEST_NAME
 from sisa_scale.checkpoint.store import CheckpointStore

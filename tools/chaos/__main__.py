@@ -1,14 +1,14 @@
 """Kill, stop, starve and damage runs on purpose, and compare each with a run that nothing befell.
 
-    python tools/chaos.py --scenarios 20 --seed 1
-    python tools/chaos.py --scenarios 10 --seed 1 --only reshape        # the first ten of a kind
-    python tools/chaos.py --seed 1 --only 17                            # scenario 17 of seed 1 again
+    python tools/chaos --scenarios 20 --seed 1
+    python tools/chaos --scenarios 10 --seed 1 --only reshape        # the first ten of a kind
+    python tools/chaos --seed 1 --only 17                            # scenario 17 of seed 1 again
 
-A scenario is drawn from (seed, index), see chaos_draw.py. Those named kill_rank_at_moment, kill_all_ranks, preemption
+A scenario is drawn from (seed, index), see draw.py. Those named kill_rank_at_moment, kill_all_ranks, preemption
 and part of kill_in_recovery strike at a part of a life's usual time, so what they hit varies from one time to the next;
 all others act at a named place. After each: every step once, tokens, losses, evaluations and the last checkpoint equal
 to those of the uninterrupted run in the shape of the first life (to the last bit as long as the shape stays, else
-within ROUNDING_NATS of chaos_checks.py), and no process, temporary file or Ray daemon left. Exits with 1 if anything
+within ROUNDING_NATS of checks.py), and no process, temporary file or Ray daemon left. Exits with 1 if anything
 differs.
 """
 
@@ -25,10 +25,10 @@ import traceback
 from itertools import count, islice
 from pathlib import Path
 
-import chaos_ranks
-from chaos_checks import Outcome, Shape, after, check_run, check_verdict, leftovers, lines, unix
-from chaos_draw import Life, Scenario, draw, kinds
-from chaos_life import Lived, live
+import ranks
+from checks import Outcome, Shape, after, check_run, check_verdict, leftovers, lines, unix
+from draw import Life, Scenario, draw, kinds
+from life import Lived, live
 
 from sisa_scale.cli.console import render
 from sisa_scale.data.build.embedded import build_embedded
@@ -58,7 +58,7 @@ class Chaos:
     def __init__(self, root: Path) -> None:
         self.root, self.recipe = root, root / "chaos.yaml"
         self._references: dict[Shape, tuple[Path, float]] = {}
-        chaos_ranks.prepare()
+        ranks.prepare()
         self._build_data(root / "data")
         self.recipe.write_text(_RECIPE.format(data=root / "data"))
 
@@ -97,7 +97,7 @@ class Chaos:
             if scenario.launcher == "ranks":
                 self._live_ranks(outcome, folder, usual_seconds)
             else:
-                from chaos_ray import live_ray
+                from ray_runs import live_ray
 
                 live_ray(outcome, folder, self.recipe)
             outcome.problems += check_run(folder / "run", reference, scenario.lives[0].shape)
@@ -105,7 +105,7 @@ class Chaos:
         except Exception as error:
             outcome.problems.append("".join(traceback.format_exception(error)[-3:]).strip())
         damages = sum(life.damage is not None for life in scenario.lives)
-        orphans = chaos_ranks.remains(_REMAINS_SECONDS[scenario.launcher])
+        orphans = ranks.remains(_REMAINS_SECONDS[scenario.launcher])
         outcome.problems += [f"left running: {name}" for name in orphans]
         (folder / "tmp").mkdir(exist_ok=True)
         outcome.problems += leftovers(folder / "run", folder / "tmp", damages)
@@ -209,7 +209,7 @@ def main() -> None:
             report(outcomes[-1])
     except KeyboardInterrupt:
         print(f"stopped after {len(outcomes)} scenarios")
-        chaos_ranks.remains(0.2)
+        ranks.remains(0.2)
     table = summarise(outcomes)
     render(table, as_json=False)
     if arguments.json is not None:
@@ -217,7 +217,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(body, indent=1) + "\n")
     failed = [outcome.scenario.index for outcome in outcomes if outcome.problems]
     for index in failed:
-        print(f"again: python tools/chaos.py --seed {arguments.seed} --only {index}  (files: {root}/scenario_{index})")
+        print(f"again: python tools/chaos --seed {arguments.seed} --only {index}  (files: {root}/scenario_{index})")
     if failed:
         sys.exit(1)
     shutil.rmtree(root)

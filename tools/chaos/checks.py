@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from chaos_draw import KEEP_LAST, TOTAL_STEPS, Scenario
+from draw import KEEP_LAST, TOTAL_STEPS, Scenario
 
 from sisa_scale.checkpoint.manifest import KINDS, read_manifest, verify_files
 from sisa_scale.checkpoint.slices import CheckpointReader

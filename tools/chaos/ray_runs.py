@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import chaos_ranks
-from chaos_checks import Outcome, after, lines, unix
-from chaos_draw import Life, Scenario
-from chaos_life import settings_of
+import ranks
+from checks import Outcome, after, lines, unix
+from draw import Life, Scenario
+from life import settings_of
 
 _LIFE_SECONDS = 300.0
 _REMAINS_SECONDS = 180.0
@@ -84,7 +84,7 @@ def _live(
         time.sleep(_POLL_SECONDS)
     if life.strike is not None and life.strike.target == "driver":
         begun = time.monotonic()
-        left = chaos_ranks.remains(_REMAINS_SECONDS)
+        left = ranks.remains(_REMAINS_SECONDS)
         outcome.problems += [f"outlived its driver: {name}" for name in left]
         outcome.stages["all processes gone"] = round(time.monotonic() - begun, 1)
     return driver.returncode, struck
@@ -112,7 +112,7 @@ def _cluster(scenario: Scenario, folder: Path) -> Iterator[dict[str, Any] | None
         yield None
         return
     scratch = tempfile.mkdtemp(prefix="chaos-", dir="/tmp")  # short: socket paths are limited
-    program = [sys.executable, str(Path(__file__).with_name("chaos_cluster.py"))]
+    program = [sys.executable, str(Path(__file__).with_name("cluster.py"))]
     with (folder / "cluster.log").open("w") as log:
         cluster = subprocess.Popen(
             program,
