@@ -1,14 +1,11 @@
 import dataclasses
-import json
 import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from sisa_scale.cli.doctor import command
 from sisa_scale.config import load_config
 from sisa_scale.config.run import RunConfig
 from sisa_scale.launching.doctor import machine as doctor_machine
@@ -87,16 +84,3 @@ def test_a_check_that_breaks_is_a_failure_and_hides_no_other() -> None:
         raise ZeroDivisionError("by zero")
 
     assert only(run_check("x", broken)).status == "failure"  # type: ignore[arg-type]
-
-
-def test_command_prints_json_and_its_exit_code_says_failure(config: RunConfig, recipe: Path, tmp_path: Path) -> None:
-    arguments = [str(recipe), f"data.path={config.data.path}", f"run_dir={tmp_path}/run", "--json"]
-    done = CliRunner().invoke(command, arguments)
-    assert done.exit_code == 0, done.output
-    assert {finding["status"] for finding in json.loads(done.stdout)} <= {"ok", "warning", "skipped"}
-    for shard in Path(config.data.path or "").glob("train-*.tar"):
-        shard.write_bytes(b"\0" * shard.stat().st_size)
-    done = CliRunner().invoke(command, arguments)
-    assert done.exit_code == 1
-    failures = [finding["check"] for finding in json.loads(done.stdout) if finding["status"] == "failure"]
-    assert failures == ["shards"]
