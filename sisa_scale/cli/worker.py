@@ -6,7 +6,7 @@ import click
 
 from sisa_scale.cli.failing import print_error
 from sisa_scale.errors import SisaScaleError
-from sisa_scale.launching.start import join
+from sisa_scale.launching.start import join_run
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.exit_codes import PREEMPTED, ROLLED_BACK, end_process
 from sisa_scale.runs.stop_request import listen_for_signals
@@ -28,7 +28,7 @@ def command(recipe_or_run_dir: str, overrides: tuple[str, ...], device: str) -> 
     listen_for_signals()
     is_main = os.environ.get("RANK") == "0"
     overrides = (*overrides, f"resources.workers={os.environ.get('WORLD_SIZE', '1')}")
-    config = join(recipe_or_run_dir, overrides, is_main=is_main)
+    config = join_run(recipe_or_run_dir, overrides, is_main=is_main)
     if is_main:
         RunDirectory(config.directory).stop_path.unlink(missing_ok=True)
     try:

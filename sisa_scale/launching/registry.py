@@ -45,6 +45,6 @@ def launcher_of(submission: Submission) -> ClusterLauncher[Any]:
             submission.folder,
             found=f"a submission to {submission.target}",
             allowed=f"one to {', '.join(clusters)}",
-            remedy="Use the installation of sisa-scale that submitted it.",
+            remedy="Ask with the program that submitted it: it knows that launcher.",
         )
     return entry.launcher

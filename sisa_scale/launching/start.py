@@ -62,7 +62,7 @@ def reopen(run_dir: Path, overrides: tuple[str, ...]) -> RunConfig:
     return config
 
 
-def join(recipe_or_run_dir: str, overrides: tuple[str, ...], *, is_main: bool) -> RunConfig:
+def join_run(recipe_or_run_dir: str, overrides: tuple[str, ...], *, is_main: bool) -> RunConfig:
     """Return the config of a worker that torchrun started, of a new run or of one to continue.
 
     is_main: this worker also claims the run directory, or checks it. Restarted, it continues what its recipe began.

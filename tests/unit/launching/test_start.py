@@ -6,7 +6,7 @@ import pytest
 from sisa_scale.config import load_config
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import CheckpointError, ConfigError, DataError, SisaScaleError
-from sisa_scale.launching.start import begin, check_inputs, join, reopen, with_absolute_paths
+from sisa_scale.launching.start import begin, check_inputs, join_run, reopen, with_absolute_paths
 
 
 @pytest.fixture
@@ -64,12 +64,12 @@ def test_only_the_main_worker_claims_and_a_restarted_one_goes_on(
 ) -> None:
     run_dir = tmp_path / "run"
     overrides = (f"run_dir={run_dir}",)
-    assert join(str(recipe), overrides, is_main=False).directory == run_dir
+    assert join_run(str(recipe), overrides, is_main=False).directory == run_dir
     assert not run_dir.exists()
-    join(str(recipe), overrides, is_main=True)
+    join_run(str(recipe), overrides, is_main=True)
     with pytest.raises(SisaScaleError):
-        join(str(recipe), overrides, is_main=True)
+        join_run(str(recipe), overrides, is_main=True)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    join(str(recipe), overrides, is_main=True)
+    join_run(str(recipe), overrides, is_main=True)
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
-    assert join(str(run_dir), ("learning_rate=1e-4",), is_main=True).optimizer.learning_rate == 1e-4
+    assert join_run(str(run_dir), ("learning_rate=1e-4",), is_main=True).optimizer.learning_rate == 1e-4
