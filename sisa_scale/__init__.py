@@ -13,6 +13,10 @@ if TYPE_CHECKING:
         load_checkpoint,
         load_recipe,
         open_run,
+        resume,
+        status,
+        submit,
+        train,
     )
 
 __version__ = "0.1.0"
@@ -25,6 +29,10 @@ __all__ = [
     "load_checkpoint",
     "load_recipe",
     "open_run",
+    "resume",
+    "status",
+    "submit",
+    "train",
 ]
 
 

@@ -5,7 +5,7 @@ also names of the package itself: `from sisa_scale import load_checkpoint`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from sisa_scale.data.tokenizer import Tokenizer
     from sisa_scale.evaluation.score import Score
+    from sisa_scale.launching.launcher import Ended
+    from sisa_scale.launching.submission import Submission
     from sisa_scale.models.decoder import Decoder
+    from sisa_scale.reporting.status import Status
     from sisa_scale.runs.files import Run
     from sisa_scale.scaling.analysis import Analysis
 
@@ -33,6 +36,10 @@ __all__ = [
     "load_checkpoint",
     "load_recipe",
     "open_run",
+    "resume",
+    "status",
+    "submit",
+    "train",
 ]
 
 
@@ -69,6 +76,69 @@ def build_model(config: RunConfig | ModelConfig, *, seed: int = 0, device: str =
     return model.to(place)
 
 
+def train(recipe: str | Path, overrides: Sequence[str] = (), *, announce: Callable[[str], None] | None = None) -> "Run":
+    """Begin the run of a recipe, wait for its end and return what its directory holds, as `sisa-scale train` does.
+
+    announce: told in plain words what happens. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint and end the run, so call
+    it from the main thread; `attempts[-1].outcome` of the result says how it ended. Raises ConfigError or DataError
+    before anything starts, TrainingError or the error of a worker after that.
+    """
+    from sisa_scale.launching.local import run_to_end
+    from sisa_scale.launching.reporter import Reporter
+    from sisa_scale.launching.start import begin
+
+    config = begin(load_recipe(recipe, overrides))
+    return open_run(run_to_end(config, Reporter(announce)).run_dir)
+
+
+def resume(
+    run_dir: str | Path, overrides: Sequence[str] = (), *, announce: Callable[[str], None] | None = None
+) -> "Run":
+    """Continue a run from its newest checkpoint, as `sisa-scale resume` does; otherwise like `train`.
+
+    overrides: what changes; not the model, the data or the seed. Raises CheckpointError where there is no run.
+    """
+    from sisa_scale.launching.local import run_to_end
+    from sisa_scale.launching.reporter import Reporter
+    from sisa_scale.launching.start import reopen
+
+    config = reopen(Path(run_dir), tuple(overrides))
+    return open_run(run_to_end(config, Reporter(announce)).run_dir)
+
+
+def submit(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    to: str,
+    profile: str | Path | None = None,
+    settings: Sequence[str] = (),
+    announce: Callable[[str], None] | None = None,
+) -> "Submission | Ended":
+    """Hand the run of a recipe to a cluster, as `sisa-scale submit` does; submitted again, it continues.
+
+    to: `ray`, `slurm`, `kubernetes`, or `local`, which runs it to its end here; profile: the name of a shipped one, or
+    a YAML file; settings: `key=value` that change it. Returns the note of the job. Raises ConfigError or DataError.
+    """
+    from sisa_scale.launching.profiles.load import load_profile
+    from sisa_scale.launching.reporter import Reporter
+    from sisa_scale.launching.submit import plan, send
+
+    loaded = load_profile(to, str(profile) if profile is not None else None, settings)
+    reporter = Reporter(announce)
+    return send(plan(str(recipe), tuple(overrides), loaded, reporter), reporter)
+
+
+def status(run_dir: str | Path, *, verify: bool = False) -> "Status":
+    """Return how a run stands, wherever it runs: state, step, loss, attempts, checkpoint, where the time went.
+
+    verify: read the newest checkpoint and compare all its checksums. Raises ConfigError where there is no run.
+    """
+    from sisa_scale.reporting.status import read_status
+
+    return read_status(Path(run_dir), verify=verify)
+
+
 def open_run(path: str | Path) -> "Run":
     """Return what a run directory holds, finished or not: config, provenance, steps, scores, monitors, attempts.
 
@@ -99,9 +169,9 @@ class TrainedModel:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the run computed: bf16 autocast, or nothing for fp32."""
-        import torch
+        from sisa_scale.evaluation.loading import autocast
 
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.execution.precision == "bf16")
+        return autocast(self.config, self.device)
 
 
 def load_checkpoint(

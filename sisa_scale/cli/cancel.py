@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from sisa_scale.cli.console import announce
-from sisa_scale.launching.submission import newest_submission
 
 
 @click.command("cancel")
@@ -13,8 +12,10 @@ from sisa_scale.launching.submission import newest_submission
 @click.option("--now", "at_once", is_flag=True, help="Kill it, without a checkpoint.")
 def command(run_dir: Path, at_once: bool) -> None:
     """Tell the submitted run in RUN_DIR to save and stop; one that waits in a queue leaves it."""
-    submission = newest_submission(run_dir)
-    from sisa_scale.cli.following import cancel_job, job_state
+    from sisa_scale.launching.registry import launcher_of
+    from sisa_scale.launching.submission import newest_submission
 
-    cancel_job(submission, at_once=at_once)
-    announce(f"job {submission.job_id}: {job_state(submission)}")
+    submission = newest_submission(run_dir)
+    launcher = launcher_of(submission)
+    launcher.cancel(submission, at_once=at_once)
+    announce(f"job {submission.job_id}: {launcher.state(submission)}")

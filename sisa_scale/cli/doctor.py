@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from sisa_scale.launching.profiles.profile import TARGETS, Target
+from sisa_scale.launching.registry import LAUNCHERS
 
 _FAILED_EXIT_CODE = 1
 
@@ -13,7 +13,7 @@ _FAILED_EXIT_CODE = 1
 @click.command("doctor")
 @click.argument("recipe", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--to", "target", type=click.Choice(TARGETS), default="local", help="Where the run will go.")
+@click.option("--to", "target", type=click.Choice(list(LAUNCHERS)), default="local", help="Where the run will go.")
 @click.option("--profile", "profile_name", help="A cluster profile: the name of a shipped one, or a YAML file.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the profile.")
 @click.option("--ray", "ray_address", metavar="HOST:PORT", help="A running Ray cluster whose nodes are looked at.")
@@ -21,7 +21,7 @@ _FAILED_EXIT_CODE = 1
 def command(
     recipe: str | None,
     overrides: tuple[str, ...],
-    target: Target,
+    target: str,
     profile_name: str | None,
     settings: tuple[str, ...],
     ray_address: str | None,
@@ -30,7 +30,7 @@ def command(
     """Check this machine, a cluster and RECIPE before a long run; the exit code is 1 when something failed."""
     from sisa_scale.cli.console import announce, render
     from sisa_scale.launching.doctor.doctor import examine
-    from sisa_scale.launching.profiles.profile import load_profile
+    from sisa_scale.launching.profiles.load import load_profile
     from sisa_scale.planning.twins import load_recipe
 
     profile = load_profile(target, profile_name, settings)

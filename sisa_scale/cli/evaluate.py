@@ -7,7 +7,6 @@ import click
 
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.cli.console import announce, render
-from sisa_scale.cli.device import torch_device
 from sisa_scale.config.loading.extension import trained_config
 
 
@@ -56,6 +55,7 @@ def command(
     from sisa_scale.evaluation.loading import load_model, model_scorer
     from sisa_scale.evaluation.resources import load_resources
     from sisa_scale.evaluation.suite import check_tasks, run_suite
+    from sisa_scale.models.device import torch_device
 
     if tasks is not None:
         check_tasks(tasks.split(","))

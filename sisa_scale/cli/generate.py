@@ -6,7 +6,6 @@ import click
 
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.cli.console import render
-from sisa_scale.cli.device import torch_device
 from sisa_scale.config.loading.extension import trained_config
 from sisa_scale.errors import ConfigError
 
@@ -40,11 +39,10 @@ def command(
     """
     path, manifest = find_checkpoint(run_or_checkpoint)
     config = trained_config(manifest.config, str(path), overrides)
-    import torch
-
     from sisa_scale.data.read.sources import tokenizer_path
     from sisa_scale.data.tokenizer import load_tokenizer
-    from sisa_scale.evaluation.loading import load_model
+    from sisa_scale.evaluation.loading import autocast, load_model
+    from sisa_scale.models.device import torch_device
     from sisa_scale.models.generate import generate
 
     tokenizer = load_tokenizer(tokenizer_path(config.data.at(str(data)) if data else config.data))
@@ -60,7 +58,7 @@ def command(
         )
     place = torch_device(device)
     model = load_model(path, manifest, config, place)
-    with torch.autocast(place.type, torch.bfloat16, enabled=config.execution.precision == "bf16"):
+    with autocast(config, place):
         rows = generate(
             model,
             encoded,

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from sisa_scale.cli.console import announce, console
-from sisa_scale.cli.running import run_to_end
-from sisa_scale.cli.starting import begin
+from sisa_scale.cli.running import run_and_describe
 from sisa_scale.config import load_config
 from sisa_scale.data.build.embedded import build_embedded
 from sisa_scale.data.manifest import load_manifest
+from sisa_scale.launching.start import begin
 
 
 @click.command("quickstart")
@@ -30,7 +30,7 @@ def command(overrides: tuple[str, ...]) -> None:
         build_embedded(directory)
     for name, split in load_manifest(directory).splits.items():
         announce(f"{name}: {split.num_documents} documents, {split.num_tokens:,} tokens")
-    run_to_end(begin(config))
+    run_and_describe(begin(config))
     console.print(f"[bold]time[/bold]    {time.monotonic() - started:.0f} s")
 
 

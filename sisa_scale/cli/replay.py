@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sisa_scale.cli.console import announce, console, render
-from sisa_scale.cli.device import torch_device
 from sisa_scale.config import load_config
 from sisa_scale.errors import ConfigError
 
@@ -35,6 +34,7 @@ def command(run_dir: Path, *, step: int, rank_batch: str | None, whole_text: boo
     config = load_config(run_dir / "config.yaml", [f"run_dir={run_dir}"]).config
     rank, world_size = _share(rank_batch, config)
     from sisa_scale.data.read.trace import trace_sequence
+    from sisa_scale.models.device import torch_device
     from sisa_scale.training.replay import load_before, recorded, replay_batch, run_pass
 
     data_step, batch = replay_batch(config, step, rank, world_size)

@@ -6,8 +6,8 @@ import click
 
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.cli.console import announce
-from sisa_scale.cli.running import run_to_end
-from sisa_scale.cli.starting import reopen
+from sisa_scale.cli.running import run_and_describe
+from sisa_scale.launching.start import reopen
 
 
 @click.command("resume")
@@ -25,4 +25,4 @@ def command(run_dir: Path, overrides: tuple[str, ...]) -> None:
         announce(f"{run_dir} has taken all {config.total_steps} steps; go on with schedule.total='N steps'")
         return
     announce(f"resuming {run_dir} from step {steps[-1] if steps else 0} of {config.total_steps}")
-    run_to_end(config)
+    run_and_describe(config)

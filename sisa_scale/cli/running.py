@@ -1,34 +1,26 @@
-"""What `train`, `resume` and `quickstart` share: carry a run to its end and say what it left."""
-
-from pathlib import Path
+"""What `train`, `resume`, `submit` and `quickstart` share: carry a run to its end and say what it left."""
 
 import click
 
-from sisa_scale.cli.console import RunProgress, announce, console
+from sisa_scale.cli.console import console
+from sisa_scale.cli.reporter import ConsoleReporter
 from sisa_scale.config.run import RunConfig
-from sisa_scale.orchestration.launch import launch
-from sisa_scale.reporting.html import write_report
+from sisa_scale.launching.launcher import Ended
+from sisa_scale.launching.local import run_to_end
 from sisa_scale.runs.exit_codes import PREEMPTED
-from sisa_scale.runs.outcome import Outcome
 
 
-def run_to_end(config: RunConfig) -> None:
-    """Launch a run, draw its report, and say where everything is; exits with PREEMPTED when it is to be resumed."""
-    progress = RunProgress(config.directory / "metrics.jsonl", config.total_steps)
-    try:
-        outcome = launch(config, progress.update, announce)
-    finally:
-        progress.close()
-    # Where the machine is taken away there is no time to draw.
-    report = None if outcome == "preempted" else write_report([config.directory], config.directory / "report.html")
-    describe(config.directory, report, outcome)
-    if outcome != "finished":
-        raise click.exceptions.Exit(PREEMPTED)
+def run_and_describe(config: RunConfig) -> None:
+    """Run to the end, and say where everything is; exits with PREEMPTED when the run is to be resumed."""
+    describe(run_to_end(config, ConsoleReporter()))
 
 
-def describe(run_dir: Path, report: Path | None, outcome: Outcome) -> None:
-    """Print the last lines of a run."""
-    following = f"sisa-scale evaluate {run_dir}" if outcome == "finished" else f"sisa-scale resume {run_dir}"
-    for label, value in (("run", f"{run_dir} ({outcome})"), ("report", report), ("next", following)):
+def describe(ended: Ended) -> None:
+    """Print the last lines of a run; exits with PREEMPTED when it is to be resumed."""
+    run_dir, is_finished = ended.run_dir, ended.outcome == "finished"
+    following = f"sisa-scale evaluate {run_dir}" if is_finished else f"sisa-scale resume {run_dir}"
+    for label, value in (("run", f"{run_dir} ({ended.outcome})"), ("report", ended.report), ("next", following)):
         if value is not None:
             console.print(f"[bold]{label:<7}[/bold] {value}", soft_wrap=True)
+    if not is_finished:
+        raise click.exceptions.Exit(PREEMPTED)

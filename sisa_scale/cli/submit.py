@@ -1,17 +1,16 @@
-"""`sisa-scale submit RECIPE --to local|ray|slurm|kubernetes`."""
+"""`sisa-scale submit RECIPE --to TARGET`."""
 
-from pathlib import Path
+import sys
 
 import click
 
-from sisa_scale.errors import ConfigError
-from sisa_scale.launching.profiles.profile import TARGETS, Target
+from sisa_scale.launching.registry import LAUNCHERS, launcher_of
 
 
 @click.command("submit")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--to", "target", type=click.Choice(TARGETS), required=True, help="Where the run goes.")
+@click.option("--to", "target", type=click.Choice(list(LAUNCHERS)), required=True, help="Where the run goes.")
 @click.option("--profile", "profile_name", help="A cluster profile: the name of a shipped one, or a YAML file.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the profile.")
 @click.option("--address", help="http://HOST:PORT of Ray's job server (--to ray).")
@@ -21,7 +20,7 @@ from sisa_scale.launching.profiles.profile import TARGETS, Target
 def command(
     recipe: str,
     overrides: tuple[str, ...],
-    target: Target,
+    target: str,
     profile_name: str | None,
     settings: tuple[str, ...],
     address: str | None,
@@ -38,17 +37,20 @@ def command(
         if target != "ray":
             raise click.UsageError("--address belongs to --to ray.")
         settings = (*settings, f"address='{address}'")
-    if study and target != "slurm":
-        raise ConfigError.at(
-            "--study", found=f"--to {target}", allowed="job arrays of Slurm", remedy="Submit the runs one by one."
-        )
-    from sisa_scale.cli import submitting
-    from sisa_scale.launching.profiles.profile import load_profile
+    from sisa_scale.cli.reporter import ConsoleReporter
+    from sisa_scale.cli.running import describe
+    from sisa_scale.launching.launcher import Ended
+    from sisa_scale.launching.profiles.load import load_profile
+    from sisa_scale.launching.submit import plan, plan_list, send
 
+    reporter = ConsoleReporter()
     profile = load_profile(target, profile_name, settings)
-    plan = submitting.plan_study if study else submitting.plan
-    planned = plan(recipe, overrides, profile)
+    planned = (plan_list if study else plan)(recipe, overrides, profile, reporter)
     if dry_run:
         click.echo(planned.describe())
         return
-    submitting.send(planned, Path.cwd(), follow=follow)
+    handed = send(planned, reporter)
+    if isinstance(handed, Ended):
+        describe(handed)
+    elif follow:
+        sys.exit(0 if launcher_of(handed).follow(handed, reporter) else 1)

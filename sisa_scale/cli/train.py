@@ -14,7 +14,7 @@ def command(recipe: str, overrides: tuple[str, ...]) -> None:
     Ctrl-C saves a checkpoint and stops; `sisa-scale resume` goes on from there.
     """
     config = load_recipe(recipe, overrides).config
-    from sisa_scale.cli.running import run_to_end
-    from sisa_scale.cli.starting import begin
+    from sisa_scale.cli.running import run_and_describe
+    from sisa_scale.launching.start import begin
 
-    run_to_end(begin(config))
+    run_and_describe(begin(config))

@@ -27,14 +27,18 @@ def load_model(checkpoint: Location, manifest: Manifest, config: RunConfig, devi
     return model.to(device).eval()
 
 
+def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
+    """Return the context in which a run computes: bf16 autocast, or nothing for fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.execution.precision == "bf16")
+
+
 def model_scorer(model: Decoder, config: RunConfig, device: torch.device) -> Scorer:
     """Return a scorer that computes as the run did (bf16 autocast or fp32)."""
 
     @torch.no_grad()
     def score(tokens_BL: Tensor, targets_BL: Tensor, document_BL: Tensor | None = None) -> TokenScores:
-        is_bf16 = config.execution.precision == "bf16"
         documents = {} if document_BL is None else {"document_BL": document_BL.to(device)}
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+        with autocast(config, device):
             scores: TokenScores = model(tokens_BL.to(device), targets_BL.to(device), per_token=True, **documents)
         return scores
 

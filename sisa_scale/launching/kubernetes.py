@@ -8,7 +8,7 @@ import dataclasses
 import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,15 +18,82 @@ import yaml
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.storage import is_remote
 from sisa_scale.errors import ConfigError
+from sisa_scale.launching.doctor.finding import Finding
 from sisa_scale.launching.kubernetes_rules import config_map_problems, ray_job_problems
+from sisa_scale.launching.launcher import ClusterLauncher
 from sisa_scale.launching.profiles.kubernetes import KubernetesProfile
+from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.shell import call
-from sisa_scale.launching.submission import Job, Submission, save_submission, write_files
+from sisa_scale.launching.submission import Job, Submission, job_name, save_submission, write_files
 from sisa_scale.launching.templates import render
 
 _MANIFEST = "job.yaml"
 _ENDED = ("Complete", "Failed", "ValidationFailed")
 _POLL_SECONDS = 5.0
+
+
+class KubernetesLauncher(ClusterLauncher[KubernetesProfile]):
+    """Applies a RayJob for each run. Pods see a volume, which this machine does not."""
+
+    shares_files = False
+
+    def resolve(self, config: RunConfig, profile: KubernetesProfile) -> RunConfig:
+        """Return the config with paths as pods see them."""
+        return in_the_pods(config, profile)
+
+    def check_inputs(self, config: RunConfig, reporter: Reporter) -> None:
+        """Leave it to the pods."""
+
+    def plan(self, job: Job, folder: Path, profile: KubernetesProfile) -> "KubernetesJob":
+        """Return the run as a RayJob of its name."""
+        return KubernetesJob(job_name(job.config.name), folder, job, profile)
+
+    def check(self, profile: KubernetesProfile) -> Iterator[Finding]:
+        """Ask for KubeRay, and for what the namespace must hold."""
+        check_cluster(profile)
+        yield Finding("kubernetes", "ok", f"KubeRay, {profile.storage.claim} and secrets are in {profile.namespace}")
+
+    def is_over(self, state: str) -> bool:
+        """Whether nothing more will come of a RayJob in this state, unless someone unsuspends it."""
+        return state == "GONE" or state.startswith((*_ENDED, "Suspended"))
+
+    def state(self, submission: Submission) -> str:
+        """Return the state of the RayJob in KubeRay's words, `GONE` when there is none."""
+        found = call([*_of(submission), "get", "rayjob", submission.job_id, "--ignore-not-found", "--output=json"])
+        if not found.strip():
+            return "GONE"
+        status: dict[str, Any] = json.loads(found).get("status", {})
+        words = [status.get("jobDeploymentStatus") or "Initializing", status.get("jobStatus") or ""]
+        return " ".join(filter(None, words))
+
+    def cancel(self, submission: Submission, *, at_once: bool) -> None:
+        """Delete the RayJob; its pods let the run save first, unless `at_once`."""
+        call([*_of(submission), "delete", "rayjob", submission.job_id, "--ignore-not-found", "--wait=false"])
+        if at_once:
+            label = f"--selector=ray.io/originated-from-cr-name={submission.job_id}"
+            call([*_of(submission), "delete", "pods", label, "--force", "--grace-period=0"])
+
+    def logs(self, submission: Submission) -> str:
+        """Return what the job has printed."""
+        return call([*_of(submission), "logs", f"--selector=job-name={submission.job_id}", "--tail=-1"])
+
+    def follow(self, submission: Submission, reporter: Reporter) -> bool:
+        """Report states and new lines until the job is over; returns whether it succeeded."""
+        told, before = 0, ""
+        while True:
+            now = self.state(submission)
+            if now != before:
+                reporter.line(f"RayJob {submission.job_id}: {now}")
+                before = now
+            if not now.startswith(("Initializing", "Suspended", "Waiting")):
+                lines = self.logs(submission).splitlines()
+                told = told if told <= len(lines) else 0  # a new pod begins anew
+                for line in lines[told:]:
+                    reporter.line(line)
+                told = len(lines)
+            if now == "GONE" or now.startswith(_ENDED):
+                return now.startswith("Complete")
+            time.sleep(_POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +125,7 @@ class KubernetesJob:
         command = shlex.join([*self._kubectl(), "apply", "--filename=-"])
         return f"# {command}\n{self.manifest()}"
 
-    def submit(self) -> Submission:
+    def submit(self, reporter: Reporter) -> Submission:
         """Check the cluster, delete the RayJob of an earlier submission that has ended, and apply the new one."""
         manifest = self.manifest()
         check_cluster(self.profile)
@@ -135,53 +202,6 @@ def in_the_pods(config: RunConfig, profile: KubernetesProfile) -> RunConfig:
         data=dataclasses.replace(data, path=place("data.path", data.path) if data.path else None, mix=mix),
         evaluation=dataclasses.replace(config.evaluation, lambada_path=lambada, questions_directory=questions),
     )
-
-
-def is_over(state_text: str) -> bool:
-    """Whether nothing more will come of a RayJob in this state, unless someone unsuspends it."""
-    return state_text == "GONE" or state_text.startswith((*_ENDED, "Suspended"))
-
-
-def state(submission: Submission) -> str:
-    """Return the state of the RayJob in KubeRay's words, `GONE` when there is none."""
-    found = call([*_of(submission), "get", "rayjob", submission.job_id, "--ignore-not-found", "--output=json"])
-    if not found.strip():
-        return "GONE"
-    status: dict[str, Any] = json.loads(found).get("status", {})
-    words = [status.get("jobDeploymentStatus") or "Initializing", status.get("jobStatus") or ""]
-    return " ".join(filter(None, words))
-
-
-def cancel(submission: Submission, *, at_once: bool) -> None:
-    """Delete the RayJob; its pods let the run save first, unless `at_once`."""
-    call([*_of(submission), "delete", "rayjob", submission.job_id, "--ignore-not-found", "--wait=false"])
-    if at_once:
-        label = f"--selector=ray.io/originated-from-cr-name={submission.job_id}"
-        call([*_of(submission), "delete", "pods", label, "--force", "--grace-period=0"])
-
-
-def logs(submission: Submission) -> str:
-    """Return what the job has printed."""
-    return call([*_of(submission), "logs", f"--selector=job-name={submission.job_id}", "--tail=-1"])
-
-
-def follow(submission: Submission, write: Callable[[str], None]) -> int:
-    """Print states and new lines until the job is over; returns 0 when it succeeded."""
-    told, before = 0, ""
-    while True:
-        now = state(submission)
-        if now != before:
-            write(f"RayJob {submission.job_id}: {now}")
-            before = now
-        if not now.startswith(("Initializing", "Suspended", "Waiting")):
-            lines = logs(submission).splitlines()
-            told = told if told <= len(lines) else 0  # a new pod begins anew
-            for line in lines[told:]:
-                write(line)
-            told = len(lines)
-        if now == "GONE" or now.startswith(_ENDED):
-            return 0 if now.startswith("Complete") else 1
-        time.sleep(_POLL_SECONDS)
 
 
 def _of(submission: Submission) -> list[str]:

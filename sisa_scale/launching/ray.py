@@ -4,20 +4,91 @@ import os
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
-from sisa_scale.launching.profiles.profile import RayProfile
+from sisa_scale.launching.doctor.finding import Finding
+from sisa_scale.launching.launcher import ClusterLauncher
+from sisa_scale.launching.profiles.ray import RayProfile
+from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.submission import Job, Submission, job_name, save_submission, write_files
 
 _COMMAND = "bash start.sh resources.ray_address=auto"
 _POLL_SECONDS = 1.0
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+class RayLauncher(ClusterLauncher[RayProfile]):
+    """Hands runs to a job server; the data may be visible to the cluster alone."""
+
+    def check_inputs(self, config: RunConfig, reporter: Reporter) -> None:
+        """Check the data set and the tasks, if the data set is visible from here."""
+        paths: Sequence[str] = [source.path for source in config.data.sources.values()]
+        if all("://" in path or Path(path).exists() for path in paths):
+            super().check_inputs(config, reporter)
+        else:
+            reporter.announce("the data set is not visible from here: the job itself will check it")
+
+    def plan(self, job: Job, folder: Path, profile: RayProfile) -> "RayJob":
+        """Return the run as a job of the server."""
+        return RayJob(folder, job, profile)
+
+    def check(self, profile: RayProfile) -> Iterator[Finding]:
+        """Ask the job server for its version."""
+        with _client(_settings(profile)) as client:
+            version = client.get_version()
+        yield Finding("ray jobs", "ok", f"{profile.address} answers, Ray {version}")
+
+    def is_over(self, state: str) -> bool:
+        """Whether nothing more will come of a job in this state."""
+        return state in (*_ENDED, "GONE")
+
+    def state(self, submission: Submission) -> str:
+        """Return the state of the job in Ray's words, `GONE` when the cluster does not know it."""
+        with _client(submission.settings) as client:
+            try:
+                return str(client.get_job_status(submission.job_id).value)
+            except RuntimeError as error:
+                if "404" in str(error) or "does not exist" in str(error):
+                    return "GONE"
+                raise
+
+    def logs(self, submission: Submission) -> str:
+        """Return what the job has printed."""
+        with _client(submission.settings) as client:
+            return str(client.get_job_logs(submission.job_id))
+
+    def follow(self, submission: Submission, reporter: Reporter) -> bool:
+        """Report new lines until the job is over; returns whether it succeeded."""
+        told = 0
+        with _client(submission.settings) as client:
+            while True:
+                ended = str(client.get_job_status(submission.job_id).value) in _ENDED
+                text = str(client.get_job_logs(submission.job_id))
+                whole = len(text) if ended else text.rfind("\n") + 1
+                for line in text[told:whole].splitlines():
+                    reporter.line(line)
+                told = max(told, whole)
+                if ended:
+                    info = client.get_job_info(submission.job_id)
+                    reporter.line(f"job {submission.job_id}: {info.status.value}")
+                    return bool(info.status.value == "SUCCEEDED")
+                time.sleep(_POLL_SECONDS)
+
+    def cancel(self, submission: Submission, *, at_once: bool) -> None:
+        """Tell the run to save and stop through its directory; kill the job `at_once`, or where that is not seen."""
+        run_dir = Path(submission.settings["run_dir"])
+        if not at_once and (run_dir / "config.yaml").exists():
+            (run_dir / "stop").touch()
+            return
+        with _client(submission.settings) as client:
+            client.stop_job(submission.job_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +110,7 @@ class RayJob:
         parts += [f"# {self.folder / name}\n{text.rstrip()}" for name, text in self.files().items()]
         return "\n\n".join(parts)
 
-    def submit(self) -> Submission:
+    def submit(self, reporter: Reporter) -> Submission:
         """Send it; raises ConfigError when the server does not answer or does not accept the token."""
         settings = {**_settings(self.profile), "run_dir": str(self.job.config.directory)}
         with _client(settings) as client:
@@ -50,62 +121,6 @@ class RayJob:
                 runtime_env={"working_dir": str(self.folder)},
             )
         return save_submission(self.folder, "ray", job_id, settings)
-
-
-def is_over(state_text: str) -> bool:
-    """Whether nothing more will come of a job in this state."""
-    return state_text in (*_ENDED, "GONE")
-
-
-def state(submission: Submission) -> str:
-    """Return the state of the job in Ray's words, `GONE` when the cluster does not know it."""
-    with _client(submission.settings) as client:
-        try:
-            return str(client.get_job_status(submission.job_id).value)
-        except RuntimeError as error:
-            if "404" in str(error) or "does not exist" in str(error):
-                return "GONE"
-            raise
-
-
-def logs(submission: Submission) -> str:
-    """Return what the job has printed."""
-    with _client(submission.settings) as client:
-        return str(client.get_job_logs(submission.job_id))
-
-
-def follow(submission: Submission, write: Callable[[str], None]) -> int:
-    """Print new lines until the job is over; returns 0 when it succeeded. Ending this ends nothing but this."""
-    told = 0
-    with _client(submission.settings) as client:
-        while True:
-            ended = str(client.get_job_status(submission.job_id).value) in _ENDED
-            text = str(client.get_job_logs(submission.job_id))
-            whole = len(text) if ended else text.rfind("\n") + 1
-            for line in text[told:whole].splitlines():
-                write(line)
-            told = max(told, whole)
-            if ended:
-                info = client.get_job_info(submission.job_id)
-                write(f"job {submission.job_id}: {info.status.value}")
-                return 0 if info.status.value == "SUCCEEDED" else 1
-            time.sleep(_POLL_SECONDS)
-
-
-def cancel(submission: Submission, *, at_once: bool) -> None:
-    """Tell the run to save and stop through its directory; kill the job `at_once`, or when that is not seen here."""
-    run_dir = Path(submission.settings["run_dir"])
-    if not at_once and (run_dir / "config.yaml").exists():
-        (run_dir / "stop").touch()
-        return
-    with _client(submission.settings) as client:
-        client.stop_job(submission.job_id)
-
-
-def check_server(profile: RayProfile) -> str:
-    """Return the version of Ray that the job server runs; raises ConfigError when it does not let us in."""
-    with _client(_settings(profile)) as client:
-        return str(client.get_version())
 
 
 def _settings(profile: RayProfile) -> dict[str, Any]:

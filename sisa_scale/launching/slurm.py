@@ -1,18 +1,108 @@
 """Slurm: the script of a job, its submission, its state and its end. The script is `cluster/slurm/job.sbatch.j2`."""
 
 import shlex
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
+from sisa_scale.launching.doctor.finding import Finding
+from sisa_scale.launching.launcher import ArrayLauncher
 from sisa_scale.launching.profiles.slurm import SlurmProfile
+from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.shell import call
-from sisa_scale.launching.submission import Job, Submission, job_name, save_submission, write_files
+from sisa_scale.launching.submission import (
+    Job,
+    Submission,
+    check_visible,
+    job_name,
+    save_submission,
+    write_files,
+)
 from sisa_scale.launching.templates import render
 
 CANCELLED = "cancelled"
 _SCRIPT = "job.sbatch"
+_AT_WORK = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUE", "SUSPENDED", "SIGNALING", "STAGE", "RESIZ")
+_POLL_SECONDS = 1.0
+_STATE_SECONDS = 5.0  # between questions to the scheduler
+
+
+class SlurmLauncher(ArrayLauncher[SlurmProfile]):
+    """Hands runs to sbatch; several become one array."""
+
+    def resolve(self, config: RunConfig, profile: SlurmProfile) -> RunConfig:
+        """Return the config with absolute paths; raises ConfigError for one that other nodes do not see."""
+        config = super().resolve(config, profile)
+        check_visible(config, profile.node_local_paths)
+        return config
+
+    def plan(self, job: Job, folder: Path, profile: SlurmProfile) -> "SlurmJob":
+        """Return the run as a job without tasks."""
+        return self.plan_array(job.config.name, (job,), folder, profile)
+
+    def plan_array(
+        self, name: str, jobs: tuple[Job, ...], folder: Path, profile: SlurmProfile, *, after: str | None = None
+    ) -> "SlurmJob":
+        """Return runs as an array of one task each."""
+        return SlurmJob(name, folder, Path.cwd(), jobs, profile, after)
+
+    def check(self, profile: SlurmProfile) -> Iterator[Finding]:
+        """Let Slurm say whether such nodes could ever be had."""
+        check_allocation(profile)
+        wanted = f"{profile.nodes} nodes, {profile.gpus_per_node} GPUs each, {profile.time_limit}"
+        yield Finding("slurm", "ok", f"accepts {wanted}")
+
+    def state(self, submission: Submission) -> str:
+        """Return the state of the job in Slurm's words, `GONE` when Slurm has forgotten it."""
+        job_id = current_id(submission)
+        flags = ["--noheader", "--array", "--states=all", "--format=%T %r"]
+        try:
+            lines = call(["squeue", *flags, f"--jobs={job_id}"]).splitlines()
+        except ConfigError as error:
+            if "Invalid job id" in str(error):
+                return "GONE"
+            raise
+        states = [line.split(maxsplit=1) for line in lines]
+        texts = [f"{name} ({reason})" if name == "PENDING" else name for name, reason in states]
+        return ", ".join(dict.fromkeys(texts)) or "GONE"
+
+    def is_over(self, state: str) -> bool:
+        """Whether nothing more will come of a job in this state."""
+        return not any(word in state for word in _AT_WORK)
+
+    def cancel(self, submission: Submission, *, at_once: bool) -> None:
+        """Take a waiting job out of the queue; tell a running one to save and stop, or kill it `at_once`."""
+        job_id = current_id(submission)
+        if at_once:
+            call(["scancel", job_id])
+            return
+        (Path(submission.folder) / CANCELLED).touch()  # the script then ends instead of going back into the queue
+        for word, options in (("PENDING", []), ("RUNNING", ["--batch", "--signal=USR1"])):
+            if word in self.state(submission):
+                call(["scancel", f"--state={word}", *options, job_id])
+
+    def logs(self, submission: Submission) -> str:
+        """Return what the job has printed."""
+        return "".join(f"{line}\n" for line in _new_lines([_Tail(path) for path in log_paths(submission)]))
+
+    def follow(self, submission: Submission, reporter: Reporter) -> bool:
+        """Report new lines and states until the job is over; returns whether it succeeded."""
+        tails = [_Tail(path) for path in log_paths(submission)]
+        asked, state = 0.0, "PENDING"
+        while True:
+            for line in _new_lines(tails):
+                reporter.line(line)
+            if self.is_over(state):
+                reporter.announce(f"job {current_id(submission)}: {state}")
+                return state in ("COMPLETED", "GONE")
+            if time.monotonic() - asked > _STATE_SECONDS:
+                asked, before, state = time.monotonic(), state, self.state(submission)
+                if state != before:
+                    reporter.announce(f"job {current_id(submission)}: {state}")
+            time.sleep(_POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +153,7 @@ class SlurmJob:
         parts += [f"# {self.folder / name}\n{text.rstrip()}" for name, text in self.files().items()]
         return "\n\n".join(parts)
 
-    def submit(self) -> Submission:
+    def submit(self, reporter: Reporter) -> Submission:
         """Let Slurm check the job, write its files and submit it; raises ConfigError with Slurm's own reason."""
         check_allocation(self.profile, len(self.jobs))
         write_files(self.folder, self.files())
@@ -101,43 +191,34 @@ def current_id(submission: Submission) -> str:
     return lines[-1].partition(";")[0] if lines else submission.job_id
 
 
-def state(submission: Submission) -> str:
-    """Return the state of the job in Slurm's words, `GONE` when Slurm has forgotten it."""
-    job_id = current_id(submission)
-    flags = ["--noheader", "--array", "--states=all", "--format=%T %r"]
-    try:
-        lines = call(["squeue", *flags, f"--jobs={job_id}"]).splitlines()
-    except ConfigError as error:
-        if "Invalid job id" in str(error):
-            return "GONE"
-        raise
-    states = [line.split(maxsplit=1) for line in lines]
-    texts = [f"{name} ({reason})" if name == "PENDING" else name for name, reason in states]
-    return ", ".join(dict.fromkeys(texts)) or "GONE"
-
-
-def is_over(state_text: str) -> bool:
-    """Whether nothing more will come of a job in this state."""
-    running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUE", "SUSPENDED", "SIGNALING", "STAGE", "RESIZ")
-    return not any(word in state_text for word in running)
-
-
-def cancel(submission: Submission, *, at_once: bool) -> None:
-    """Take a waiting job out of the queue; tell a running one to save and stop, or kill it `at_once`."""
-    job_id = current_id(submission)
-    if at_once:
-        call(["scancel", job_id])
-        return
-    (Path(submission.folder) / CANCELLED).touch()  # the script then ends instead of going back into the queue
-    for word, options in (("PENDING", []), ("RUNNING", ["--batch", "--signal=USR1"])):
-        if word in state(submission):
-            call(["scancel", f"--state={word}", *options, job_id])
-
-
 def log_paths(submission: Submission) -> Sequence[Path]:
     """Return the files that the job prints to, of every task."""
     folder, num = Path(submission.folder), submission.settings["num_tasks"]
     return [folder / f"output-{task}.log" for task in range(num)] if num > 1 else [folder / "output.log"]
+
+
+class _Tail:
+    """A file that grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.position = path, 0
+
+    def read(self) -> list[str]:
+        """Return the whole lines that are new."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as stream:
+            stream.seek(self.position)
+            new = stream.read()
+        whole = new.rfind(b"\n") + 1
+        self.position += whole
+        return new[:whole].decode(errors="replace").split("\n")[:-1]
+
+
+def _new_lines(tails: Sequence[_Tail]) -> Iterator[str]:
+    for tail in tails:
+        for line in tail.read():
+            yield line if len(tails) == 1 else f"[{tail.path.stem.removeprefix('output-')}] {line}"
 
 
 def _pattern(path: Path) -> str:

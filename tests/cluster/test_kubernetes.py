@@ -13,11 +13,12 @@ import jsonschema
 import pytest
 import yaml
 
-from sisa_scale.cli.submitting import plan
 from sisa_scale.errors import ConfigError
 from sisa_scale.launching.kubernetes import KubernetesJob
 from sisa_scale.launching.kubernetes_rules import ray_job_problems
-from sisa_scale.launching.profiles.profile import load_profile, shipped_profiles
+from sisa_scale.launching.profiles.load import load_profile, shipped_profiles
+from sisa_scale.launching.reporter import Reporter
+from sisa_scale.launching.submit import plan
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 OVERRIDES = ("data.path=data/sample", "global_batch_tokens=16384", "micro_batch_sequences=1")
@@ -58,7 +59,7 @@ def render(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     monkeypatch.chdir(tmp_path)
 
     def render(profile: str, *overrides: str, settings: tuple[str, ...] = ()) -> str:
-        planned = plan(str(recipe), (*OVERRIDES, *overrides), load_profile("kubernetes", profile, settings))
+        planned = plan(str(recipe), (*OVERRIDES, *overrides), load_profile("kubernetes", profile, settings), Reporter())
         assert isinstance(planned, KubernetesJob)
         return planned.manifest()
 
@@ -144,10 +145,10 @@ def test_no_kubectl_and_no_cluster_are_one_clear_error(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = plan(str(recipe), OVERRIDES, load_profile("kubernetes", "cpu"))
+    job = plan(str(recipe), OVERRIDES, load_profile("kubernetes", "cpu"), Reporter())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="kubectl: found no such command here"):
-        job.submit()
+        job.submit(Reporter())
     assert not (tmp_path / "runs").exists()
 
 

@@ -8,8 +8,8 @@ import sys
 
 import torch
 
-from sisa_scale.cli.starting import with_absolute_paths
 from sisa_scale.config import load_config
+from sisa_scale.launching.start import with_absolute_paths
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.runs.stop_request import StopRequest
 from sisa_scale.training.engine.communicator import Communicator, connect, leave

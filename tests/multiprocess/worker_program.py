@@ -7,8 +7,8 @@ the engine of this world size and ZeRO stage, and write it again.
 import json
 import sys
 
-from sisa_scale.cli.starting import with_absolute_paths
 from sisa_scale.config import RunConfig, load_config
+from sisa_scale.launching.start import with_absolute_paths
 from sisa_scale.training.engine.communicator import connect, leave
 from sisa_scale.training.hooks.checkpoints import Checkpointer
 from sisa_scale.training.restore import restore

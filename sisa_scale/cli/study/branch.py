@@ -11,8 +11,8 @@ import click
 @click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False))
 def command(study_dir: Path, piece: str, recipe: Path) -> None:
     """Begin PIECE of the study in STUDY_DIR, whose resolved recipe is RECIPE, as a copy of its trunk at its step."""
-    from sisa_scale.cli.starting import with_absolute_paths
     from sisa_scale.config.loading.load import load_config
+    from sisa_scale.launching.start import with_absolute_paths
     from sisa_scale.studies.branching import begin_branch
     from sisa_scale.studies.directory import StudyDirectory
     from sisa_scale.studies.selection import check_names

@@ -1,14 +1,14 @@
-"""`sisa-scale study submit STUDY --to local|ray|slurm|kubernetes`."""
+"""`sisa-scale study submit STUDY --to TARGET`."""
 
 import click
 
-from sisa_scale.launching.profiles.profile import TARGETS, Target
+from sisa_scale.launching.registry import LAUNCHERS
 
 
 @click.command("submit")
 @click.argument("study")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--to", "target", type=click.Choice(TARGETS), required=True, help="Where the runs go.")
+@click.option("--to", "target", type=click.Choice(list(LAUNCHERS)), required=True, help="Where the runs go.")
 @click.option("--profile", "profile_name", help="A cluster profile: the name of a shipped one, or a YAML file.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the profile.")
 @click.option("--only", multiple=True, metavar="PIECE", help="Run this piece alone, even if it has failed before.")
@@ -17,7 +17,7 @@ from sisa_scale.launching.profiles.profile import TARGETS, Target
 def command(
     study: str,
     overrides: tuple[str, ...],
-    target: Target,
+    target: str,
     profile_name: str | None,
     settings: tuple[str, ...],
     only: tuple[str, ...],
@@ -28,9 +28,18 @@ def command(
 
     A piece that failed is named and left alone until it is asked for with --only. Locally, Ctrl-C saves and stops.
     """
-    from sisa_scale.cli import study_submitting
+    from sisa_scale.cli.console import console
+    from sisa_scale.cli.reporter import ConsoleReporter
     from sisa_scale.config.study import load_study
-    from sisa_scale.launching.profiles.profile import load_profile
+    from sisa_scale.launching.profiles.load import load_profile
+    from sisa_scale.launching.study.submit import submit
+    from sisa_scale.runs.exit_codes import PREEMPTED
 
     profile = load_profile(target, profile_name, settings)
-    study_submitting.submit(load_study(study, overrides), profile, only=only, at_once=at_once, dry_run=dry_run)
+    config = load_study(study, overrides)
+    ending = submit(config, profile, only=only, at_once=at_once, dry_run=dry_run, reporter=ConsoleReporter())
+    if ending == "stopped":
+        console.print("[bold]next[/bold]   the same command goes on from here", soft_wrap=True)
+        raise click.exceptions.Exit(PREEMPTED)
+    if ending == "finished":
+        console.print(f"[bold]next[/bold]   sisa-scale study report {config.directory}", soft_wrap=True)

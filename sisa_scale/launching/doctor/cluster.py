@@ -1,4 +1,4 @@
-"""Checks of the cluster that a profile or an address names."""
+"""Checks of a Ray cluster that an address names."""
 
 import os
 import socket
@@ -7,31 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from sisa_scale.errors import ConfigError
-from sisa_scale.launching import slurm
 from sisa_scale.launching.doctor.finding import Finding
-from sisa_scale.launching.kubernetes import check_cluster
-from sisa_scale.launching.profiles.kubernetes import KubernetesProfile
-from sisa_scale.launching.profiles.profile import Profile, RayProfile
-from sisa_scale.launching.profiles.slurm import SlurmProfile
-from sisa_scale.launching.ray import check_server
 
 _CONNECT_SECONDS = 5.0
 _SKEW_WARNING_SECONDS, _SKEW_FAILURE_SECONDS = 1.0, 30.0
 _NODE_SECONDS = 10
-
-
-def check_target(profile: Profile) -> Iterator[Finding]:
-    """Ask the cluster of a profile whether it is there and could ever run the job."""
-    if isinstance(profile, SlurmProfile):
-        slurm.check_allocation(profile)
-        wanted = f"{profile.nodes} nodes, {profile.gpus_per_node} GPUs each, {profile.time_limit}"
-        yield Finding("slurm", "ok", f"accepts {wanted}")
-    elif isinstance(profile, KubernetesProfile):
-        check_cluster(profile)
-        yield Finding("kubernetes", "ok", f"KubeRay, {profile.storage.claim} and secrets are in {profile.namespace}")
-    elif isinstance(profile, RayProfile):
-        version = check_server(profile)
-        yield Finding("ray jobs", "ok", f"{profile.address} answers, Ray {version}")
 
 
 def check_ray_nodes(address: str) -> Iterator[Finding]:

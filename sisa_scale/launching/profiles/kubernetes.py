@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.launching.profiles.profile import Profile
 from sisa_scale.launching.profiles.rules import environment_rules, word_rules
 
 _LABEL = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
@@ -46,11 +47,9 @@ class StorageSection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class KubernetesProfile:
+class KubernetesProfile(Profile):
     """A RayJob: a head, workers, the volume, and how it queues."""
 
-    target: Literal["kubernetes"] = setting("where runs go")
-    description: str = setting("what the profile is for", default="")
     context: str | None = setting("context of kubectl; null takes the current one", default=None)
     namespace: str = setting("namespace", default="default")
     image: str = setting("image with sisa-scale, see cluster/Dockerfile")
@@ -83,6 +82,11 @@ class KubernetesProfile:
     def num_workers_per_node(self) -> int:
         """Workers of a pod."""
         return self.workers_per_node or self.gpus_per_node or 1
+
+    @property
+    def allocation(self) -> tuple[int, int]:
+        """Nodes and the workers of each."""
+        return self.nodes, self.num_workers_per_node
 
     @property
     def resource_overrides(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.launching.profiles.profile import Profile
 from sisa_scale.launching.profiles.rules import environment_rules, word_rules
 
 _WORD = r"[A-Za-z0-9_.,:@/&|*()\[\]=+-]+"
@@ -20,11 +21,9 @@ class ContainerSection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SlurmProfile:
+class SlurmProfile(Profile):
     """An allocation of Slurm, and what is done before and after a run in it."""
 
-    target: Literal["slurm"] = setting("where runs go")
-    description: str = setting("what the profile is for", default="")
     nodes: int = setting("nodes of the allocation", default=1, minimum=1)
     gpus_per_node: int = setting("GPUs of every node; 0 trains on CPUs", default=0, minimum=0)
     gpu_type: str | None = setting("kind of GPU, as Slurm names it in --gpus-per-node", default=None)
@@ -71,6 +70,11 @@ class SlurmProfile:
     def cpus_per_node(self) -> int:
         """CPU cores of a node."""
         return self.num_workers_per_node * self.cpus_per_worker
+
+    @property
+    def allocation(self) -> tuple[int, int]:
+        """Nodes and the workers of each."""
+        return self.nodes, self.num_workers_per_node
 
     @property
     def resource_overrides(self) -> tuple[str, ...]:

@@ -17,6 +17,10 @@ SIGNATURES = {
     "load_checkpoint": "(path, *, overrides, data, device)",
     "load_recipe": "(recipe, overrides)",
     "open_run": "(path)",
+    "resume": "(run_dir, overrides, *, announce)",
+    "status": "(run_dir, *, verify)",
+    "submit": "(recipe, overrides, *, to, profile, settings, announce)",
+    "train": "(recipe, overrides, *, announce)",
 }
 
 

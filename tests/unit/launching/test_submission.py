@@ -1,22 +1,18 @@
 """Generated scripts through a real bash: whatever a user writes arrives as it was written."""
 
 import dataclasses
-import json
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
+from hostile import HOSTILE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sisa_scale.config import load_config
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
-from sisa_scale.launching.profiles.profile import load_profile
-from sisa_scale.launching.profiles.slurm import SlurmProfile
-from sisa_scale.launching.slurm import SlurmJob
-from sisa_scale.launching.study_lines import read_study_lines
 from sisa_scale.launching.submission import (
     Job,
     check_same_run,
@@ -28,29 +24,9 @@ from sisa_scale.launching.submission import (
     save_submission,
 )
 
-HOSTILE = [
-    "a b",
-    "it's",
-    '"q"',
-    "$(touch injected)",
-    "`touch injected`",
-    "two\nlines",
-    "$HOME",
-    "\\",
-    "*",
-    "!x",
-    "#y",
-    ";z",
-]
 # What a file name and a command line can hold; a surrogate is no text.
 TEXT = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=("Cs",)), min_size=1, max_size=20)
 RECORDER = '#!/bin/bash\nprintf "%s\\0" "$@" > "$RECORD"\n'
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    overrides = ["data.path=/data/x", "workers=1"]
-    return load_config("quickstart", [*overrides, f"run_dir={tmp_path_factory.mktemp('runs')}/run"]).config
 
 
 def run_script(job: Job, root: Path, *arguments: str, **options: object) -> list[str]:
@@ -79,34 +55,6 @@ def test_scripts_pass_every_value_on_unchanged(values: list[str], name: str, con
         assert not (run_dir / "running").exists()
         assert load_config(Path(folder) / "recipe.yaml").config.run_dir == str(run_dir)
         assert not list(Path(folder).rglob("injected"))
-
-
-@pytest.mark.parametrize("profile", ["cpu", "gpu"])
-@pytest.mark.parametrize(
-    "extra",
-    [(), ("container.runtime=apptainer", "container.image=/a b.sif"), ("container.runtime=pyxis", "container.image=x")],
-)
-def test_slurm_scripts_are_bash_and_directives_hold_no_value_of_a_recipe(
-    profile: str, extra: tuple[str, ...], config: RunConfig, tmp_path: Path
-) -> None:
-    loaded = load_profile("slurm", profile, [*extra, f"environment={json.dumps(['A=' + value for value in HOSTILE])}"])
-    assert isinstance(loaded, SlurmProfile)
-    folder = tmp_path / 'it"s a\n#SBATCH --wrap=$(touch injected)'
-    job = SlurmJob("a\n#SBATCH --wrap=x", folder, tmp_path, (Job(config, ("name=$(x)",)),) * 2, loaded)
-    script = job.files()["job.sbatch"]
-    done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    directives = [line for line in script.split("\n\n")[0].splitlines() if line.startswith("#SBATCH")]
-    assert "#SBATCH --array=0-1%8" in directives
-    assert not any("--wrap" in line or " " in line.removeprefix("#SBATCH ") for line in directives)
-
-
-def test_directives_end_before_the_first_value(config: RunConfig, tmp_path: Path) -> None:
-    """Slurm reads directives up to the first command: a later line that looks like one is none."""
-    loaded = load_profile("slurm", "cpu")
-    assert isinstance(loaded, SlurmProfile)
-    script = SlurmJob("x", tmp_path / "a\n#SBATCH --wrap=x", tmp_path, (Job(config, ()),), loaded).files()["job.sbatch"]
-    assert script.index("set -uo pipefail") < script.index("#SBATCH --wrap")
 
 
 def test_paths_of_overrides_mean_the_same_elsewhere(config: RunConfig) -> None:
@@ -146,15 +94,3 @@ def test_names_fit_slurm_and_kubernetes(name: str) -> None:
     assert 0 < len(word) <= 40
     assert word[0].isalpha() and word[-1].isalnum()
     assert set(word) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
-
-
-def test_study_lines_are_read_as_a_shell_reads_them(tmp_path: Path) -> None:
-    path: Path = tmp_path / "study.txt"
-    path.write_text("# a study\n\nquickstart 'name=a b' seed=1  # first\nquickstart\n")
-    assert read_study_lines(path) == [("quickstart", ("name=a b", "seed=1")), ("quickstart", ())]
-    path.write_text("quickstart 'open\n")
-    with pytest.raises(ConfigError, match=r"study.txt:1"):
-        read_study_lines(path)
-    path.write_text("\n")
-    with pytest.raises(ConfigError, match="no run"):
-        read_study_lines(path)

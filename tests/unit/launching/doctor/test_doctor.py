@@ -1,19 +1,18 @@
 import dataclasses
-import json
 import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from sisa_scale.cli.doctor import command
 from sisa_scale.config import load_config
 from sisa_scale.config.run import RunConfig
 from sisa_scale.launching.doctor import machine as doctor_machine
 from sisa_scale.launching.doctor import run as doctor_run
+from sisa_scale.launching.doctor.doctor import examine
 from sisa_scale.launching.doctor.finding import Finding, run_check
+from sisa_scale.launching.profiles.load import load_profile
 
 
 @pytest.fixture
@@ -89,14 +88,22 @@ def test_a_check_that_breaks_is_a_failure_and_hides_no_other() -> None:
     assert only(run_check("x", broken)).status == "failure"  # type: ignore[arg-type]
 
 
-def test_command_prints_json_and_its_exit_code_says_failure(config: RunConfig, recipe: Path, tmp_path: Path) -> None:
-    arguments = [str(recipe), f"data.path={config.data.path}", f"run_dir={tmp_path}/run", "--json"]
-    done = CliRunner().invoke(command, arguments)
-    assert done.exit_code == 0, done.output
-    assert {finding["status"] for finding in json.loads(done.stdout)} <= {"ok", "warning", "skipped"}
-    for shard in Path(config.data.path or "").glob("train-*.tar"):
-        shard.write_bytes(b"\0" * shard.stat().st_size)
-    done = CliRunner().invoke(command, arguments)
-    assert done.exit_code == 1
-    failures = [finding["check"] for finding in json.loads(done.stdout) if finding["status"] == "failure"]
-    assert failures == ["shards"]
+def test_what_only_a_cluster_sees_is_asked_there_or_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(doctor_machine, "check_all_reduce", lambda: iter(()))  # measured above
+    asked: list[str] = []
+
+    def check(target: str, *settings: str) -> dict[str, str]:
+        asked.clear()
+        profile = load_profile(target, "cpu" if target != "local" else None, settings)
+        return {finding.check: finding.status for finding in examine(None, profile, None, asked.append)}
+
+    found = check("kubernetes")
+    assert (found["kubernetes"], found["volume"], found["nodes"]) == ("failure", "skipped", "skipped")
+    assert "disk" not in asked
+    found = check("slurm")
+    assert (found["slurm"], found["nodes"]) == ("failure", "skipped")
+    assert "disk" in asked and "volume" not in found
+    found = check("local")
+    assert found["clock"] == "skipped"
+    assert "local" not in asked

@@ -3,16 +3,19 @@ from pathlib import Path
 import pytest
 
 from sisa_scale.errors import ConfigError
-from sisa_scale.launching.profiles.profile import TARGETS, load_profile, shipped_profiles
+from sisa_scale.launching.profiles.load import load_profile, shipped_profiles
 from sisa_scale.launching.profiles.slurm import SlurmProfile
+from sisa_scale.launching.registry import LAUNCHERS
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", LAUNCHERS)
 def test_every_shipped_profile_loads(target: str) -> None:
-    names = shipped_profiles(target)  # type: ignore[arg-type]
+    names = shipped_profiles(target)
     assert names
     for name in names:
-        assert load_profile(target, name).description  # type: ignore[arg-type]
+        profile = load_profile(target, name)
+        assert profile.description
+        assert type(profile) is LAUNCHERS[target].profile
 
 
 def test_own_file_extends_a_shipped_one_and_settings_go_before_it(tmp_path: Path) -> None:
@@ -21,6 +24,7 @@ def test_own_file_extends_a_shipped_one_and_settings_go_before_it(tmp_path: Path
     assert isinstance(profile, SlurmProfile)
     assert (profile.nodes, profile.partition, profile.gpus_per_node) == (3, "a100", 8)
     assert "resources.workers=24" in profile.resource_overrides
+    assert profile.allocation == (3, 8)
 
 
 @pytest.mark.parametrize(
@@ -48,4 +52,4 @@ def test_own_file_extends_a_shipped_one_and_settings_go_before_it(tmp_path: Path
 )
 def test_what_does_not_fit_is_refused(target: str, name: str | None, settings: list[str], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        load_profile(target, name, settings)  # type: ignore[arg-type]
+        load_profile(target, name, settings)

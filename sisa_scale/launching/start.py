@@ -1,6 +1,7 @@
 """Turning a config into a run directory: everything that can fail early fails here, before Ray starts."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint, store_in
@@ -15,6 +16,7 @@ from sisa_scale.errors import CheckpointError, ConfigError
 from sisa_scale.evaluation.fetch import lambada_file
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.evaluation.suite import check_tasks
+from sisa_scale.planning.twins import load_recipe
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.training.resume_rules import check_resumable
 
@@ -57,6 +59,24 @@ def reopen(run_dir: Path, overrides: tuple[str, ...]) -> RunConfig:
             remedy="Copy them to the new place first, or leave the setting as it was.",
         )
     directory.record(config, fingerprint)
+    return config
+
+
+def join_run(recipe_or_run_dir: str, overrides: tuple[str, ...], *, is_main: bool) -> RunConfig:
+    """Return the config of a worker that torchrun started, of a new run or of one to continue.
+
+    is_main: this worker also claims the run directory, or checks it. Restarted, it continues what its recipe began.
+    """
+    path = Path(recipe_or_run_dir)
+    recipe = path / "config.yaml" if path.is_dir() else recipe_or_run_dir
+    config = with_absolute_paths(load_recipe(recipe, overrides).config)
+    was_restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if not is_main:
+        return config
+    if path.is_dir():
+        reopen(path, overrides)
+    elif not was_restarted or not RunDirectory(config.directory).config_path.exists():
+        begin(config)
     return config
 
 

@@ -1,17 +1,12 @@
-"""The `--device` option of commands that run a model in this process."""
+"""The device of a model in this process."""
 
-from typing import TYPE_CHECKING
+import torch
 
 from sisa_scale.errors import ConfigError
 
-if TYPE_CHECKING:
-    import torch
 
-
-def torch_device(wanted: str) -> "torch.device":
+def torch_device(wanted: str) -> torch.device:
     """Return the device that `auto`, `cpu` or `cuda` means here; raises ConfigError for a GPU that is not there."""
-    import torch
-
     has_gpu = torch.cuda.is_available()
     if wanted == "cuda" and not has_gpu:
         raise ConfigError.at(

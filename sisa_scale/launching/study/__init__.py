@@ -1,0 +1,1 @@
+"""Studies: their runs started here, or handed to a cluster."""

@@ -1,0 +1,123 @@
+"""The pieces of a study on this machine."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from sisa_scale.errors import Problem, TrainingError
+from sisa_scale.launching.reporter import Reporter
+from sisa_scale.launching.start import begin, reopen, with_absolute_paths
+from sisa_scale.runs.stop_request import Reason
+from sisa_scale.studies.branching import begin_branch
+from sisa_scale.studies.directory import StudyDirectory
+from sisa_scale.studies.local_trials import LocalRunner, Result
+from sisa_scale.studies.trial import Piece
+
+
+def run_here(
+    directory: StudyDirectory, pieces: Sequence[Piece], chosen: list[Piece], at_once: int, reporter: Reporter
+) -> Literal["finished", "stopped"]:
+    """Run the chosen pieces to their end, or until a signal stops them; raises TrainingError when pieces failed."""
+    by_name = {piece.name: piece for piece in pieces}
+    progress = _Progress(chosen, reporter)
+    with _asked_to_stop(reporter) as reason:
+        runner = LocalRunner(
+            directory,
+            pieces,
+            at_once=at_once,
+            prepare=lambda piece: prepare(piece, by_name[piece.trunk]),
+            device_of=_device,
+            stop_reason=reason,
+            tell=progress.tell,
+        )
+        never = runner.run(chosen)
+    problems = [
+        Problem(
+            result.piece.name,
+            result.reason or "a failure",
+            f"see {directory.log_path(result.piece.name)}",
+            f"With the cause removed: sisa-scale study submit ... --only {result.piece.name}",
+        )
+        for result in runner.results
+        if result.outcome == "failed"
+    ]
+    problems += [
+        Problem(
+            piece.name,
+            f"no checkpoint of step {piece.branch_step} of its trunk {piece.trunk}",
+            "a branch begins from it",
+            f"Run the trunk first: --only {piece.trunk}",
+        )
+        for piece in never
+    ]
+    if problems:
+        raise TrainingError.many(problems)
+    return "stopped" if any(result.outcome == "stopped" for result in runner.results) else "finished"
+
+
+def prepare(piece: Piece, trunk: Piece) -> None:
+    """Claim the run directory of a piece, or check the one it has."""
+    if (piece.directory / "config.yaml").exists():
+        reopen(piece.directory, ())
+    elif piece.role == "branch":
+        begin_branch(trunk.directory, piece.branch_step, with_absolute_paths(piece.config))
+    else:
+        begin(piece.config)
+
+
+def _device(piece: Piece) -> str:
+    resources = piece.config.resources
+    if resources.device != "auto":
+        return resources.device
+    import torch
+
+    return "cuda" if torch.cuda.device_count() >= resources.workers else "cpu"
+
+
+class _Progress:
+    """One line for every piece that ends, with the time that the rest will take."""
+
+    def __init__(self, chosen: Sequence[Piece], reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.total, self.done = len(chosen), 0
+        self.flops_left = sum(piece.own_flops for piece in chosen)
+        self.flops_done, self.started = 0.0, time.monotonic()
+
+    def tell(self, result: Result) -> None:
+        """Say how a piece ended."""
+        self.done += 1
+        self.flops_left -= result.piece.own_flops
+        self.flops_done += result.piece.own_flops
+        text = f"[{self.done}/{self.total}] {result.piece.name} {result.outcome} after {result.seconds:.0f} s"
+        if result.loss is not None:
+            text += f", held-out loss {result.loss:.4f}"
+        if result.reason is not None:
+            text += f": {result.reason}"
+        left = (time.monotonic() - self.started) * self.flops_left / self.flops_done
+        self.reporter.announce(text + (f"; about {left / 60:.0f} min left" if self.done < self.total else ""))
+
+
+@contextmanager
+def _asked_to_stop(reporter: Reporter) -> Iterator[Callable[[], Reason | None]]:
+    """Give a function that says whether a signal asked for checkpoints and a stop. A second SIGINT stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: object) -> None:
+        if number == signal.SIGINT and number in asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        reporter.announce("saving and stopping; the same command goes on later")
+
+    def reason() -> Reason | None:
+        if not asked:
+            return None
+        return "interrupt" if asked[0] == signal.SIGINT else "preemption"
+
+    before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield reason
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

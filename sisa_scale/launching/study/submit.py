@@ -1,0 +1,66 @@
+"""What `study submit` does: expand, check, run here or hand over."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Literal
+
+from sisa_scale.config.study import SAMPLE, StudyConfig
+from sisa_scale.launching.launcher import ClusterLauncher
+from sisa_scale.launching.profiles.profile import Profile
+from sisa_scale.launching.registry import launcher_for
+from sisa_scale.launching.reporter import Reporter
+from sisa_scale.launching.study.cluster import hand_over
+from sisa_scale.launching.study.local import run_here
+from sisa_scale.studies.directory import StudyDirectory
+from sisa_scale.studies.expansion import DATA, expand
+from sisa_scale.studies.plan import check_budget, cost_of
+from sisa_scale.studies.selection import check_names, select
+from sisa_scale.studies.state import read_states
+from sisa_scale.studies.trial import Piece
+
+Ending = Literal["finished", "stopped", "handed over", "planned"]
+
+
+def submit(
+    study: StudyConfig, profile: Profile, *, only: Sequence[str], at_once: int, dry_run: bool, reporter: Reporter
+) -> Ending:
+    """Run what is left of a study; raises ConfigError before anything is run, TrainingError when pieces failed."""
+    launcher = launcher_for(profile)
+    study = replace(study, overrides=(*profile.resource_overrides, *study.overrides))
+    pieces = expand(study)
+    check_budget(study, cost_of(pieces, study.cost))
+    check_names(only, [piece.name for piece in pieces])
+    directory = StudyDirectory(study.directory)
+    directory.check(study, pieces)
+    if not dry_run:
+        directory.record(study, pieces)
+        _build_sample(study, pieces, reporter)
+    is_local = not isinstance(launcher, ClusterLauncher)
+    with directory.lock() if is_local and not dry_run else nullcontext():
+        states = read_states(directory, directory.planned(piece.to_plain() for piece in pieces))
+        chosen, left_out = select(pieces, states, only)
+        reporter.announce(f"{directory.path}: {len(chosen)} of {len(pieces)} pieces to run")
+        for status in left_out:
+            name = status.piece.name
+            reporter.announce(f"{name} has failed ({status.reason}); it is run again with --only {name}")
+        if isinstance(launcher, ClusterLauncher):
+            hand_over(directory, chosen, states, launcher, profile, dry_run=dry_run, reporter=reporter)
+            return "planned" if dry_run else "handed over"
+        if dry_run:
+            for piece in chosen:
+                steps = f"{piece.config.total_steps} steps from {piece.branch_step}"
+                reporter.announce(f"{piece.name}: {piece.role}, {steps}")
+            return "planned"
+        return run_here(directory, pieces, chosen, at_once, reporter)
+
+
+def _build_sample(study: StudyConfig, pieces: Sequence[Piece], reporter: Reporter) -> None:
+    out = study.directory / DATA
+    if study.data != SAMPLE or out.exists():
+        return
+    from sisa_scale.data.build.embedded import build_embedded
+
+    vocab_size = pieces[0].config.model.vocab_size
+    reporter.announce(f"building {out} from the text that comes with the package, {vocab_size} token ids")
+    build_embedded(out, vocab_size=vocab_size)
