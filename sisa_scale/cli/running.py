@@ -9,18 +9,19 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.orchestration.launch import launch
 from sisa_scale.reporting.html import write_report
 from sisa_scale.runs.exit_codes import PREEMPTED
+from sisa_scale.runs.layout import REPORT
 from sisa_scale.runs.outcome import Outcome
 
 
 def run_to_end(config: RunConfig) -> None:
     """Launch a run, draw its report, and say where everything is; exits with PREEMPTED when it is to be resumed."""
-    progress = RunProgress(config.directory / "metrics.jsonl", config.total_steps)
+    progress = RunProgress(config.directory, config.total_steps)
     try:
         outcome = launch(config, progress.update, announce)
     finally:
         progress.close()
     # Where the machine is taken away there is no time to draw.
-    report = None if outcome == "preempted" else write_report([config.directory], config.directory / "report.html")
+    report = None if outcome == "preempted" else write_report([config.directory], config.directory / REPORT)
     describe(config.directory, report, outcome)
     if outcome != "finished":
         raise click.exceptions.Exit(PREEMPTED)

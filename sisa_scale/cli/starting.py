@@ -16,6 +16,7 @@ from sisa_scale.evaluation.fetch import lambada_file
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.evaluation.suite import check_tasks
 from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.training.record import record
 from sisa_scale.training.resume_rules import check_resumable
 
 
@@ -26,7 +27,7 @@ def begin(config: RunConfig) -> RunConfig:
     directory = RunDirectory(config.directory)
     _check_empty(config)
     directory.create()
-    directory.record(config, fingerprint)
+    record(directory, config, fingerprint)
     return config
 
 
@@ -39,7 +40,7 @@ def reopen(run_dir: Path, overrides: tuple[str, ...]) -> RunConfig:
     if not directory.config_path.exists():
         raise CheckpointError.at(
             run_dir,
-            found="no config.yaml",
+            found="no run",
             allowed="the run directory of an earlier `sisa-scale train`",
             remedy="Check the path, or begin a run with `sisa-scale train`.",
         )
@@ -56,7 +57,7 @@ def reopen(run_dir: Path, overrides: tuple[str, ...]) -> RunConfig:
             allowed=f"the run has checkpoints at {store_in(run_dir).place.location('')}",
             remedy="Copy them to the new place first, or leave the setting as it was.",
         )
-    directory.record(config, fingerprint)
+    record(directory, config, fingerprint)
     return config
 
 

@@ -14,6 +14,7 @@ from sisa_scale.config.study import SAMPLE, StudyConfig
 from sisa_scale.errors import Problem, TrainingError
 from sisa_scale.launching.profiles.profile import LocalProfile, Profile
 from sisa_scale.runs.exit_codes import PREEMPTED
+from sisa_scale.runs.layout import holds_run
 from sisa_scale.runs.stop_request import Reason
 from sisa_scale.studies.branching import begin_branch
 from sisa_scale.studies.directory import StudyDirectory
@@ -57,7 +58,7 @@ def submit(study: StudyConfig, profile: Profile, *, only: Sequence[str], at_once
 
 def prepare(piece: Piece, trunk: Piece) -> None:
     """Claim the run directory of a piece, or check the one it has."""
-    if (piece.directory / "config.yaml").exists():
+    if holds_run(piece.directory):
         reopen(piece.directory, ())
     elif piece.role == "branch":
         begin_branch(trunk.directory, piece.branch_step, with_absolute_paths(piece.config))

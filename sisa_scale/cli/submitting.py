@@ -31,6 +31,7 @@ from sisa_scale.launching.submission import (
     resume_overrides,
 )
 from sisa_scale.planning.twins import load_recipe
+from sisa_scale.runs.layout import JOBS, holds_run
 
 
 class Planned(Protocol):
@@ -61,7 +62,7 @@ class LocalJob:
     def describe(self) -> str:
         """Return the command of the same effect."""
         run_dir = str(self.config.directory)
-        if (self.config.directory / "config.yaml").exists():
+        if holds_run(self.config.directory):
             return shlex.join(["sisa-scale", "resume", run_dir, *self.overrides])
         return f"# the recipe with its overrides resolved, then: sisa-scale train into {shlex.quote(run_dir)}"
 
@@ -70,7 +71,7 @@ class LocalJob:
         from sisa_scale.cli.running import run_to_end
         from sisa_scale.cli.starting import begin, reopen
 
-        if (self.config.directory / "config.yaml").exists():
+        if holds_run(self.config.directory):
             run_to_end(reopen(self.config.directory, self.overrides))
         else:
             run_to_end(begin(self.config))
@@ -141,7 +142,7 @@ def check_workers(config: RunConfig, profile: Profile) -> None:
 def refuse_second(folder: Path | None) -> None:
     """Raise ConfigError while an earlier submission of the same run waits or runs: two would write the same files."""
     run_dir = folder.parent.parent if folder is not None else None
-    if run_dir is None or not (run_dir / "jobs").exists():
+    if run_dir is None or not (run_dir / JOBS).exists():
         return
     submission = newest_submission(run_dir)
     try:

@@ -12,6 +12,7 @@ from sisa_scale.errors import SisaScaleError
 from sisa_scale.planning.twins import load_recipe
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.exit_codes import PREEMPTED, ROLLED_BACK, end_process
+from sisa_scale.runs.layout import config_path
 from sisa_scale.runs.stop_request import listen_for_signals
 from sisa_scale.training.engine.communicator import leave
 from sisa_scale.training.hooks.rollback import RollBackError
@@ -47,7 +48,7 @@ def command(recipe_or_run_dir: str, overrides: tuple[str, ...], device: str) -> 
 
 def _prepare(recipe_or_run_dir: str, overrides: tuple[str, ...], *, is_main: bool) -> RunConfig:
     path = Path(recipe_or_run_dir)
-    recipe = path / "config.yaml" if path.is_dir() else recipe_or_run_dir
+    recipe = config_path(path) if path.is_dir() else recipe_or_run_dir
     config = with_absolute_paths(load_recipe(recipe, overrides).config)
     was_restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if not is_main:

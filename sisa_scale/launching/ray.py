@@ -13,6 +13,8 @@ from typing import Any
 from sisa_scale.errors import ConfigError
 from sisa_scale.launching.profiles.profile import RayProfile
 from sisa_scale.launching.submission import Job, Submission, job_name, save_submission, write_files
+from sisa_scale.runs.layout import STOP, holds_run
+from sisa_scale.runs.stop_request import write_stop
 
 _COMMAND = "bash start.sh resources.ray_address=auto"
 _POLL_SECONDS = 1.0
@@ -95,8 +97,8 @@ def follow(submission: Submission, write: Callable[[str], None]) -> int:
 def cancel(submission: Submission, *, at_once: bool) -> None:
     """Tell the run to save and stop through its directory; kill the job `at_once`, or when that is not seen here."""
     run_dir = Path(submission.settings["run_dir"])
-    if not at_once and (run_dir / "config.yaml").exists():
-        (run_dir / "stop").touch()
+    if not at_once and holds_run(run_dir):
+        write_stop(run_dir / STOP, "interrupt")
         return
     with _client(submission.settings) as client:
         client.stop_job(submission.job_id)
