@@ -17,6 +17,7 @@ from sisa_scale.conversion.weights import WEIGHT, Description
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.sdpa import portable_backend
 from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.training.record import record
 
 SHARD_BYTES = 100_000
 
@@ -81,5 +82,5 @@ def recorded(run_dir: Path, target: Path) -> Path:
     """Copy a run of bare workers with what the command writes beside it: config and provenance."""
     shutil.copytree(run_dir, target)
     _, manifest = find_checkpoint(target)
-    RunDirectory(target).record(config_from_plain(manifest.config, "test"), manifest.data_fingerprint)
+    record(RunDirectory(target), config_from_plain(manifest.config, "test"), manifest.data_fingerprint)
     return target

@@ -11,6 +11,7 @@ from sisa_scale.config.loading.yaml_source import read_settings
 from sisa_scale.data.read.storage import is_remote
 from sisa_scale.errors import CheckpointError, Problem
 from sisa_scale.faults import fault_point
+from sisa_scale.runs.layout import CHECKPOINTS, config_path, holds_run
 
 _NAME = re.compile(r"step_(\d{8,})")
 _WRITER = "writer"
@@ -25,7 +26,7 @@ class CheckpointStore:
     """
 
     def __init__(self, run_dir: Path, directory: str | None = None) -> None:
-        self.place = open_place(directory or run_dir / "checkpoints")
+        self.place = open_place(directory or run_dir / CHECKPOINTS)
         self.is_remote = not isinstance(self.place, LocalPlace)
         self.writer = ""
 
@@ -138,8 +139,8 @@ def find_checkpoint(where: Location) -> tuple[Location, Manifest]:
 
 def store_in(run_dir: Path) -> CheckpointStore:
     """Return the checkpoints of a run directory, wherever its config.yaml puts them."""
-    recipe = run_dir / "config.yaml"
-    setting = read_settings(recipe).get("checkpoint.directory") if recipe.is_file() else None
+    recipe = config_path(run_dir)
+    setting = read_settings(recipe).get("checkpoint.directory") if holds_run(run_dir) else None
     return CheckpointStore(run_dir, setting.value if setting is not None else None)
 
 

@@ -1,7 +1,7 @@
 """What commands share: consoles, tables or JSON, and a progress line for a run."""
 
 import json
-import os
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from sisa_scale.runs.metrics import StepFeed
 
 console = Console(highlight=False)
 if not console.is_terminal:
@@ -55,12 +57,11 @@ def _cell(value: Any) -> str:
 
 
 class RunProgress:
-    """A live line for a run, read from its metrics.jsonl: step, loss, tokens/s, MFU, ETA."""
+    """A live line for a run, read from its directory: step, loss, tokens/s, MFU, ETA."""
 
-    def __init__(self, metrics_path: Path, total_steps: int) -> None:
-        self.path, self.total_steps = metrics_path, total_steps
-        self._position, self._rest = 0, b""
-        self._inode: int | None = None
+    def __init__(self, run_dir: Path, total_steps: int) -> None:
+        self.total_steps = total_steps
+        self._feed = StepFeed(run_dir)
         self._printed = 0.0
         self._bar = Progress(
             TextColumn("step"),
@@ -76,40 +77,26 @@ class RunProgress:
 
     def update(self) -> None:
         """Read what is new and redraw."""
-        line = self._newest()
-        if line is None:
+        row = self._feed.newest()
+        if row is None:
             return
-        loss = "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
-        text = f"loss {loss}  {line['tokens_per_second']:,.0f} tok/s"
-        if line["mfu"] is not None:
-            text += f"  MFU {100 * line['mfu']:.1f}%"
-        is_last = line["step"] == self.total_steps
+        loss = f"{row.loss:.4f}" if math.isfinite(row.loss) else "not finite"
+        text = f"loss {loss}  {row.tokens_per_second:,.0f} tok/s"
+        if row.mfu is not None:
+            text += f"  MFU {100 * row.mfu:.1f}%"
+        is_last = row.step == self.total_steps
         if not console.is_terminal:
             if is_last or time.monotonic() - self._printed > _PLAIN_SECONDS:
                 self._printed = time.monotonic()
-                eta = (self.total_steps - line["step"]) * line["step_seconds"]
-                console.print(f"step {line['step']}/{self.total_steps}  {text}  eta {eta:.0f} s", soft_wrap=True)
+                eta = (self.total_steps - row.step) * row.step_seconds
+                console.print(f"step {row.step}/{self.total_steps}  {text}  eta {eta:.0f} s", soft_wrap=True)
             return
         if self._task is None:
-            self._task = self._bar.add_task("train", total=self.total_steps, completed=line["step"], text=text)
+            self._task = self._bar.add_task("train", total=self.total_steps, completed=row.step, text=text)
             self._bar.start()
-        self._bar.update(self._task, completed=line["step"], text=text)
+        self._bar.update(self._task, completed=row.step, text=text)
 
     def close(self) -> None:
         """Leave the last state on the screen."""
         self.update()
         self._bar.stop()
-
-    def _newest(self) -> dict[str, Any] | None:
-        try:
-            with self.path.open("rb") as stream:
-                inode = os.fstat(stream.fileno()).st_ino
-                if inode != self._inode:  # a restart rewrites the file
-                    self._position, self._rest, self._inode = 0, b"", inode
-                stream.seek(self._position)
-                new = stream.read()
-        except FileNotFoundError:
-            return None
-        self._position += len(new)
-        *lines, self._rest = (self._rest + new).split(b"\n")
-        return json.loads(lines[-1]) if lines else None

@@ -10,6 +10,7 @@ import click
 from sisa_scale.cli.console import announce, console, render
 from sisa_scale.config import load_config
 from sisa_scale.errors import ConfigError
+from sisa_scale.runs.layout import config_path
 
 if TYPE_CHECKING:
     from sisa_scale.config.run import RunConfig
@@ -31,7 +32,7 @@ def command(run_dir: Path, *, step: int, rank_batch: str | None, whole_text: boo
     The weights are those of the nearest checkpoint before it. Forward and backward run in fp32 and in the run's
     precision; nothing of the run is changed.
     """
-    config = load_config(run_dir / "config.yaml", [f"run_dir={run_dir}"]).config
+    config = load_config(config_path(run_dir), [f"run_dir={run_dir}"]).config
     rank, world_size = _share(rank_batch, config)
     from sisa_scale.data.read.trace import trace_sequence
     from sisa_scale.models.device import torch_device

@@ -11,7 +11,7 @@ from rich.text import Text
 from sisa_scale.cli.console import console
 from sisa_scale.reporting.goodput import CATEGORIES, Ledger
 from sisa_scale.reporting.status import CheckpointStatus, Status
-from sisa_scale.runs.files import AttemptRow
+from sisa_scale.runs.attempts import Attempt
 
 _STYLES = {
     "running": "bold green",
@@ -108,7 +108,7 @@ def _attempts(attempts: Any, book: Ledger) -> Table:
     return table
 
 
-def _attempt(attempt: AttemptRow, seconds: Any) -> list[Text | str]:
+def _attempt(attempt: Attempt, seconds: Any) -> list[Text | str]:
     outcome = attempt.outcome or "open"
     lasted = sum(seconds.values()) - seconds["restart"]
     lost_seconds = attempt.lost_seconds or 0.0

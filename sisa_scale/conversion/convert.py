@@ -19,6 +19,7 @@ from sisa_scale.conversion.weights import Weights
 from sisa_scale.data.read.sources import tokenizer_path
 from sisa_scale.errors import CheckpointError, ConfigError, DataError
 from sisa_scale.files import fsync_directory
+from sisa_scale.runs.layout import holds_run
 
 Form = Literal["native", "safetensors", "huggingface", "official", "deepspeed-universal"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -95,7 +96,7 @@ def staged(destination: Path) -> Iterator[Path]:
 def run_directory(source: Path) -> Path | None:
     """Return the run directory that a native source lies in."""
     candidates = (source, source.parent.parent)
-    return next((path for path in candidates if (path / "config.yaml").is_file()), None)
+    return next((path for path in candidates if holds_run(path)), None)
 
 
 def _reopened(staging: Path, form: Form) -> Weights:

@@ -9,6 +9,7 @@ from sisa_scale.launching.launcher import Ended, Launcher
 from sisa_scale.launching.profiles.local import LocalProfile
 from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.submission import Job
+from sisa_scale.runs.layout import REPORT, holds_run
 
 
 class LocalLauncher(Launcher[LocalProfile]):
@@ -42,7 +43,7 @@ class LocalJob:
         return run_to_end(config, reporter)
 
     def _exists(self) -> bool:
-        return (self.config.directory / "config.yaml").exists()
+        return holds_run(self.config.directory)
 
 
 def run_to_end(config: RunConfig, reporter: Reporter) -> Ended:
@@ -56,5 +57,5 @@ def run_to_end(config: RunConfig, reporter: Reporter) -> Ended:
     with reporter.watch(config) as look:
         outcome = launch(config, look, reporter.announce)
     # Where the machine is taken away there is no time to draw.
-    report = None if outcome == "preempted" else write_report([config.directory], config.directory / "report.html")
+    report = None if outcome == "preempted" else write_report([config.directory], config.directory / REPORT)
     return Ended(config.directory, outcome, report)

@@ -17,6 +17,8 @@ from sisa_scale.launching.launcher import ClusterLauncher
 from sisa_scale.launching.profiles.ray import RayProfile
 from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.submission import Job, Submission, job_name, save_submission, write_files
+from sisa_scale.runs.layout import STOP, holds_run
+from sisa_scale.runs.stop_request import write_stop
 
 _COMMAND = "bash start.sh resources.ray_address=auto"
 _POLL_SECONDS = 1.0
@@ -84,8 +86,8 @@ class RayLauncher(ClusterLauncher[RayProfile]):
     def cancel(self, submission: Submission, *, at_once: bool) -> None:
         """Tell the run to save and stop through its directory; kill the job `at_once`, or where that is not seen."""
         run_dir = Path(submission.settings["run_dir"])
-        if not at_once and (run_dir / "config.yaml").exists():
-            (run_dir / "stop").touch()
+        if not at_once and holds_run(run_dir):
+            write_stop(run_dir / STOP, "interrupt")
             return
         with _client(submission.settings) as client:
             client.stop_job(submission.job_id)

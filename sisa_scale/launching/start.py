@@ -18,6 +18,8 @@ from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.evaluation.suite import check_tasks
 from sisa_scale.planning.twins import load_recipe
 from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.layout import config_path
+from sisa_scale.training.record import record
 from sisa_scale.training.resume_rules import check_resumable
 
 
@@ -28,7 +30,7 @@ def begin(config: RunConfig) -> RunConfig:
     directory = RunDirectory(config.directory)
     _check_empty(config)
     directory.create()
-    directory.record(config, fingerprint)
+    record(directory, config, fingerprint)
     return config
 
 
@@ -41,7 +43,7 @@ def reopen(run_dir: Path, overrides: tuple[str, ...]) -> RunConfig:
     if not directory.config_path.exists():
         raise CheckpointError.at(
             run_dir,
-            found="no config.yaml",
+            found="no run",
             allowed="the run directory of an earlier `sisa-scale train`",
             remedy="Check the path, or begin a run with `sisa-scale train`.",
         )
@@ -58,7 +60,7 @@ def reopen(run_dir: Path, overrides: tuple[str, ...]) -> RunConfig:
             allowed=f"the run has checkpoints at {store_in(run_dir).place.location('')}",
             remedy="Copy them to the new place first, or leave the setting as it was.",
         )
-    directory.record(config, fingerprint)
+    record(directory, config, fingerprint)
     return config
 
 
@@ -68,7 +70,7 @@ def join_run(recipe_or_run_dir: str, overrides: tuple[str, ...], *, is_main: boo
     is_main: this worker also claims the run directory, or checks it. Restarted, it continues what its recipe began.
     """
     path = Path(recipe_or_run_dir)
-    recipe = path / "config.yaml" if path.is_dir() else recipe_or_run_dir
+    recipe = config_path(path) if path.is_dir() else recipe_or_run_dir
     config = with_absolute_paths(load_recipe(recipe, overrides).config)
     was_restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if not is_main:

@@ -20,6 +20,7 @@ from sisa_scale.config.run import RunConfig, to_plain
 from sisa_scale.errors import ConfigError
 from sisa_scale.files import write_json, write_text
 from sisa_scale.launching.templates import render
+from sisa_scale.runs.layout import JOBS, config_path
 from sisa_scale.runs.provenance import now
 
 _PATH_KEYS = (
@@ -90,7 +91,7 @@ def resume_overrides(config: RunConfig, overrides: Sequence[str]) -> tuple[str, 
 
 def check_same_run(config: RunConfig) -> bool:
     """Whether the run exists already; raises ConfigError if it is another model or another seed."""
-    path = config.directory / "config.yaml"
+    path = config_path(config.directory)
     if not path.exists():
         return False
     before = load_config(path).config
@@ -126,8 +127,8 @@ def check_visible(config: RunConfig, node_local_paths: Sequence[str]) -> None:
 
 def new_folder(run_dir: Path) -> Path:
     """Return jobs/0001, or the first number after those that are there; nothing is made."""
-    numbers = [int(path.name) for path in (run_dir / "jobs").glob("[0-9]*") if path.name.isdigit()]
-    return run_dir.absolute() / "jobs" / f"{max(numbers, default=0) + 1:04d}"
+    numbers = [int(path.name) for path in (run_dir / JOBS).glob("[0-9]*") if path.name.isdigit()]
+    return run_dir.absolute() / JOBS / f"{max(numbers, default=0) + 1:04d}"
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
@@ -146,7 +147,7 @@ def save_submission(folder: Path, target: str, job_id: str, settings: dict[str, 
 
 def newest_submission(run_dir: Path) -> Submission:
     """Return the note of the newest submission of a run; raises ConfigError when there is none."""
-    folders = sorted((run_dir / "jobs").glob(f"[0-9]*/{_NAME}"))
+    folders = sorted((run_dir / JOBS).glob(f"[0-9]*/{_NAME}"))
     if not folders:
         raise ConfigError.at(
             run_dir,

@@ -20,6 +20,7 @@ from sisa_scale.launching.submission import (
     resume_overrides,
 )
 from sisa_scale.planning.twins import load_recipe
+from sisa_scale.runs.layout import JOBS
 
 
 def plan(recipe: str, overrides: tuple[str, ...], profile: Profile, reporter: Reporter) -> PlannedJob:
@@ -89,7 +90,7 @@ def check_workers(config: RunConfig, profile: Profile) -> None:
 def refuse_second(folder: Path | None, reporter: Reporter) -> None:
     """Raise ConfigError while an earlier submission of the same run waits or runs: two would write the same files."""
     run_dir = folder.parent.parent if folder is not None else None
-    if run_dir is None or not (run_dir / "jobs").exists():
+    if run_dir is None or not (run_dir / JOBS).exists():
         return
     submission = newest_submission(run_dir)
     launcher = launcher_of(submission)

@@ -14,10 +14,10 @@ from ray.train import UserCallback
 
 from sisa_scale.errors import TrainingError
 from sisa_scale.orchestration.nodes import answers
-from sisa_scale.orchestration.worker_errors import has_failure, note_failure
 from sisa_scale.runs.attempts import LOOP_ATTEMPTS, Attempt, crash_loop, restart_delay_seconds
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.exit_codes import HUNG
+from sisa_scale.runs.failure import has_failure, note_failure
 from sisa_scale.training.health.crash_loop import loop_error
 
 _EXIT_CODE = re.compile(r"exit(?:s|ed)? with (?:an )?(?:exit )?code (-?\d+)", re.I)
@@ -37,7 +37,7 @@ class DeathWatch(UserCallback):  # type: ignore[misc]
             return
         directory = RunDirectory(self.run_dir)
         attempts = directory.attempts()
-        if not attempts or attempts[-1]["ended"] is not None:
+        if not attempts or attempts[-1].ended is not None:
             self._after_stillbirth(directory, worker_exceptions)
             return
         self._num_stillborn = 0
@@ -82,9 +82,9 @@ def casualties(exceptions: Mapping[int, Exception], attempt: Attempt) -> tuple[l
     ranks with it.
     """
     gone = {rank: error for rank, error in exceptions.items() if _is_death(error)}
-    silent = sorted({node for node in attempt["nodes"] if not answers(node)})
+    silent = sorted({node for node in attempt.nodes if not answers(node)})
     if silent:
-        ranks = [rank for rank, node in enumerate(attempt["nodes"]) if node in silent]
+        ranks = [rank for rank, node in enumerate(attempt.nodes) if node in silent]
         return ranks, f"{_who(ranks, attempt)}: the node does not answer any more"
     if gone:
         rank, error = min(gone.items())
@@ -98,7 +98,7 @@ def _is_death(error: Exception) -> bool:
 
 
 def _who(ranks: Sequence[int], attempt: Attempt) -> str:
-    names = [f"rank {rank} ({attempt['processes'][rank]})" for rank in ranks if rank < len(attempt["processes"])]
+    names = [f"rank {rank} ({attempt.processes[rank]})" for rank in ranks if rank < len(attempt.processes)]
     return ", ".join(names) or "a worker"
 
 

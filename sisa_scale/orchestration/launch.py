@@ -14,9 +14,9 @@ from sisa_scale.orchestration.cluster import Device, ray_cluster
 from sisa_scale.orchestration.nodes import living_nodes, places
 from sisa_scale.orchestration.signals import stop_on_signals
 from sisa_scale.orchestration.trainer import build_trainer, needs_of_worker
-from sisa_scale.orchestration.worker_errors import clear_failure, has_failure, raise_failure
-from sisa_scale.runs.directory import EVENTS, RunDirectory
+from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.events import EventFeed
+from sisa_scale.runs.failure import clear_failure, has_failure, raise_failure
 from sisa_scale.runs.outcome import Outcome
 from sisa_scale.training.health.crash_loop import unsaved
 
@@ -41,7 +41,7 @@ def launch(config: RunConfig, watch: Callable[[], None], announce: Callable[[str
     announce(
         "starting Ray" if config.resources.ray_address is None else f"joining Ray at {config.resources.ray_address}"
     )
-    feed = EventFeed(config.directory / EVENTS)
+    feed = EventFeed(config.directory)
     with ray_cluster(config.resources) as device, stop_on_signals(directory.stop_path, announce) as asked:
 
         def look() -> None:
@@ -97,9 +97,8 @@ def _fit(config: RunConfig, device: Device, look: Callable[[], None]) -> None:
 
 def _lost_workers(config: RunConfig, error: BaseException) -> TrainingError:
     directory = RunDirectory(config.directory)
-    newest = (directory.attempts() or [{}])[-1]
-    lines = str(error).strip().splitlines()
-    reason = newest.get("reason") or (lines[-1] if lines else repr(error))
+    attempts, lines = directory.attempts(), str(error).strip().splitlines()
+    reason = (attempts[-1].reason if attempts else None) or (lines[-1] if lines else repr(error))
     return TrainingError.at(
         config.directory,
         found=f"workers lost more than {config.resources.max_failures} times, at last: {reason}",
@@ -110,7 +109,7 @@ def _lost_workers(config: RunConfig, error: BaseException) -> TrainingError:
 
 def _outcome(directory: RunDirectory, config: RunConfig) -> Outcome:
     attempts = directory.attempts()
-    outcome = attempts[-1]["outcome"] if attempts else "no attempt"
+    outcome = attempts[-1].outcome if attempts else "no attempt"
     if outcome in ("finished", "preempted", "interrupted"):
         return cast(Outcome, outcome)
     raise TrainingError.at(

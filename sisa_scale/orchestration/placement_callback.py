@@ -14,9 +14,9 @@ from ray.train.v2._internal.execution.controller.state import ResizingState
 
 from sisa_scale.config.execution import ResourcesConfig
 from sisa_scale.orchestration.nodes import living_nodes, places
-from sisa_scale.orchestration.worker_errors import raise_failure
 from sisa_scale.runs.attempts import deaths_by_node
 from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.failure import raise_failure
 from sisa_scale.runs.stop_request import write_stop
 
 _SAVE_SECONDS = 300.0
@@ -80,6 +80,6 @@ class Placement(ControllerCallback):  # type: ignore[misc]
         directory.event("resize", workers=num_workers)
         write_stop(directory.stop_path, "interrupt")
         deadline = time.monotonic() + _SAVE_SECONDS
-        while directory.attempts()[-1]["ended"] is None and time.monotonic() < deadline:
+        while directory.attempts()[-1].ended is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         directory.stop_path.unlink(missing_ok=True)

@@ -7,8 +7,9 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import SisaScaleError
 from sisa_scale.orchestration.cluster import Device
 from sisa_scale.orchestration.drain import watch_for_drain
-from sisa_scale.orchestration.worker_errors import note_failure
 from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.failure import note_failure
+from sisa_scale.runs.layout import RAY
 
 
 def build_trainer(config: RunConfig, device: Device) -> Any:
@@ -23,7 +24,7 @@ def build_trainer(config: RunConfig, device: Device) -> Any:
     environment = {"OMP_NUM_THREADS": str(resources.cpus_per_worker), "TOKENIZERS_PARALLELISM": "false"}
     if device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
-    storage = config.directory / "ray"
+    storage = config.directory / RAY
     storage.mkdir(parents=True, exist_ok=True)
     attempt = RunDirectory(config.directory).current_attempt() + 1
     num_workers = resources.workers if resources.min_workers is None else (resources.min_workers, resources.workers)

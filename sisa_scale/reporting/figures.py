@@ -22,7 +22,8 @@ from sisa_scale.reporting.style import (
     to_svg,
 )
 from sisa_scale.reporting.summary import heldout_losses
-from sisa_scale.runs.files import Run, StepRow
+from sisa_scale.runs.files import Run
+from sisa_scale.runs.metrics import StepRow
 
 _STEP = "optimizer step"
 

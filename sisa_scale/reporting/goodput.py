@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sisa_scale.runs.files import AttemptRow
+from sisa_scale.runs.attempts import Attempt
+from sisa_scale.runs.events import stalled_seconds
 
 CATEGORIES = ("compute", "data_wait", "checkpoint", "evaluation", "lost", "restart", "other")
-_STALLS = {"checkpoint": "stall_seconds", "checkpoint_failed": "stall_seconds", "evaluation": "seconds"}
 _HOUR = 3600.0
 
 
@@ -59,14 +59,14 @@ class Ledger:
 
 
 def ledger(
-    attempts: Sequence[AttemptRow],
+    attempts: Sequence[Attempt],
     step_seconds: Mapping[int, tuple[float, float]],
     events: Sequence[Mapping[str, Any]],
     now: datetime,
 ) -> Ledger:
     """Return the ledger of a run.
 
-    step_seconds: by attempt, the seconds of its steps in metrics.jsonl and those of them that waited for data.
+    step_seconds: by attempt, the seconds of its steps and those of them that waited for data.
     now: the end of an attempt that lives, or the last that is known of one that noted no end.
     """
     timed = [(_utc(datetime.fromisoformat(event["time"])), event) for event in events]
@@ -85,8 +85,8 @@ def ledger(
         seconds = {
             "compute": max(0.0, steps - wait),
             "data_wait": wait,
-            **_stalls([event for time, event in timed if start <= time <= end]),
-            "lost": attempt.lost_seconds or 0.0,
+            **stalled_seconds([event for time, event in timed if start <= time <= end]),
+            "lost": attempt.lost_seconds,
             "restart": max(0.0, waited.total_seconds()) + (began - start).total_seconds(),
         }
         within = sum(seconds.values()) - seconds["restart"]
@@ -94,15 +94,6 @@ def ledger(
         spent.append(Spent(attempt.attempt, attempt.world_size, seconds))
         before = end
     return Ledger(tuple(spent))
-
-
-def _stalls(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    stalls = {"checkpoint": 0.0, "evaluation": 0.0}
-    for event in events:
-        field = _STALLS.get(event["event"])
-        if field is not None:
-            stalls[event["event"].partition("_")[0]] += float(event.get(field, 0.0))
-    return stalls
 
 
 def _utc(time: datetime) -> datetime:

@@ -15,10 +15,11 @@ from sisa_scale.checkpoint.verifying import verified
 from sisa_scale.config import load_config
 from sisa_scale.errors import CheckpointError
 from sisa_scale.reporting.goodput import Ledger, ledger
-from sisa_scale.runs.events import describe
-from sisa_scale.runs.files import AttemptRow, read_attempts, read_events
-from sisa_scale.runs.step_totals import read_step_log
-from sisa_scale.training.health.heartbeat import Heartbeat
+from sisa_scale.runs.attempts import Attempt, read_attempts
+from sisa_scale.runs.diagnostics import Diagnostics, Heartbeat
+from sisa_scale.runs.events import describe, event_warnings, read_events
+from sisa_scale.runs.layout import config_path
+from sisa_scale.runs.metrics import read_totals
 
 State = Literal["running", "starting", "silent", "finished", "preempted", "interrupted", "failed", "not started"]
 _SILENT_SECONDS = 60.0
@@ -51,7 +52,7 @@ class Status:
     tokens_per_second: float | None
     mfu: float | None
     eta_seconds: float | None
-    attempts: Sequence[AttemptRow]
+    attempts: Sequence[Attempt]
     goodput: Ledger
     checkpoint: CheckpointStatus | None
     latest: Sequence[tuple[datetime, str]]
@@ -64,16 +65,16 @@ def read_status(run_dir: Path, *, verify: bool = False, now: datetime | None = N
     Raises ConfigError where there is no run.
     """
     now = now or datetime.now(UTC)
-    config = load_config(run_dir / "config.yaml").config
-    attempts, events, steps = read_attempts(run_dir), read_events(run_dir), read_step_log(run_dir / "metrics.jsonl")
-    beats = read_heartbeats(run_dir, attempts[-1].attempt) if attempts else []
+    config = load_config(config_path(run_dir)).config
+    attempts, events, steps = read_attempts(run_dir), read_events(run_dir), read_totals(run_dir)
+    beats = Diagnostics(run_dir, attempts[-1].attempt).heartbeats() if attempts else []
     state, doing = _doing(attempts, beats, events, now)
-    warnings = [*steps.warnings(), *_event_warnings(events)]
+    warnings = [*steps.warnings(), *event_warnings(events)]
     store = CheckpointStore(run_dir, config.checkpoint.directory)
     checkpoint = _checkpoint(store, events, now, warnings, verify=verify)
     is_alive = state in ("running", "starting")
     last_sign = max([now] if is_alive else [*(b[1] for b in beats), *([steps.time] if steps.time else [])], default=now)
-    spoken = [(datetime.fromisoformat(event["time"]), _in_words(event)) for event in events]
+    spoken = [(datetime.fromisoformat(event["time"]), describe(event)) for event in events]
     return Status(
         name=config.name,
         path=str(run_dir),
@@ -94,15 +95,8 @@ def read_status(run_dir: Path, *, verify: bool = False, now: datetime | None = N
     )
 
 
-def read_heartbeats(run_dir: Path, attempt: int) -> list[tuple[Heartbeat, datetime]]:
-    """Return the heartbeats of an attempt, and when each was written."""
-    paths = sorted((run_dir / "diagnostics" / f"attempt_{attempt:04d}").glob("heartbeat_*.json"))
-    beats = [beat for beat in map(Heartbeat.read, paths) if beat is not None]
-    return [(beat, datetime.fromisoformat(beat.time)) for beat in beats]
-
-
 def _doing(
-    attempts: Sequence[AttemptRow],
+    attempts: Sequence[Attempt],
     beats: Sequence[tuple[Heartbeat, datetime]],
     events: Sequence[dict[str, Any]],
     now: datetime,
@@ -124,7 +118,7 @@ def _doing(
     return "silent", f"no worker of attempt {newest.attempt} has given a sign of life for {quiet}"
 
 
-def _ended(newest: AttemptRow, ago: str, *, is_driven: bool) -> tuple[State, str]:
+def _ended(newest: Attempt, ago: str, *, is_driven: bool) -> tuple[State, str]:
     if newest.outcome == "finished":
         return "finished", f"finished {ago} ago"
     if is_driven:
@@ -193,25 +187,6 @@ def _check_sizes(location: Path | str, manifest: Manifest) -> None:
                 allowed=f"its manifest lists {info.num_bytes} bytes",
                 remedy="A resume sets this checkpoint aside and takes the one before it.",
             )
-
-
-def _event_warnings(events: Sequence[dict[str, Any]]) -> list[str]:
-    kinds = Counter(event["event"] for event in events)
-    words = {
-        "checkpoint_damaged": "checkpoints were damaged and set aside",
-        "checkpoint_failed": "checkpoints could not be written",
-        "hang": "hangs were ended by the watchdog",
-        "rollback": "rollbacks of the guard",
-        "node_left_out": "nodes get no more workers",
-    }
-    return [f"{kinds[kind]} {text}" for kind, text in words.items() if kinds[kind]]
-
-
-def _in_words(event: dict[str, Any]) -> str | None:
-    try:
-        return describe(event)
-    except (KeyError, TypeError, ValueError):
-        return None  # of another version
 
 
 def _ago(age: timedelta) -> str:

@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from sisa_scale.runs.files import ScoreRow
+from sisa_scale.runs.evaluations import ScoreRow
 
 WIDTH_INCHES, HEIGHT_INCHES = 6.4, 3.5
 INK, MUTED, GRID = "#1f2328", "#656d76", "#d8dee4"

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sisa_scale.runs.files import Run, ScoreRow
+from sisa_scale.runs.evaluations import ScoreRow
+from sisa_scale.runs.files import Run
 
 _HEADLINES = (("loss", "loss"), ("loss", "bits_per_byte"), ("lambada", "accuracy"), ("needle", "exact_match"))
 _PARAMETER_KEYS = ("num_parameters", "num_params", "parameters")
@@ -60,7 +61,7 @@ def headline_scores(run: Run) -> list[ScoreRow]:
 
 def heldout_losses(run: Run) -> list[ScoreRow]:
     """Return the held-out losses that have a value, in step order."""
-    return [row for row in run.scores if (row.task, row.metric) == ("loss", "loss") and row.value is not None]
+    return [row for row in run.scores if row.is_heldout_loss]
 
 
 def score_text(row: ScoreRow) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sisa_scale.files import write_json
-
-LEDGER = "rollbacks.json"
+from sisa_scale.runs.layout import ROLLBACKS
+from sisa_scale.runs.problems import file_errors
 
 
 class DataCursor:
@@ -41,14 +41,15 @@ def read_cursor(run_dir: Path) -> DataCursor:
 
 def read_rollbacks(run_dir: Path) -> list[dict[str, Any]]:
     """Return the rollbacks of a run, oldest first."""
-    path = run_dir / LEDGER
-    return json.loads(path.read_text()) if path.exists() else []
+    path = run_dir / ROLLBACKS
+    with file_errors(path):
+        return json.loads(path.read_text()) if path.exists() else []
 
 
 def add_rollback(run_dir: Path, step: int, reason: str, refused: list[tuple[int, int]], *, leave_out: bool) -> None:
     """Note that the run goes back from `step`; refused: (step from 1, data step from 0) of the steps that were bad."""
     line = {"step": step, "reason": reason, "refused": refused, "leave_out": leave_out, "to_step": None}
-    write_json(run_dir / LEDGER, [*read_rollbacks(run_dir), {**line, "left_out_data_steps": []}])
+    _write(run_dir, [*read_rollbacks(run_dir), {**line, "left_out_data_steps": []}])
 
 
 def settle_rollbacks(run_dir: Path, step: int) -> None:
@@ -59,4 +60,17 @@ def settle_rollbacks(run_dir: Path, step: int) -> None:
         again = [data_step for bad, data_step in rollback["refused"] if bad > step]
         rollback.update(to_step=step, left_out_data_steps=again if rollback["leave_out"] else [])
     if pending:
-        write_json(run_dir / LEDGER, rollbacks)
+        _write(run_dir, rollbacks)
+
+
+def copy_rollbacks(source: Path, run_dir: Path, step: int) -> None:
+    """Copy the rollbacks of another run that were made up to `step`."""
+    rollbacks = [rollback for rollback in read_rollbacks(source) if rollback["step"] <= step]
+    if rollbacks:
+        _write(run_dir, rollbacks)
+
+
+def _write(run_dir: Path, rollbacks: list[dict[str, Any]]) -> None:
+    path = run_dir / ROLLBACKS
+    with file_errors(path):
+        write_json(path, rollbacks)

@@ -1,44 +1,31 @@
-"""The run directory: the whole of what a run leaves behind.
-
-config.yaml         the resolved recipe              deepspeed.json      DeepSpeed's, generated from it
-provenance.json     versions, source, hardware       attempts.jsonl      one line for each life of the processes
-metrics.jsonl       one line a step                  monitors.jsonl      half-life and lambda
-evaluations.jsonl   scores by step                   checkpoints/        see checkpoint.manifest
-data_events.jsonl   damaged sequences, skipped       events.jsonl        what happened to the run, never rewound
-diagnostics/        heartbeats, stacks of a hang     report.html         drawn at the end
-stop                asks a run to save and stop
-"""
+"""The run directory as one object: the whole of what a run leaves behind. `layout` lists its files."""
 
 import json
-import os
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from sisa_scale.config.loading.load import dump_yaml
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
 from sisa_scale.files import remove_abandoned, write_json, write_text
-from sisa_scale.runs.attempts import Attempt, Event, cause_of_death, new_attempt
-from sisa_scale.runs.provenance import collect_provenance, now
-from sisa_scale.training.engine.deepspeed_config import deepspeed_config
-
-METRICS = "metrics.jsonl"
-EVENTS = "events.jsonl"
-DATA_EVENTS = "data_events.jsonl"
-STEP_LOGS = (METRICS, "monitors.jsonl", "evaluations.jsonl", DATA_EVENTS)
-_TAIL_BYTES = 1 << 16
+from sisa_scale.runs import layout, metrics, step_logs
+from sisa_scale.runs.attempts import Attempt, count_attempts, read_attempts, with_cause_of_death, write_attempts
+from sisa_scale.runs.evaluations import ScoreRow, append_scores
+from sisa_scale.runs.events import Event, append_event, last_events, read_events
+from sisa_scale.runs.monitors import MonitorRow, append_monitor
+from sisa_scale.runs.problems import file_errors
 
 
 class RunDirectory:
-    """One run on disk."""
+    """One run on disk. Files that the operating system refuses raise RunDirectoryError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config_path = path / "config.yaml"
-        self.stop_path = path / "stop"
+        self.config_path = layout.config_path(path)
+        self.stop_path = path / layout.STOP
 
     def create(self) -> None:
         """Claim a new directory; raises ConfigError when a run lives there already."""
@@ -49,45 +36,47 @@ class RunDirectory:
                 allowed="a run directory holds one run",
                 remedy=f"Continue it with `sisa-scale resume {self.path}`, or choose another with run_dir=PATH.",
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        with file_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
 
-    def record(self, config: RunConfig, data_fingerprint: str) -> None:
+    def record(self, config: RunConfig, deepspeed: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Write what the run is: config, DeepSpeed's config, provenance."""
-        write_text(self.config_path, dump_yaml(config))
-        write_json(self.path / "deepspeed.json", deepspeed_config(config))
-        write_json(self.path / "provenance.json", collect_provenance(config, data_fingerprint))
+        with file_errors(self.path):
+            write_text(self.config_path, dump_yaml(config))
+            write_json(self.path / layout.DEEPSPEED, deepspeed)
+            write_json(self.path / layout.PROVENANCE, provenance)
 
-    def append(self, log: str, line: dict[str, Any]) -> None:
-        """Append one line to a log in a single write; a line that a crash tore keeps a line of its own."""
-        data = json.dumps(line).encode() + b"\n"
-        with (self.path / log).open("a+b", buffering=0) as stream:
-            if stream.seek(0, os.SEEK_END):
-                stream.seek(-1, os.SEEK_END)
-                data = data if stream.read(1) == b"\n" else b"\n" + data
-            stream.write(data)
+    def add_step(self, row: metrics.StepRow) -> None:
+        """Note a step."""
+        metrics.append_step(self.path, row)
+
+    def add_monitor(self, row: MonitorRow) -> None:
+        """Note what the monitors read after a step."""
+        append_monitor(self.path, row)
+
+    def add_scores(self, rows: Sequence[ScoreRow]) -> None:
+        """Note the scores of one step."""
+        append_scores(self.path, rows)
+
+    def add_data_event(self, step: int, event: dict[str, Any]) -> None:
+        """Note what the data stream says of a step."""
+        step_logs.append_data_event(self.path, step, event)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Note what happened, when, and in which attempt, in events.jsonl."""
-        self.append(EVENTS, {"event": kind, "time": now(), "attempt": self.current_attempt(), **fields})
+        """Note what happened, when, and in which attempt; `events.EVENTS` declares the kinds."""
+        append_event(self.path, self.current_attempt(), kind, fields)
 
     def events(self) -> list[Event]:
         """Return all events, oldest first."""
-        return self._lines(EVENTS)
-
-    def sync_logs(self) -> None:
-        """Make the logs of steps durable, so that no checkpoint outlives the lines of its steps."""
-        for log in STEP_LOGS:
-            if (self.path / log).exists():
-                with (self.path / log).open("rb") as stream:
-                    os.fsync(stream.fileno())
+        return read_events(self.path)
 
     def attempts(self) -> list[Attempt]:
         """Return all attempts, oldest first."""
-        return self._lines("attempts.jsonl")
+        return read_attempts(self.path)
 
     def current_attempt(self) -> int:
         """Return the number of the newest attempt; 0 before the first."""
-        return len(self.attempts())
+        return count_attempts(self.path)
 
     def begin_attempt(self, config: RunConfig, processes: list[str], nodes: list[str]) -> int:
         """Note the start of a life of the processes (host:pid and node by rank); returns its number.
@@ -98,106 +87,103 @@ class RunDirectory:
         remove_abandoned(self.path)
         self.close_attempt()
         attempts = self.attempts()
-        begun = new_attempt(len(attempts) + 1, now(), config.resources.workers, config.execution.zero_stage)
-        self._write_attempts([*attempts, {**begun, "processes": processes, "nodes": nodes}])
-        return len(attempts) + 1
+        begun = Attempt(
+            attempt=len(attempts) + 1,
+            world_size=config.resources.workers,
+            zero_stage=config.execution.zero_stage,
+            processes=processes,
+            nodes=nodes,
+            started=datetime.now(UTC),
+        )
+        write_attempts(self.path, [*attempts, begun])
+        return begun.attempt
 
     def take_up(self, step: int) -> None:
         """Note the step that the newest attempt goes on from; what was finished beyond it is lost and taken again."""
-        lost = [line for line in self._lines(METRICS) if _is_beyond(line, step) and "step_seconds" in line]
-        attempts = self.attempts()
-        for attempt in attempts:
-            own = [line for line in lost if line["attempt"] == attempt["attempt"]]
-            attempt["lost_steps"] = attempt.get("lost_steps", 0) + len(own)
-            attempt["lost_seconds"] = round(attempt.get("lost_seconds", 0.0) + _seconds(own), 3)
-        newest, down_seconds = attempts[-1], 0.0
-        newest.update(from_step=step, resumed=now())
-        if len(attempts) > 1:
-            ended, resumed = map(datetime.fromisoformat, (attempts[-2]["ended"], newest["resumed"]))
-            down_seconds = (resumed - ended).total_seconds()
-        self._write_attempts(attempts)
-        self.rewind(step)
-        lost_work = {"lost_steps": len(lost), "lost_seconds": _seconds(lost), "down_seconds": down_seconds}
-        self.event("resumed", step=step, world_size=newest["world_size"], **lost_work)
-
-    def rewind(self, step: int) -> None:
-        """Drop the lines of steps beyond `step`: they are taken again, and every step stands in a log once."""
-        for log in STEP_LOGS:
-            if (self.path / log).exists():
-                kept = [line for line in self._lines(log) if not _is_beyond(line, step)]
-                write_text(self.path / log, "".join(json.dumps(line) + "\n" for line in kept))
+        lost = metrics.taken_after(self.path, step)
+        attempts = []
+        for attempt in self.attempts():
+            num_steps, seconds = lost.get(attempt.attempt, (0, 0.0))
+            lost_seconds = round(attempt.lost_seconds + seconds, 3)
+            attempts.append(replace(attempt, lost_steps=attempt.lost_steps + num_steps, lost_seconds=lost_seconds))
+        resumed, down_seconds = datetime.now(UTC), 0.0
+        attempts[-1] = replace(attempts[-1], from_step=step, resumed=resumed)
+        if len(attempts) > 1 and attempts[-2].ended is not None:
+            down_seconds = round((resumed - attempts[-2].ended).total_seconds(), 3)
+        write_attempts(self.path, attempts)
+        step_logs.rewind(self.path, step)
+        self.event(
+            "resumed",
+            step=step,
+            world_size=attempts[-1].world_size,
+            lost_steps=sum(number for number, _ in lost.values()),
+            lost_seconds=round(sum(seconds for _, seconds in lost.values()), 3),
+            down_seconds=down_seconds,
+        )
 
     def end_attempt(self, outcome: str, reason: str | None = None) -> None:
         """Note how the newest attempt ended itself: finished, preempted or interrupted."""
-        attempts = self.attempts()
-        attempts[-1].update(ended=now(), outcome=outcome, reason=reason, reached_step=self.last_step())
-        self._write_attempts(attempts)
+        self._renew(ended=datetime.now(UTC), outcome=outcome, reason=reason, reached_step=self.last_step())
 
     def close_attempt(self) -> Attempt | None:
-        """Note the death of the newest attempt, unless it has an end; returns its line, None without attempts."""
+        """Note the death of the newest attempt, unless it has an end; returns it, None without attempts."""
         attempts = self.attempts()
-        if attempts and attempts[-1]["ended"] is None:
-            cause = cause_of_death(attempts[-1], self.events())
-            attempts[-1].update(ended=self._last_sign_of_life(), reached_step=self.last_step(), **cause)
-            self._write_attempts(attempts)
+        if attempts and attempts[-1].ended is None:
+            dead = with_cause_of_death(attempts[-1], self.events())
+            ended = self._last_sign_of_life(dead)
+            attempts[-1] = replace(dead, ended=ended, reached_step=self.last_step())
+            write_attempts(self.path, attempts)
         return attempts[-1] if attempts else None
 
     def mark_final(self) -> None:
         """Note that the run stops after the newest attempt until a person goes on."""
         attempts = self.attempts()
-        if attempts and not attempts[-1].get("is_final"):
-            attempts[-1]["is_final"] = True
-            self._write_attempts(attempts)
+        if attempts and not attempts[-1].is_final:
+            self._renew(is_final=True)
 
     def last_step(self) -> int:
-        """Return the last step in metrics.jsonl; 0 before the first."""
-        return max((line["step"] for line in self._last_lines(METRICS)), default=0)
+        """Return the last step that was taken; 0 before the first."""
+        return metrics.last_step_and_time(self.path)[0]
 
     def since(self, step: int) -> tuple[int, float]:
         """Return how many steps were finished after `step`, and the seconds that they took."""
-        beyond = [line for line in self._lines(METRICS) if _is_beyond(line, step) and "step_seconds" in line]
-        return len(beyond), _seconds(beyond)
+        numbers = metrics.taken_after(self.path, step).values()
+        return sum(number for number, _ in numbers), round(sum(seconds for _, seconds in numbers), 3)
 
-    def _last_sign_of_life(self) -> str:
-        attempt = self.attempts()[-1]
-        lines = [*self._last_lines(METRICS), *self._last_lines(EVENTS)]
-        seen = [line["time"] for line in lines if line.get("attempt") == attempt["attempt"]]
-        return max([attempt["started"], *seen])
+    def sync_logs(self) -> None:
+        """Make the logs of steps durable, so that no checkpoint outlives the lines of its steps."""
+        step_logs.sync_step_logs(self.path)
 
-    def _last_lines(self, log: str) -> list[dict[str, Any]]:
-        """Return the whole lines in the last few kilobytes of a log."""
-        path = self.path / log
-        if not path.exists():
-            return []
-        with path.open("rb") as stream:
-            start = max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES)
-            stream.seek(start)
-            lines = (_parsed(line) for line in stream.read().splitlines()[bool(start) :])
-            return [line for line in lines if line is not None]
+    def attention_backend(self, device_name: str) -> str | None:
+        """Return the attention kernel that was measured to be the fastest on a device; None before."""
+        path = self.path / layout.ATTENTION_BACKEND
+        with file_errors(path):
+            record = json.loads(path.read_text()) if path.exists() else {}
+        return str(record["backend"]) if record.get("device") == device_name else None
 
-    def _lines(self, log: str) -> list[dict[str, Any]]:
-        """Return the whole lines of a log; a line that a crash tore is left out."""
-        path = self.path / log
-        lines = (_parsed(line) for line in path.read_bytes().splitlines()) if path.exists() else ()
-        return [line for line in lines if line is not None]
+    def record_attention_backend(self, device_name: str, backend: str, milliseconds: Mapping[str, float]) -> None:
+        """Note which kernel was the fastest on a device, and how long each took."""
+        record = {"device": device_name, "backend": backend, "milliseconds": milliseconds}
+        with file_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / layout.ATTENTION_BACKEND, record)
 
-    def _write_attempts(self, attempts: list[Attempt]) -> None:
-        write_text(self.path / "attempts.jsonl", "".join(json.dumps(attempt) + "\n" for attempt in attempts))
+    def wandb_id(self, new: str) -> str:
+        """Return the id of the run at Weights & Biases; `new` becomes it where there is none."""
+        path = self.path / layout.WANDB_ID
+        with file_errors(path):
+            if not path.exists():
+                write_text(path, new)
+            return path.read_text().strip()
 
+    def _renew(self, **changes: Any) -> None:
+        attempts = self.attempts()
+        write_attempts(self.path, [*attempts[:-1], replace(attempts[-1], **changes)])
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Return a line of a log, or None if a crash tore it."""
-    try:
-        value = orjson.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _is_beyond(line: dict[str, Any], step: int) -> bool:
-    """Whether a line belongs to a step after `step`, or to none."""
-    return not isinstance(line.get("step"), int) or line["step"] > step
-
-
-def _seconds(lines: list[dict[str, Any]]) -> float:
-    return round(sum(line["step_seconds"] for line in lines), 3)
+    def _last_sign_of_life(self, attempt: Attempt) -> datetime:
+        step_times = metrics.last_step_and_time(self.path)[1]
+        seen = [
+            datetime.fromisoformat(e["time"]) for e in last_events(self.path) if e.get("attempt") == attempt.attempt
+        ]
+        seen += [step_times[attempt.attempt]] if attempt.attempt in step_times else []
+        return max([attempt.started, *seen])

@@ -1,41 +1,92 @@
-"""Events of a run in plain words: what happened, what was lost, and what happens next."""
+"""`events.jsonl`: what happened to a run. Every kind of event is declared here once, with its fields and its words.
 
-import json
-from collections.abc import Callable, Iterator
+A line has `event` (the kind), `time` (ISO 8601), `attempt` (0 before the first) and the fields of its kind.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sisa_scale.runs.jsonl import LineFeed, append_line, last_lines, read_lines
+from sisa_scale.runs.layout import EVENT_LOG
+from sisa_scale.runs.provenance import now
+
 Event = dict[str, Any]
+_TAIL_BYTES = 1 << 16
 
 
-def describe(event: Event) -> str | None:
-    """Return an event as one sentence, or None if it is routine."""
-    words = _WORDS.get(event["event"])
-    return words(event) if words is not None else None
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """A kind of event.
+
+    fields: what its lines have; sentence: what happened, what was lost and what happens next, None for a routine event;
+    warning: what `status` says of how many there were; stall: (category of the goodput ledger, field with its seconds)
+    where training stood still.
+    """
+
+    fields: tuple[str, ...]
+    sentence: Callable[[Event], str | None] | None = None
+    warning: str | None = None
+    stall: tuple[str, str] | None = None
+
+
+def append_event(run_dir: Path, attempt: int, kind: str, fields: Mapping[str, Any]) -> None:
+    """Note what happened now, in an attempt."""
+    if kind not in EVENTS:
+        raise AssertionError(f"the event {kind!r} is not declared in EVENTS")
+    append_line(run_dir / EVENT_LOG, {"event": kind, "time": now(), "attempt": attempt, **fields})
+
+
+def read_events(run_dir: Path) -> list[Event]:
+    """Return the events of a run, oldest first; lines that a crash tore are left out."""
+    return [line for line in read_lines(run_dir / EVENT_LOG) if "event" in line]
+
+
+def last_events(run_dir: Path) -> list[Event]:
+    """Return the newest events: those in the last few kilobytes."""
+    return [line for line in last_lines(run_dir / EVENT_LOG, _TAIL_BYTES) if "event" in line]
 
 
 class EventFeed:
-    """The events that are added to `events.jsonl` from now on, in words."""
+    """The events that are added to a run from now on, in words."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._position = path.stat().st_size if path.exists() else 0
+    def __init__(self, run_dir: Path) -> None:
+        self._feed = LineFeed(run_dir / EVENT_LOG, skips_present=True)
 
     def news(self) -> Iterator[str]:
         """Yield what was added since the last call."""
-        if not self.path.exists() or self.path.stat().st_size <= self._position:
-            return
-        with self.path.open("rb") as stream:
-            stream.seek(self._position)
-            whole = stream.read().rpartition(b"\n")[0]
-        self._position += len(whole) + 1 if whole else 0
-        for line in whole.splitlines():
-            try:
-                words = describe(json.loads(line))
-            except (ValueError, KeyError, TypeError):
-                continue
+        for event in self._feed.news():
+            words = describe(event)
             if words is not None:
                 yield words
+
+
+def describe(event: Event) -> str | None:
+    """Return an event as one sentence, or None if it is routine or of another version."""
+    kind = EVENTS.get(event.get("event", ""))
+    try:
+        return kind.sentence(event) if kind is not None and kind.sentence is not None else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def event_warnings(events: Iterable[Event]) -> list[str]:
+    """Return what a person should know of the events of a run, counted."""
+    numbers = Counter(event["event"] for event in events)
+    return [f"{numbers[name]} {kind.warning}" for name, kind in EVENTS.items() if kind.warning and numbers[name]]
+
+
+def stalled_seconds(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the seconds in which training stood still, by category of the goodput ledger."""
+    seconds = {kind.stall[0]: 0.0 for kind in EVENTS.values() if kind.stall is not None}
+    for event in events:
+        kind = EVENTS.get(event["event"])
+        if kind is not None and kind.stall is not None:
+            category, field = kind.stall
+            seconds[category] += float(event.get(field, 0.0))
+    return seconds
 
 
 def _resumed(event: Event) -> str | None:
@@ -68,23 +119,73 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-_WORDS: dict[str, Callable[[Event], str | None]] = {
-    "workers_lost": lambda e: f"{e['reason']}; the workers are started again from the newest checkpoint",
-    "resumed": _resumed,
-    "waiting": lambda e: f"{e['reason']}: waiting {e['seconds']:g} s before the next attempt",
-    "drain": lambda e: f"{_count(len(e['nodes']), 'node')} of this run is to be taken away: saving a checkpoint",
-    "resize": lambda e: f"the number of workers changes to {e['workers']}: saving a checkpoint, then starting again",
-    "node_left_out": lambda e: f"node {e['node'][:12]} lost workers {e['deaths']} times and gets no more of them",
-    "checkpoint_damaged": _damaged,
-    "checkpoint_failed": lambda e: (
-        f"the checkpoint of step {e['step']:,} could not be written: {' '.join(e['problems'])} If steps are left, "
-        "training goes on, and the next checkpoint is tried when it is due"
+_SAVE = ("step", "stall_seconds", "write_seconds", "bytes")
+
+EVENTS: Mapping[str, EventKind] = {
+    "launch": EventKind(("workers", "process")),
+    "branch": EventKind(("step", "trunk")),
+    "resumed": EventKind(("step", "world_size", "lost_steps", "lost_seconds", "down_seconds"), _resumed),
+    "float8_products": EventKind(("products", "blocks", "left_in_bf16"), _float8),
+    "evaluation": EventKind(("step", "seconds"), stall=("evaluation", "seconds")),
+    "evaluation_skipped": EventKind(("step", "reason")),
+    "checkpoint": EventKind(_SAVE, stall=("checkpoint", "stall_seconds")),
+    "checkpoint_damaged": EventKind(
+        ("step", "problems", "moved_to", "resumed_from_step", "lost_steps"),
+        _damaged,
+        "checkpoints were damaged and set aside",
     ),
-    "float8_products": _float8,
-    "step_skipped": lambda e: f"step {e['step']:,} changed no weight: {e['reason']}",
-    "rollback": lambda e: f"step {e['step']:,}: {e['reason']}; going back to the newest checkpoint",
-    "hang": lambda e: (
-        f"a hang: {e['message']}; all workers are ended, their stacks are in diagnostics/attempt_{e['attempt']:04d}, "
-        "and the run goes on from the newest checkpoint"
+    "checkpoint_failed": EventKind(
+        (*_SAVE, "problems"),
+        lambda e: (
+            f"the checkpoint of step {e['step']:,} could not be written: {' '.join(e['problems'])} If steps are left, "
+            "training goes on, and the next checkpoint is tried when it is due"
+        ),
+        "checkpoints could not be written",
+        ("checkpoint", "stall_seconds"),
     ),
-}
+    "stop_requested": EventKind(("step", "reason", "seconds_left")),
+    "error": EventKind(("rank", "error")),
+    "workers_lost": EventKind(
+        ("ranks", "reason"),
+        lambda e: f"{e['reason']}; the workers are started again from the newest checkpoint",
+    ),
+    "waiting": EventKind(
+        ("seconds", "reason"), lambda e: f"{e['reason']}: waiting {e['seconds']:g} s before the next attempt"
+    ),
+    "hang": EventKind(
+        (
+            "noticed_by", "rank", "phase", "seconds", "bound_seconds", "message", "suspect_rank", "suspects", "silent",
+            "process_states", "doing",
+        ),
+        lambda e: (
+            f"a hang: {e['message']}; all workers are ended, their stacks are in diagnostics/attempt_{e['attempt']:04d}"
+            ", and the run goes on from the newest checkpoint"
+        ),
+        "hangs were ended by the watchdog",
+    ),
+    "step_skipped": EventKind(
+        (
+            "step", "reason", "loss", "gradient_norm", "threshold", "data_step", "stream_digest",
+            "micro_losses_by_rank",
+        ),
+        lambda e: f"step {e['step']:,} changed no weight: {e['reason']}",
+    ),
+    "rollback": EventKind(
+        ("step", "reason", "after_rollback"),
+        lambda e: f"step {e['step']:,}: {e['reason']}; going back to the newest checkpoint",
+        "rollbacks of the guard",
+    ),
+    "drain": EventKind(
+        ("nodes", "ranks", "seconds"),
+        lambda e: f"{_count(len(e['nodes']), 'node')} of this run is to be taken away: saving a checkpoint",
+    ),
+    "resize": EventKind(
+        ("workers",),
+        lambda e: f"the number of workers changes to {e['workers']}: saving a checkpoint, then starting again",
+    ),
+    "node_left_out": EventKind(
+        ("node", "deaths"),
+        lambda e: f"node {e['node'][:12]} lost workers {e['deaths']} times and gets no more of them",
+        "nodes get no more workers",
+    ),
+}  # fmt: skip

@@ -1,101 +1,22 @@
-"""Read a run directory into plain values."""
+"""A run directory as plain values, for those who look at a run from outside."""
 
 import json
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from sisa_scale.errors import DataError
-
-EVENTS = "events.jsonl"
-_Row = TypeVar("_Row")
-_OPTIONAL = {
-    "mfu",
-    "data_wait_seconds",
-    "stream_digest",
-    "note",
-    "standard_error",
-    "value",
-    "skipped",
-    "from_step",
-    "resumed",
-    "ended",
-    "reached_step",
-    "outcome",
-    "reason",
-    "lost_steps",
-    "lost_seconds",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class StepRow:
-    """One line of `metrics.jsonl`: the state after `step` optimizer steps; `loss` in nats per token.
-
-    Loss and gradient norm that were not finite are NaN; `skipped` marks steps that changed no weight.
-    """
-
-    step: int
-    tokens: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens_per_second: float
-    step_seconds: float
-    attempt: int
-    time: datetime
-    mfu: float | None = None
-    data_wait_seconds: float | None = None
-    stream_digest: str | None = None
-    skipped: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MonitorRow:
-    """One line of `monitors.jsonl`: half-life in tokens of each layer, lambda of each head of each layer."""
-
-    step: int
-    half_life_tokens: list[float]
-    lambda_: list[list[float]]
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """One score of `evaluations.jsonl`; `variant` names the data, `value` is in `unit` and None when skipped."""
-
-    step: int
-    tokens: int
-    task: str
-    variant: str
-    metric: str
-    unit: str
-    num_items: int
-    value: float | None = None
-    standard_error: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptRow:
-    """One line of `attempts.jsonl`: one life of the run's processes; see `runs.attempts`."""
-
-    attempt: int
-    started: datetime
-    world_size: int
-    zero_stage: int
-    from_step: int | None = None
-    resumed: datetime | None = None
-    ended: datetime | None = None
-    reached_step: int | None = None
-    outcome: str | None = None
-    reason: str | None = None
-    lost_steps: int | None = None
-    lost_seconds: float | None = None
+from sisa_scale.runs.attempts import Attempt, read_attempts
+from sisa_scale.runs.evaluations import ScoreRow, read_scores
+from sisa_scale.runs.events import Event, read_events
+from sisa_scale.runs.jsonl import malformed
+from sisa_scale.runs.layout import METRICS, PROVENANCE, config_path
+from sisa_scale.runs.metrics import StepRow, read_steps
+from sisa_scale.runs.monitors import MonitorRow, read_monitors
+from sisa_scale.runs.problems import file_errors
 
 
 @dataclass(frozen=True)
@@ -113,64 +34,42 @@ class Run:
     steps: list[StepRow]
     monitors: list[MonitorRow]
     scores: list[ScoreRow]
-    attempts: list[AttemptRow]
-    events: list[dict[str, Any]]
+    attempts: list[Attempt]
+    events: list[Event]
     notes: list[str]
 
 
 def read_run(path: Path) -> Run:
-    """Read a run directory; only `config.yaml` has to be there.
+    """Read a run directory; only its recipe has to be there.
 
     A torn last line (no line break after it, not JSON) is left out and noted. Raises DataError, with file and line,
     for anything else that is malformed.
     """
     notes: list[str] = []
-    config_path = path / "config.yaml"
-    if not config_path.is_file():
+    recipe, provenance_path = config_path(path), path / PROVENANCE
+    if not recipe.is_file():
         allowed = "a run directory holds its resolved recipe"
-        remedy = "Give the directory of a run, the one that holds metrics.jsonl."
-        raise DataError.at(config_path, found="no such file", allowed=allowed, remedy=remedy)
-    config_text = config_path.read_text(encoding="utf-8")
-    config = _mapping(config_path, yaml.safe_load, config_text)
-    provenance_path = path / "provenance.json"
-    provenance = {}
+        remedy = f"Give the directory of a run, the one that holds {METRICS}."
+        raise DataError.at(recipe, found="no such file", allowed=allowed, remedy=remedy)
+    config_text, config = _mapping(recipe, yaml.safe_load)
+    provenance: dict[str, Any] = {}
     if provenance_path.is_file():
-        provenance = _mapping(provenance_path, json.loads, provenance_path.read_text(encoding="utf-8"))
+        _, provenance = _mapping(provenance_path, json.loads)
     else:
-        notes.append("provenance.json is missing")
-    steps = {row.step: row for row in _rows(path / "metrics.jsonl", _step, notes)}
-    monitors = {row.step: row for row in _rows(path / "monitors.jsonl", _monitor, notes)}
-    evaluations = {rows[0].step: rows for rows in _rows(path / "evaluations.jsonl", _scores, notes) if rows}
-    attempts = {row.attempt: row for row in _rows(path / "attempts.jsonl", _attempt, notes)}
+        notes.append(f"{PROVENANCE} is missing")
     return Run(
-        path,
-        _name(config, path),
-        config_text,
-        config,
-        provenance,
-        [steps[step] for step in sorted(steps)],
-        [monitors[step] for step in sorted(monitors)],
-        [row for step in sorted(evaluations) for row in evaluations[step]],
-        [attempts[attempt] for attempt in sorted(attempts)],
-        read_events(path),
-        notes,
+        path=path,
+        name=_name(config, path),
+        config_text=config_text,
+        config=config,
+        provenance=provenance,
+        steps=read_steps(path, notes),
+        monitors=read_monitors(path, notes),
+        scores=read_scores(path, notes),
+        attempts=read_attempts(path, notes),
+        events=read_events(path),
+        notes=notes,
     )
-
-
-def read_attempts(path: Path) -> list[AttemptRow]:
-    """Return the attempts of a run directory, oldest first."""
-    return _rows(path / "attempts.jsonl", _attempt, [])
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a run directory, oldest first; lines that a crash tore are left out."""
-    events = []
-    for line in (path / EVENTS).read_bytes().splitlines() if (path / EVENTS).is_file() else ():
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue
-    return events
 
 
 def _name(config: dict[str, Any], path: Path) -> str:
@@ -179,70 +78,13 @@ def _name(config: dict[str, Any], path: Path) -> str:
     return str(config.get("name") or nested or path.resolve().name)
 
 
-def _mapping(path: Path, parse: Callable[[str], Any], text: str) -> dict[str, Any]:
+def _mapping(path: Path, parse: Callable[[str], Any]) -> tuple[str, dict[str, Any]]:
+    with file_errors(path):
+        text = path.read_text(encoding="utf-8")
     try:
         value = parse(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise _malformed(path, str(error)) from error
+        raise malformed(path, str(error)) from error
     if not isinstance(value, dict):
-        raise _malformed(path, f"a {type(value).__name__} at the top")
-    return value
-
-
-def _rows(path: Path, build: Callable[[dict[str, Any]], _Row], notes: list[str]) -> list[_Row]:
-    if not path.is_file():
-        return []
-    rows: list[_Row] = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            if not line.endswith(b"\n"):
-                notes.append(f"{path.name}:{number} is torn and left out; the process died while writing it")
-                break
-            raise _malformed(f"{path}:{number}", repr(line[:60])) from error
-        try:
-            rows.append(build(value))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _malformed(f"{path}:{number}", f"{type(error).__name__}: {error}") from error
-    return rows
-
-
-def _malformed(where: object, found: str) -> DataError:
-    allowed = "every line, and every file, is an object with the documented keys"
-    return DataError.at(where, found=found, allowed=allowed, remedy="Restore the file from the run or remove the line.")
-
-
-def _pick(row_type: type, value: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of `row_type`; keys that a newer version adds are ignored."""
-    names = [field.name for field in fields(row_type)]
-    return {name: value.get(name) if name in _OPTIONAL else value[name] for name in names}
-
-
-def _step(value: dict[str, Any]) -> StepRow:
-    picked = _pick(StepRow, value)
-    picked |= {name: math.nan for name in ("loss", "gradient_norm") if picked[name] is None}
-    numbers = ("loss", "learning_rate", "gradient_norm", "tokens_per_second", "step_seconds")
-    picked |= {name: float(picked[name]) for name in numbers}
-    picked |= {name: int(picked[name]) for name in ("step", "tokens", "attempt")}
-    return StepRow(**picked | {"time": datetime.fromisoformat(picked["time"])})
-
-
-def _monitor(value: dict[str, Any]) -> MonitorRow:
-    lambdas = [[float(head) for head in heads] for heads in value["lambda"]]
-    return MonitorRow(int(value["step"]), [float(tokens) for tokens in value["half_life_tokens"]], lambdas)
-
-
-def _scores(value: dict[str, Any]) -> list[ScoreRow]:
-    place = {"step": int(value["step"]), "tokens": int(value["tokens"])}
-    rows = [ScoreRow(**_pick(ScoreRow, score | place)) for score in value["scores"]]
-    for row in rows:
-        if not isinstance(row.value, int | float | None) or not isinstance(row.standard_error, int | float | None):
-            raise TypeError(f"the value of {row.metric} is not a number")
-    return rows
-
-
-def _attempt(value: dict[str, Any]) -> AttemptRow:
-    picked = _pick(AttemptRow, value)
-    times = {name: picked[name] and datetime.fromisoformat(picked[name]) for name in ("started", "resumed", "ended")}
-    return AttemptRow(**picked | times)
+        raise malformed(path, f"a {type(value).__name__} at the top")
+    return text, value

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -11,29 +12,31 @@ from typing import Any
 
 import sisa_scale
 from sisa_scale.config.run import RunConfig, config_hash
-from sisa_scale.models.sizing import count_parameters
+from sisa_scale.runs.jsonl import time_text
 
 PACKAGES = ("torch", "deepspeed", "ray", "webdataset", "tokenizers", "safetensors", "numpy", "wandb")
 
 
 def now() -> str:
     """Return the time in UTC, ISO 8601 to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return time_text(datetime.now(UTC))
 
 
-def collect_provenance(config: RunConfig, data_fingerprint: str) -> dict[str, Any]:
-    """Return versions, git state, hardware and hashes as plain JSON."""
+def collect_provenance(
+    config: RunConfig, data_fingerprint: str, num_parameters: int, gpus: Sequence[str]
+) -> dict[str, Any]:
+    """Return versions, git state, hardware and hashes as plain JSON. gpus: names of those that this process sees."""
     return {
         "time": now(),
         "command": sys.argv,
         "config_sha256": config_hash(config),
         "data_fingerprint": data_fingerprint,
-        "num_parameters": count_parameters(config.model).total,
+        "num_parameters": num_parameters,
         "sisa_scale": sisa_scale.__version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "git": _git_state(),
-        "hardware": _hardware(),
+        "hardware": {"platform": platform.platform(), "num_cpus": os.cpu_count(), "gpus": list(gpus)},
     }
 
 
@@ -55,10 +58,3 @@ def _git_state() -> dict[str, Any] | None:
 
 def _run(directory: Path, *command: str) -> str:
     return subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _hardware() -> dict[str, Any]:
-    import torch
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"platform": platform.platform(), "num_cpus": os.cpu_count(), "gpus": gpus}

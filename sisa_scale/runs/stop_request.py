@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Literal
 
 from sisa_scale.files import write_json
+from sisa_scale.runs.problems import file_errors
 
 # What Slurm (KillWait) and Kubernetes (terminationGracePeriodSeconds) leave between SIGTERM and SIGKILL by default.
 SIGNAL_GRACE_SECONDS = 30.0
@@ -42,7 +43,8 @@ def request_stop(reason: Reason, deadline_seconds: float | None = None) -> None:
 def write_stop(path: Path, reason: Reason, deadline_seconds: float | None = None) -> None:
     """Ask all workers by the file `stop`."""
     deadline = None if deadline_seconds is None else time.time() + deadline_seconds
-    write_json(path, asdict(StopRequest(reason, deadline)))
+    with file_errors(path):
+        write_json(path, asdict(StopRequest(reason, deadline)))
 
 
 def asked_to_stop(stop_path: Path | None) -> StopRequest | None:

@@ -4,19 +4,20 @@ From there on it is a run like any other, which goes on from its newest checkpoi
 applied steps, random states and the guard's memory are those that the trunk had after that step.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from sisa_scale.checkpoint.manifest import read_manifest
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import CheckpointError
-from sisa_scale.files import fsync_directory, write_json, write_text
-from sisa_scale.runs.cursor import LEDGER, read_rollbacks
-from sisa_scale.runs.directory import STEP_LOGS, RunDirectory
+from sisa_scale.files import fsync_directory
+from sisa_scale.runs.cursor import copy_rollbacks
+from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.layout import holds_run
+from sisa_scale.runs.step_logs import copy_until
+from sisa_scale.training.record import record
 from sisa_scale.training.resume_rules import check_resumable
 
 BEFORE_THE_BRANCH = 0  # the attempt that the steps of the trunk are logged under: none of the branch's own
@@ -29,7 +30,7 @@ def begin_branch(trunk_dir: Path, step: int, config: RunConfig) -> None:
     possible. Raises CheckpointError where the trunk keeps no checkpoint of that step, or is another model or order.
     """
     final = config.directory
-    if (final / "config.yaml").exists():
+    if holds_run(final):
         return
     store = CheckpointStore(trunk_dir)
     if step not in store.steps():
@@ -47,31 +48,12 @@ def begin_branch(trunk_dir: Path, step: int, config: RunConfig) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     directory = RunDirectory(staging)
     _link_tree(source, CheckpointStore(staging).path(step))
-    for log in STEP_LOGS:
-        if (trunk_dir / log).exists():
-            lines = [line for line in _lines(trunk_dir / log) if line["step"] <= step]
-            write_text(staging / log, "".join(json.dumps({**line, **_origin(line)}) + "\n" for line in lines))
-    rollbacks = [line for line in read_rollbacks(trunk_dir) if line["step"] <= step]
-    if rollbacks:
-        write_json(staging / LEDGER, rollbacks)
+    copy_until(trunk_dir, staging, step, BEFORE_THE_BRANCH)
+    copy_rollbacks(trunk_dir, staging, step)
     directory.event("branch", step=step, trunk=str(trunk_dir))
-    directory.record(config, manifest.data_fingerprint)
+    record(directory, config, manifest.data_fingerprint)
     staging.rename(final)
     fsync_directory(final.parent)
-
-
-def _origin(line: dict[str, Any]) -> dict[str, int]:
-    return {"attempt": BEFORE_THE_BRANCH} if "attempt" in line else {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_text().splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue  # torn by a crash
-    return found
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from sisa_scale.data.read.sources import load_manifests
 from sisa_scale.errors import DataError, SisaScaleError
 from sisa_scale.files import write_text
 from sisa_scale.runs.files import Run, read_run
+from sisa_scale.runs.layout import config_path
 from sisa_scale.scaling.figures.plot import csv_text
 from sisa_scale.studies.directory import Planned, StudyDirectory
 from sisa_scale.studies.state import PieceStatus, final_score, read_states
@@ -74,7 +75,7 @@ class _Manifests:
 
 
 def _row(piece: Planned, run: Run, manifests: _Manifests) -> Row:
-    plan, config = piece.values, load_config(run.path / "config.yaml").config
+    plan, config = piece.values, load_config(config_path(run.path)).config
     loss, bits = (final_score(run, metric, piece.total_steps) for metric in ("loss", "bits_per_byte"))
     assert loss is not None
     data = manifests.of(config.data)

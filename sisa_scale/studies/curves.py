@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from sisa_scale.reporting.style import legend, smooth, thin
-from sisa_scale.runs.files import StepRow, read_run
+from sisa_scale.runs.files import read_run
+from sisa_scale.runs.layout import METRICS
+from sisa_scale.runs.metrics import StepRow
 from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels
 from sisa_scale.studies.directory import Planned, StudyDirectory
 
@@ -15,7 +17,7 @@ _SPAN_STEPS = 9
 
 def loss_curves(directory: StudyDirectory) -> Plot | None:
     """Return the figure of all pieces that have begun, None where none has."""
-    begun = [piece for piece in directory.pieces() if (piece.directory / "metrics.jsonl").exists()]
+    begun = [piece for piece in directory.pieces() if (piece.directory / METRICS).exists()]
     if not begun:
         return None
     architectures = list(dict.fromkeys(piece.values["architecture"] for piece in begun))

@@ -144,7 +144,7 @@ class LocalRunner:
             return
         directory.mark_final()
         attempts = directory.attempts()
-        reason = attempts[-1]["reason"] if attempts else f"its workers ended with exit code {code}"
+        reason = attempts[-1].reason if attempts else f"its workers ended with exit code {code}"
         self._end(active, Result(piece, "failed", seconds, reason=reason))
 
     def _end(self, active: _Active, result: Result) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from sisa_scale.config.loading.load import load_config
 from sisa_scale.errors import SisaScaleError
 from sisa_scale.runs.exit_codes import HUNG, PREEMPTED, ROLLED_BACK
+from sisa_scale.runs.layout import config_path
 
 _HOST = "127.0.0.1"
 _ORPHANED = 1
@@ -109,7 +110,7 @@ def _work(run_dir: str, device: str) -> int:
     from sisa_scale.training.hooks.rollback import RollBackError
     from sisa_scale.training.worker import work
 
-    config = load_config(Path(run_dir) / "config.yaml", [f"run_dir={run_dir}"]).config
+    config = load_config(config_path(Path(run_dir)), [f"run_dir={run_dir}"]).config
     try:
         outcome = work(config, device)
     except RollBackError as error:

@@ -13,7 +13,8 @@ from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.evaluation.score import binomial_error
 from sisa_scale.models.sizing import count_parameters
-from sisa_scale.runs.files import Run, ScoreRow
+from sisa_scale.runs.evaluations import ScoreRow
+from sisa_scale.runs.files import Run
 
 NOTES = {
     "sampling": "Errors are one standard error from the number of test items alone. The paper has one run of each "

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from sisa_scale.checkpoint.store import store_in
-from sisa_scale.reporting.status import read_heartbeats
+from sisa_scale.runs.diagnostics import Diagnostics
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.files import Run, ScoreRow, read_run
-from sisa_scale.runs.step_totals import read_step_log
+from sisa_scale.runs.evaluations import ScoreRow
+from sisa_scale.runs.files import Run, read_run
+from sisa_scale.runs.layout import holds_run
+from sisa_scale.runs.metrics import read_totals
 from sisa_scale.studies.directory import Planned, StudyDirectory
 
 State = Literal["waiting", "ready", "running", "stopped", "failed", "finished"]
@@ -47,7 +49,7 @@ def read_states(directory: StudyDirectory, pieces: Sequence[Planned]) -> list[Pi
 def is_finished(run_dir: Path, total_steps: int) -> bool:
     """Whether a run has ended by itself at its last step."""
     attempts = RunDirectory(run_dir).attempts()
-    return bool(attempts) and attempts[-1]["outcome"] == "finished" and attempts[-1]["reached_step"] >= total_steps
+    return bool(attempts) and attempts[-1].outcome == "finished" and (attempts[-1].reached_step or 0) >= total_steps
 
 
 def can_branch(trunk_dir: Path, step: int) -> bool:
@@ -65,21 +67,23 @@ def final_score(run: Run, metric: str, total_steps: int) -> ScoreRow | None:
 
 def _status(piece: Planned, by_name: Mapping[str, Planned], *, may_run: bool) -> PieceStatus:
     run_dir = piece.directory
-    if not (run_dir / "config.yaml").exists():
+    if not holds_run(run_dir):
         trunk, step = by_name[piece.values["trunk"]], piece.values["branch_step"]
         is_waiting = bool(step) and not can_branch(trunk.directory, step)
         return PieceStatus(piece, "waiting" if is_waiting else "ready", 0, None, None)
-    step = read_step_log(run_dir / "metrics.jsonl").step
+    step = read_totals(run_dir).step
     if is_finished(run_dir, piece.total_steps):
         score = final_score(read_run(run_dir), "loss", piece.total_steps)
         return PieceStatus(piece, "finished", step, score.value if score else None, None)
     attempts = RunDirectory(run_dir).attempts()
-    if attempts and attempts[-1]["outcome"] == "failed" and attempts[-1].get("is_final"):
-        return PieceStatus(piece, "failed", step, None, attempts[-1]["reason"])
-    is_alive = may_run and attempts and attempts[-1]["ended"] is None and _gives_signs(run_dir, attempts[-1]["attempt"])
+    if attempts and attempts[-1].outcome == "failed" and attempts[-1].is_final:
+        return PieceStatus(piece, "failed", step, None, attempts[-1].reason)
+    is_alive = may_run and attempts and attempts[-1].ended is None and _gives_signs(run_dir, attempts[-1].attempt)
     return PieceStatus(piece, "running" if is_alive else "stopped", step, None, None)
 
 
 def _gives_signs(run_dir: Path, attempt: int) -> bool:
     now = datetime.now(UTC)
-    return any((now - time).total_seconds() <= _SILENT_SECONDS for _, time in read_heartbeats(run_dir, attempt))
+    return any(
+        (now - time).total_seconds() <= _SILENT_SECONDS for _, time in Diagnostics(run_dir, attempt).heartbeats()
+    )

@@ -5,7 +5,7 @@ numbers are those of the run only where a checkpoint was written just before it;
 about that time is seen in any case.
 """
 
-import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +25,12 @@ from sisa_scale.data.read.stream import Batch, TokenStream
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.sdpa import portable_backend
 from sisa_scale.runs.cursor import read_cursor
+from sisa_scale.runs.metrics import find_step
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What metrics.jsonl says of the step; None where it has no line."""
+    """What the run noted of the step; None where it has no line, or was not finite."""
 
     loss: float | None
     gradient_norm: float | None
@@ -77,12 +78,11 @@ def replay_batch(config: RunConfig, step: int, rank: int = 0, world_size: int = 
 
 def recorded(run_dir: Path, step: int) -> Recorded:
     """Return what the run noted of a step."""
-    path = run_dir / "metrics.jsonl"
-    for text in path.read_text().splitlines() if path.exists() else ():
-        if f'"step": {step},' in text:
-            line = json.loads(text)
-            return Recorded(line["loss"], line["gradient_norm"], line["stream_digest"])
-    return Recorded(None, None, None)
+    row = find_step(run_dir, step)
+    if row is None:
+        return Recorded(None, None, None)
+    loss, norm = (value if math.isfinite(value) else None for value in (row.loss, row.gradient_norm))
+    return Recorded(loss, norm, row.stream_digest)
 
 
 def load_before(config: RunConfig, step: int, device: torch.device) -> tuple[Decoder, Origin]:

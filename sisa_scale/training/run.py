@@ -9,15 +9,15 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.stream import Batch, TokenStream
 from sisa_scale.faults import fault_point
 from sisa_scale.runs.cursor import read_cursor, settle_rollbacks
-from sisa_scale.runs.directory import DATA_EVENTS, RunDirectory
+from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.metrics import last_steps
 from sisa_scale.runs.stop_request import Reason, StopRequest, asked_to_stop
 from sisa_scale.training.engine.attention_backend import choose_backend
 from sisa_scale.training.engine.communicator import Communicator
 from sisa_scale.training.engine.engine import Engine
 from sisa_scale.training.engine.float8_device import check_float8
 from sisa_scale.training.health.guard import NumericalGuard, PastStep
-from sisa_scale.training.health.heartbeat import Heart
-from sisa_scale.training.health.past_steps import read_past_steps
+from sisa_scale.training.health.heart import Heart
 from sisa_scale.training.health.votes import StepVote
 from sisa_scale.training.schedule import LearningRateSchedule
 from sisa_scale.training.step import StepReport, TrainState
@@ -52,8 +52,8 @@ class Run:
         """Know what must be known of the steps before `state`: for the guard, and which data is left out."""
         if self.workers.is_main:
             settle_rollbacks(self.directory.path, state.step)
-        read = read_cursor(self.directory.path), read_past_steps(self.directory.path, state.step, self.config.guard)
-        self.cursor, past_steps = self.workers.broadcast(read if self.workers.is_main else None)
+        read = (read_cursor(self.directory.path), self._past_steps(state.step)) if self.workers.is_main else None
+        self.cursor, past_steps = self.workers.broadcast(read)
         self.guard.remember(past_steps)
 
     def batches(self, state: TrainState) -> Iterator[Batch]:
@@ -104,6 +104,11 @@ class Run:
         skipped_steps = state.skipped_steps + (report.refusal is not None)
         return TrainState(state.step + 1, state.tokens + report.num_tokens, skipped_steps)
 
+    def _past_steps(self, step: int) -> list[PastStep]:
+        """Return the steps up to `step` that the guard needs to judge the next as if it had seen them."""
+        rows = last_steps(self.directory.path, step, self.guard.num_remembered)
+        return [PastStep(row.step, row.loss, row.gradient_norm, row.skipped) for row in rows]
+
     def _note_stop(self, step: int, reason: Reason, own: StopRequest | None) -> None:
         self.stopped_by = reason
         if self.workers.is_main:
@@ -112,4 +117,4 @@ class Run:
 
     def _note_data_event(self, event: dict[str, Any]) -> None:
         """Log what the stream says of a data step under the training step that reads it."""
-        self.directory.append(DATA_EVENTS, {**event, "step": self.cursor.step(event["step"] - 1) + 1})
+        self.directory.add_data_event(self.cursor.step(event["step"] - 1) + 1, event)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from contextlib import suppress
 
 import torch
 
@@ -12,6 +13,7 @@ from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.runs.attempts import Attempt, crash_loop
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.outcome import Outcome
+from sisa_scale.runs.problems import RunDirectoryError
 from sisa_scale.training.engine.communicator import Communicator, connect
 from sisa_scale.training.health.crash_loop import loop_error
 from sisa_scale.training.health.determinism import apply_determinism
@@ -43,7 +45,8 @@ def work(config: RunConfig, device: str, node: str | None = None) -> Outcome:
     try:
         outcome = _train(config, workers)
     except Exception as error:
-        directory.event("error", rank=workers.rank, error=_headline(error))
+        with suppress(RunDirectoryError):  # it may be what the error is about
+            directory.event("error", rank=workers.rank, error=_headline(error))
         raise
     if workers.is_main:
         directory.end_attempt(outcome)

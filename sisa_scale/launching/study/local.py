@@ -9,6 +9,7 @@ from typing import Literal
 from sisa_scale.errors import Problem, TrainingError
 from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.start import begin, reopen, with_absolute_paths
+from sisa_scale.runs.layout import holds_run
 from sisa_scale.runs.stop_request import Reason
 from sisa_scale.studies.branching import begin_branch
 from sisa_scale.studies.directory import StudyDirectory
@@ -59,7 +60,7 @@ def run_here(
 
 def prepare(piece: Piece, trunk: Piece) -> None:
     """Claim the run directory of a piece, or check the one it has."""
-    if (piece.directory / "config.yaml").exists():
+    if holds_run(piece.directory):
         reopen(piece.directory, ())
     elif piece.role == "branch":
         begin_branch(trunk.directory, piece.branch_step, with_absolute_paths(piece.config))

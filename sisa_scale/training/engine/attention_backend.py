@@ -1,10 +1,8 @@
 """Which attention kernel serves a model on a device: measured on GPUs, known on CPUs."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -12,15 +10,14 @@ from torch import Tensor
 
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
-from sisa_scale.files import write_json
 from sisa_scale.models.kernels import flash4
 from sisa_scale.models.kernels.sdpa import attend, portable_backend
+from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.training.engine.communicator import Communicator
 
 _WARM_UPS, _REPEATS = 2, 10
 _HEAD_START = 200_000_000  # cycles of a GPU, 0.1 s
 _TOLERANCE = 2e-2  # relative error of bf16 gradients against another kernel's
-RECORD_NAME = "attention_backend.json"
 
 
 def choose_backend(config: RunConfig, workers: Communicator) -> str:
@@ -89,10 +86,10 @@ def gpu_milliseconds(run: Callable[[], object]) -> float:
 
 
 def _recorded_or_measured(config: RunConfig, device: torch.device) -> str:
-    path = Path(config.directory) / RECORD_NAME
-    name = torch.cuda.get_device_name(device)
-    if path.exists() and (record := json.loads(path.read_text()))["device"] == name:
-        return str(record["backend"])
+    directory, name = RunDirectory(config.directory), torch.cuda.get_device_name(device)
+    recorded = directory.attention_backend(name)
+    if recorded is not None:
+        return recorded
     timings = measure_backends(config, device)
     if not timings:
         raise ConfigError.at(
@@ -102,8 +99,7 @@ def _recorded_or_measured(config: RunConfig, device: torch.device) -> str:
             remedy="Use head widths that are multiples of 8 and at most 256 with d_s, or set the backend to math.",
         )
     backend = min(timings, key=lambda kernel: timings[kernel])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"device": name, "backend": backend, "milliseconds": timings})
+    directory.record_attention_backend(name, backend, timings)
     return backend
 
 

@@ -19,8 +19,8 @@ def unsaved(run_dir: Path) -> str:
 
 def loop_error(run_dir: Path, loop: Sequence[Attempt]) -> TrainingError:
     """Return the error of a run whose attempts `loop` all failed at the same step."""
-    reached = loop[-1].get("reached_step") or 0
-    last = "; ".join(f"attempt {attempt['attempt']}: {attempt['reason']}" for attempt in loop)
+    reached = loop[-1].reached_step or 0
+    last = "; ".join(f"attempt {attempt.attempt}: {attempt.reason}" for attempt in loop)
     return TrainingError.at(
         f"{run_dir}, step {reached + 1}",
         found=f"{len(loop)} attempts in a row that failed there ({last})",

@@ -46,6 +46,11 @@ class NumericalGuard:
         self._skipped: deque[int] = deque()
         self._in_a_row = 0
 
+    @property
+    def num_remembered(self) -> int:
+        """How many of the last steps decide on the next one."""
+        return self.settings.window_steps + self.settings.spike_window_steps
+
     def remember(self, steps: Iterable[PastStep]) -> None:
         """Take in steps, oldest first."""
         for past in steps:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
 from sisa_scale.config.reliability import WatchdogConfig
-from sisa_scale.training.health.heartbeat import Heartbeat
+from sisa_scale.runs.diagnostics import Heartbeat
 
 _QUICK = ("step", "data_wait")
 

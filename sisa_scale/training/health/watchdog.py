@@ -1,19 +1,16 @@
 """The watchdog of a worker: a thread that notices when this worker or the next one has come to a standstill.
 
 Nothing of it is in the path of a step, and it uses no collective: workers tell of themselves by heartbeat files
-(`training.health.heartbeat`). A worker raises the alarm when its own phase lasts longer than its bound, or when the
-worker of the next rank has been silent for `watchdog.floor_seconds`. The alarm is a file, `hang.json`; every watchdog
+(`runs.diagnostics`). A worker raises the alarm when its own phase lasts longer than its bound, or when the
+worker of the next rank has been silent for `watchdog.floor_seconds`. The alarm is a file; every watchdog
 that sees it writes the Python stacks of its process beside it (and on a GPU what NCCL's flight recorder holds). The one
 that raised it waits for these, names the suspects, and records the hang. Then all end with exit code HUNG, and silent
 workers are killed by those of their host.
 
 Time in which the watchdog itself could not run is not counted: after a pause of the whole machine nobody is late.
-
-In diagnostics/attempt_NNNN: heartbeat_R.json, hang.json, rank_R.txt (stacks), rank_R.nccl.pickle.
 """
 
 import faulthandler
-import json
 import os
 import signal
 import sys
@@ -21,22 +18,20 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sisa_scale.files import write_json
+from sisa_scale.runs.diagnostics import Diagnostics, Heartbeat
 from sisa_scale.runs.exit_codes import HUNG
+from sisa_scale.runs.problems import RunDirectoryError
 from sisa_scale.runs.provenance import now
 from sisa_scale.training.health.hang_rules import bound_seconds, find_suspects
-from sisa_scale.training.health.heartbeat import Heartbeat
 from sisa_scale.training.health.processes import Identity
 from sisa_scale.training.run import Run
 
 _TICK_SECONDS = 1.0
 _MOST_TICKS = 3  # a watchdog that slept longer was itself held up
 _ANSWER_SECONDS = 5.0
-ALARM = "hang.json"
 
 
 class Watchdog:
@@ -57,10 +52,10 @@ class Watchdog:
         if self.settings.floor_seconds is None:
             return self
         workers = self.run.workers
-        self.directory: Path = workers.broadcast(self._claim_directory() if workers.is_main else None)
+        self.diagnostics: Diagnostics = workers.broadcast(self._new_diagnostics() if workers.is_main else None)
         self.identities: list[Identity] = workers.gather(Identity.of_this())
         # Written by the kernel's signal alone, for a worker whose interpreter is held by a call that does not return.
-        self._stacks = (self.directory / f"rank_{self.rank}.txt").open("a")
+        self._stacks = self.diagnostics.stacks_path(self.rank).open("a")
         faulthandler.register(signal.SIGUSR2, file=self._stacks, all_threads=True)
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
@@ -73,14 +68,14 @@ class Watchdog:
         self._thread.join()
         faulthandler.unregister(signal.SIGUSR2)
         self._stacks.close()
-        with suppress(OSError):
+        with suppress(OSError, RunDirectoryError):
             self._beat("ended", 0.0)
-            (self.directory / self._stacks.name).unlink()
+            self.diagnostics.stacks_path(self.rank).unlink()
 
-    def _claim_directory(self) -> Path:
-        directory = self.run.directory.path / "diagnostics" / f"attempt_{self.run.directory.current_attempt():04d}"
-        directory.mkdir(parents=True, exist_ok=True)
-        return directory
+    def _new_diagnostics(self) -> Diagnostics:
+        diagnostics = Diagnostics(self.run.directory.path, self.run.directory.current_attempt())
+        diagnostics.create()
+        return diagnostics
 
     def _watch(self) -> None:
         before = time.monotonic()
@@ -90,7 +85,11 @@ class Watchdog:
             before = after
             try:
                 self._look()
-            except OSError as error:  # a file system that fails for a moment; the other workers look, too
+            except (
+                OSError,
+                RunDirectoryError,
+            ) as error:
+                # A file system that fails for a moment; the other workers look, too.
                 sys.stderr.write(f"watchdog of rank {self.rank}: {error}\n")
 
     def _look(self) -> None:
@@ -99,7 +98,7 @@ class Watchdog:
             self._serial, self._since = doing.serial, self._awake_seconds
         seconds = self._awake_seconds - self._since
         self._beat(doing.phase, seconds)
-        if (self.directory / ALARM).exists():
+        if self.diagnostics.has_alarm():
             self._answer(None)
         bound = bound_seconds(self.settings, doing.phase, tuple(self.run.heart.seconds[doing.phase]))
         if seconds > bound:
@@ -108,7 +107,7 @@ class Watchdog:
 
     def _look_at_next(self) -> None:
         following = (self.rank + 1) % self.world_size
-        beat = Heartbeat.read(self._heartbeat_path(following))
+        beat = self.diagnostics.heartbeat(following)
         if following == self.rank or beat is None or beat.phase == "ended":
             return
         if beat != self._next_beat:
@@ -121,20 +120,12 @@ class Watchdog:
         me, (where, in_collective) = self.identities[self.rank], self.run.heart.where()
         step = self.run.heart.doing.step
         beat = Heartbeat(self.rank, me.host, me.pid, phase, step, round(seconds, 3), where, in_collective, now())
-        beat.write(self._heartbeat_path(self.rank))
-
-    def _heartbeat_path(self, rank: int) -> Path:
-        return self.directory / f"heartbeat_{rank}.json"
+        self.diagnostics.beat(beat)
 
     def _raise_alarm(self, rank: int, phase: str, seconds: float, bound: float) -> None:
         alarm = {"noticed_by": self.rank, "rank": rank, "phase": phase, "seconds": round(seconds, 1)}
         alarm |= {"bound_seconds": round(bound, 1), "time": now()}
-        try:
-            with (self.directory / ALARM).open("x") as stream:
-                stream.write(json.dumps(alarm))
-        except FileExistsError:
-            self._answer(None)
-        self._answer(alarm)
+        self._answer(alarm if self.diagnostics.raise_alarm(alarm) else None)
 
     def _answer(self, alarm: dict[str, Any] | None) -> None:
         """Write the stacks, wait for the verdict or, with the alarm that is ours, give it; then end the process."""
@@ -142,10 +133,10 @@ class Watchdog:
         if alarm is not None:
             self._wait_until(lambda: not self._silent())
             self._judge(alarm)
-        self._wait_until(self._has_verdict, patience=3)
+        self._wait_until(self.diagnostics.has_verdict, patience=3)
         for rank in self._silent():
             self._kill(rank)
-        sys.stderr.write(f"rank {self.rank}: ended by the watchdog, see {self.directory / ALARM}\n")
+        sys.stderr.write(f"rank {self.rank}: ended by the watchdog, see {self.diagnostics.alarm_path}\n")
         sys.stderr.flush()
         os._exit(HUNG)
 
@@ -157,21 +148,21 @@ class Watchdog:
         if self.run.workers.device.type == "cuda":
             self._dump_nccl()
         self._stacks.flush()
-        (self.directory / f"answer_{self.rank}").touch()
+        self.diagnostics.answer(self.rank)
 
     def _dump_nccl(self) -> None:
         try:
             from torch._C._distributed_c10d import _dump_nccl_trace  # type: ignore[attr-defined]
 
-            (self.directory / f"rank_{self.rank}.nccl.pickle").write_bytes(_dump_nccl_trace())
+            self.diagnostics.nccl_path(self.rank).write_bytes(_dump_nccl_trace())
         except (ImportError, RuntimeError, OSError) as error:  # a private function of torch, and best effort
             self._stacks.write(f"no NCCL flight recorder: {error}\n")
 
     def _silent(self) -> list[int]:
-        return [rank for rank in range(self.world_size) if not (self.directory / f"answer_{rank}").exists()]
+        return self.diagnostics.silent(self.world_size)
 
     def _judge(self, alarm: dict[str, Any]) -> None:
-        beats = {rank: Heartbeat.read(self._heartbeat_path(rank)) for rank in range(self.world_size)}
+        beats = {rank: self.diagnostics.heartbeat(rank) for rank in range(self.world_size)}
         silent = self._silent()
         known = {rank: beat for rank, beat in beats.items() if beat is not None and beat.phase != "ended"}
         suspects, reason = find_suspects(known, silent)
@@ -185,13 +176,7 @@ class Watchdog:
             str(rank): f"step {b.step} {b.phase} {b.phase_seconds:.1f} s {b.where}" for rank, b in known.items()
         }
         self.run.directory.event("hang", **verdict)
-        write_json(self.directory / ALARM, verdict)
-
-    def _has_verdict(self) -> bool:
-        try:
-            return "suspects" in json.loads((self.directory / ALARM).read_text())
-        except (OSError, ValueError):
-            return False
+        self.diagnostics.write_verdict(verdict)
 
     def _kill(self, rank: int) -> None:
         """Kill a silent worker of this host, after it had the chance to write its stacks."""

@@ -1,10 +1,8 @@
 """Saving a run while it trains on."""
 
-import json
 import threading
 import time
 import warnings
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +15,8 @@ from sisa_scale.checkpoint.slices import HostBuffer, Part
 from sisa_scale.config.run import to_plain
 from sisa_scale.errors import CheckpointError, Problem, SisaScaleWarning
 from sisa_scale.faults import fault_point
+from sisa_scale.runs.evaluations import heldout_losses
+from sisa_scale.runs.problems import RunDirectoryError
 from sisa_scale.training.engine.zero_layout import owned_slices
 from sisa_scale.training.run import Run
 from sisa_scale.training.step import StepReport, TrainState
@@ -145,7 +145,7 @@ class _Writing(threading.Thread):
             else:
                 _warn(f"step {self.state.step}: its checkpoint could not be written: {self.error}")
                 self.run_.directory.event("checkpoint_failed", **fields, problems=[str(p) for p in self.error.problems])
-        except OSError as error:
+        except (OSError, RunDirectoryError) as error:
             _warn(f"step {self.state.step}: {error}")
 
     def _manifest(self, parts: list[Written]) -> Manifest:
@@ -167,26 +167,12 @@ class _Writing(threading.Thread):
 
 def remove_surplus(run: Run) -> None:
     """Remove the checkpoints that the settings do not keep; called by the main worker alone."""
-    losses = heldout_losses(run.directory.path / "evaluations.jsonl")
+    losses = heldout_losses(run.directory.path)
     try:
         for step in surplus(run.store.steps(), losses, run.config.checkpoint):
             run.store.remove(step)
     except OSError as error:
         _warn(f"{run.store.place.location('')}: checkpoints that are not kept could not be removed: {error}")
-
-
-def heldout_losses(path: Path) -> dict[int, float]:
-    """Return the held-out loss (nats per token) by step from evaluations.jsonl; lines torn by a crash are left out."""
-    losses = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            body = json.loads(line)
-        except ValueError:
-            continue
-        for score in body["scores"]:
-            if (score["task"], score["metric"]) == ("loss", "loss") and score["value"] is not None:
-                losses[int(body["step"])] = float(score["value"])
-    return losses
 
 
 def _warn(message: str) -> None:

@@ -1,20 +1,19 @@
-"""One line a step, to metrics.jsonl and to wandb."""
+"""One row a step, to the run directory and to wandb."""
 
-import math
+from datetime import UTC, datetime
 
 import torch
 
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.mfu import peak_flops, utilisation
-from sisa_scale.runs.directory import METRICS
-from sisa_scale.runs.provenance import now
+from sisa_scale.runs.metrics import StepRow
 from sisa_scale.training.hooks.tracker import Tracker, train_values
 from sisa_scale.training.run import Run
 from sisa_scale.training.step import StepReport, TrainState
 
 
 class MetricsLog:
-    """Writes one line a step to metrics.jsonl and to wandb."""
+    """Notes every step in the run directory and at wandb."""
 
     def __init__(self, run: Run, tracker: Tracker) -> None:
         self.run, self.tracker = run, tracker
@@ -28,27 +27,21 @@ class MetricsLog:
         tokens_per_second = report.num_tokens / report.step_seconds
         device = self.run.workers.device
         mfu = utilisation(tokens_per_second, self.flops, self.peak, self.run.workers.world_size)
-        line = {
-            "step": state.step,
-            "tokens": state.tokens,
-            "loss": _finite(report.loss),
-            "learning_rate": report.learning_rate,
-            "gradient_norm": _finite(report.gradient_norm),
-            "tokens_per_second": round(tokens_per_second, 1),
-            "step_seconds": round(report.step_seconds, 6),
-            "data_wait_seconds": round(report.wait_seconds, 6),
-            "mfu": mfu,
-            "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-            "stream_digest": report.stream_digest,
-            "attempt": self.attempt,
-            "time": now(),
-        }
-        if report.refusal is not None:
-            line["skipped"] = True
-        self.run.directory.append(METRICS, line)
-        self.tracker.log(state.step, train_values(line))
-
-
-def _finite(value: float) -> float | None:
-    """Return a number that JSON has."""
-    return value if math.isfinite(value) else None
+        row = StepRow(
+            step=state.step,
+            tokens=state.tokens,
+            loss=report.loss,
+            learning_rate=report.learning_rate,
+            gradient_norm=report.gradient_norm,
+            tokens_per_second=round(tokens_per_second, 1),
+            step_seconds=round(report.step_seconds, 6),
+            data_wait_seconds=round(report.wait_seconds, 6),
+            mfu=mfu,
+            peak_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+            stream_digest=report.stream_digest,
+            attempt=self.attempt,
+            time=datetime.now(UTC),
+            skipped=report.refusal is not None,
+        )
+        self.run.directory.add_step(row)
+        self.tracker.log(state.step, train_values(row))

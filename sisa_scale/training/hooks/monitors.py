@@ -7,6 +7,8 @@ import torch
 from sisa_scale.evaluation.resources import load_resources
 from sisa_scale.evaluation.suite import run_suite
 from sisa_scale.faults import fault_point
+from sisa_scale.runs.evaluations import ScoreRow
+from sisa_scale.runs.monitors import MonitorRow
 from sisa_scale.training.hooks.tracker import Tracker, evaluation_values
 from sisa_scale.training.run import Run
 from sisa_scale.training.step import StepReport, TrainState
@@ -26,9 +28,7 @@ class ImportanceMonitor:
         layers = self.run.engine.monitor(self.tokens_BL, self.document_BL)
         if self.run.workers.is_main and layers:
             half_lives, lambdas = [layer.half_life_tokens for layer in layers], [layer.lambda_H for layer in layers]
-            self.run.directory.append(
-                "monitors.jsonl", {"step": state.step, "half_life_tokens": half_lives, "lambda": lambdas}
-            )
+            self.run.directory.add_monitor(MonitorRow(state.step, half_lives, lambdas))
 
 
 class Evaluation:
@@ -61,7 +61,7 @@ class Evaluation:
                 gather=workers.gather,
             )
         if workers.is_main:
-            line = {"step": state.step, "tokens": state.tokens, "scores": [score.to_json() for score in scores]}
-            self.run.directory.append("evaluations.jsonl", line)
+            rows = [ScoreRow(step=state.step, tokens=state.tokens, **score.to_json()) for score in scores]
+            self.run.directory.add_scores(rows)
             self.run.directory.event("evaluation", step=state.step, seconds=round(time.perf_counter() - started, 3))
-            self.tracker.log(state.step, evaluation_values(line))
+            self.tracker.log(state.step, evaluation_values(rows))

@@ -1,12 +1,14 @@
 """Weights & Biases, behind one method."""
 
-import json
 import secrets
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from sisa_scale.config.run import RunConfig, to_plain
-from sisa_scale.files import write_text
+from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.evaluations import ScoreRow, read_scores
+from sisa_scale.runs.metrics import StepRow, read_steps
 from sisa_scale.training.hooks.wandb_files import last_step
 
 
@@ -24,10 +26,7 @@ class Tracker:
             return
         import wandb
 
-        id_path = config.directory / "wandb_id"
-        if not id_path.exists():
-            write_text(id_path, secrets.token_hex(4))
-        run_id = id_path.read_text().strip()
+        run_id = RunDirectory(config.directory).wandb_id(secrets.token_hex(4))
         known = last_step(self._directory, run_id)
         self._run = wandb.init(
             project=config.wandb.project,
@@ -62,20 +61,20 @@ class Tracker:
     def _logged(self, first: int, stop: int) -> dict[int, dict[str, Any]]:
         """Return what the run directory's logs hold of the steps first <= step < stop."""
         found: dict[int, dict[str, Any]] = defaultdict(dict)
-        for log, values in (("metrics.jsonl", train_values), ("evaluations.jsonl", evaluation_values)):
-            path = self._directory / log
-            for text in path.read_text().splitlines() if path.exists() else ():
-                line = json.loads(text)
-                if first <= line["step"] < stop:
-                    found[line["step"]] |= values(line)
+        for row in read_steps(self._directory):
+            if first <= row.step < stop:
+                found[row.step] |= train_values(row)
+        for score in read_scores(self._directory):
+            if first <= score.step < stop:
+                found[score.step] |= evaluation_values([score])
         return found
 
 
-def train_values(line: dict[str, Any]) -> dict[str, Any]:
-    """Return what wandb is told of a line of metrics.jsonl."""
-    return {f"train/{name}": value for name, value in line.items() if isinstance(value, int | float)}
+def train_values(row: StepRow) -> dict[str, Any]:
+    """Return what wandb is told of a step."""
+    return {f"train/{name}": value for name, value in row.to_json().items() if isinstance(value, int | float)}
 
 
-def evaluation_values(line: dict[str, Any]) -> dict[str, Any]:
-    """Return what wandb is told of a line of evaluations.jsonl."""
-    return {f"eval/{score['task']}/{score['variant']}/{score['metric']}": score["value"] for score in line["scores"]}
+def evaluation_values(rows: Iterable[ScoreRow]) -> dict[str, Any]:
+    """Return what wandb is told of the scores of a step."""
+    return {f"eval/{row.task}/{row.variant}/{row.metric}": row.value for row in rows}

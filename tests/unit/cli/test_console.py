@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from run_lines import step_row
 
 from sisa_scale.cli.console import RunProgress
 from sisa_scale.files import write_text
@@ -10,7 +11,8 @@ TOTAL = 9
 
 
 def line(loss: float, step: int = TOTAL, mfu: float | None = None) -> str:
-    return json.dumps({"step": step, "loss": loss, "tokens_per_second": 1234.5, "mfu": mfu, "step_seconds": 2.0}) + "\n"
+    row = step_row(step, loss=loss, tokens_per_second=1234.5, mfu=mfu, step_seconds=2.0)
+    return json.dumps(row.to_json()) + "\n"
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_growing_file_is_followed(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = RunProgress(path, TOTAL)
+    progress = RunProgress(path.parent, TOTAL)
     progress.update()  # no file yet
     path.write_text("")
     progress.update()
@@ -39,7 +41,7 @@ def test_a_growing_file_is_followed(path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_rewritten_file_is_read_again(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = RunProgress(path, TOTAL)
+    progress = RunProgress(path.parent, TOTAL)
     write_text(path, line(4.0) + line(3.0) + line(2.0)[:20])
     progress.update()
     assert "loss 3.0000" in capsys.readouterr().out

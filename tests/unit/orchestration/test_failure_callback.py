@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from run_lines import TIME
 
 from sisa_scale.orchestration import failure_callback as deaths
-from sisa_scale.runs.attempts import new_attempt
+from sisa_scale.runs.attempts import Attempt
 
-ATTEMPT = new_attempt(1, "2026-01-01T00:00:00+00:00", 3, 1) | {
-    "processes": ["h:1", "h:2", "i:3"],
-    "nodes": ["A", "A", "B"],
-}
+ATTEMPT = Attempt(
+    attempt=1, world_size=3, zero_stage=1, started=TIME, processes=["h:1", "h:2", "i:3"], nodes=["A", "A", "B"]
+)
 
 
 def died(words: str) -> Exception:

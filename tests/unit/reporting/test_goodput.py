@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sisa_scale.reporting.goodput import CATEGORIES, ledger
-from sisa_scale.runs.files import AttemptRow
+from sisa_scale.runs.attempts import Attempt
 
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
@@ -19,10 +19,10 @@ def event(kind: str, when: float, /, **fields: Any) -> dict[str, Any]:
     return {"event": kind, "time": at(when).isoformat(), **fields}
 
 
-def attempt(number: int, started: float, resumed: float | None, ended: float | None, **more: Any) -> AttemptRow:
+def attempt(number: int, started: float, resumed: float | None, ended: float | None, **more: Any) -> Attempt:
     seconds_of = {"started": started, "resumed": resumed, "ended": ended}
     times = {key: None if seconds is None else at(seconds) for key, seconds in seconds_of.items()}
-    return AttemptRow(attempt=number, world_size=2, zero_stage=1, **(times | more))
+    return Attempt(attempt=number, world_size=2, zero_stage=1, **(times | more))
 
 
 def test_every_second_of_a_run_is_in_one_place() -> None:

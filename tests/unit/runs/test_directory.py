@@ -1,13 +1,13 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from run_lines import step_row
 
 from sisa_scale.config import RunConfig, load_config
 from sisa_scale.errors import ConfigError
-from sisa_scale.runs.directory import STEP_LOGS, RunDirectory
-from sisa_scale.runs.provenance import now
+from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.metrics import read_steps
 
 
 @pytest.fixture
@@ -22,61 +22,22 @@ def run(tmp_path: Path) -> RunDirectory:
     return run
 
 
-def steps(run: RunDirectory, log: str) -> list[int]:
-    return [json.loads(line)["step"] for line in (run.path / log).read_text().splitlines()]
+def steps(run: RunDirectory) -> list[int]:
+    return [row.step for row in read_steps(run.path)]
 
 
 def test_a_directory_holds_one_run(run: RunDirectory, config: RunConfig) -> None:
     run.create()  # nothing was recorded yet
-    run.record(config, "f" * 64)
+    run.record(config, {}, {})
     with pytest.raises(ConfigError, match=f"sisa-scale resume {run.path}"):
         run.create()
 
 
 def test_the_record_says_what_the_run_is(run: RunDirectory, config: RunConfig) -> None:
-    run.record(config, "f" * 64)
+    run.record(config, {"train_batch_size": 16}, {"data_fingerprint": "f" * 64})
     assert load_config(run.config_path).config == config
-    assert json.loads((run.path / "deepspeed.json").read_text())["train_batch_size"] == 16
-    assert json.loads((run.path / "provenance.json").read_text())["data_fingerprint"] == "f" * 64
-
-
-@pytest.mark.parametrize("log", STEP_LOGS)
-def test_steps_that_are_taken_again_are_dropped(run: RunDirectory, log: str) -> None:
-    for step in (1, 2, 3, 4):
-        run.append(log, {"step": step})
-    with (run.path / log).open("a") as stream:
-        stream.write('{"step": 1, "loss": 2.')
-    run.rewind(2)
-    assert steps(run, log) == [1, 2]
-    run.append(log, {"step": 3})
-    assert steps(run, log) == [1, 2, 3]
-    run.rewind(0)
-    assert steps(run, log) == []
-
-
-@pytest.mark.parametrize("torn", ["", "\n", "7\n", "{}\n", '{"step": null}\n', '{"st', "\x00\x00\n"])
-def test_torn_lines_are_dropped(run: RunDirectory, torn: str) -> None:
-    run.append("metrics.jsonl", {"step": 1})
-    with (run.path / "metrics.jsonl").open("a") as stream:
-        stream.write(torn)
-    run.rewind(5)
-    assert steps(run, "metrics.jsonl") == [1]
-
-
-def test_a_line_torn_before_its_end_is_no_trap(run: RunDirectory) -> None:
-    (run.path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}')
-    run.rewind(2)
-    run.append("metrics.jsonl", {"step": 3})
-    assert steps(run, "metrics.jsonl") in ([1, 3], [1, 2, 3])
-
-
-def test_rewinding_needs_no_logs(run: RunDirectory) -> None:
-    run.rewind(3)
-    assert list(run.path.iterdir()) == []
-
-
-def line(step: int, attempt: int) -> dict[str, Any]:
-    return {"step": step, "attempt": attempt, "step_seconds": 0.5, "time": now()}
+    assert json.loads((run.path / "deepspeed.json").read_text()) == {"train_batch_size": 16}
+    assert json.loads((run.path / "provenance.json").read_text()) == {"data_fingerprint": "f" * 64}
 
 
 def begin(run: RunDirectory, config: RunConfig) -> int:
@@ -87,9 +48,9 @@ def test_attempts_tell_how_they_ended(run: RunDirectory, config: RunConfig) -> N
     assert (run.attempts(), run.current_attempt(), run.close_attempt()) == ([], 0, None)
     assert begin(run, config) == 1
     run.take_up(0)
-    assert run.attempts()[0]["outcome"] is None
+    assert run.attempts()[0].outcome is None
     for step in (1, 2, 3):
-        run.append("metrics.jsonl", line(step, 1))
+        run.add_step(step_row(step))
     begin(run, config)  # the first was killed with everything else
     run.take_up(1)
     run.event("workers_lost", ranks=[1], reason="rank 1 (node:2): exit code 9")
@@ -98,29 +59,27 @@ def test_attempts_tell_how_they_ended(run: RunDirectory, config: RunConfig) -> N
     run.take_up(1)
     run.end_attempt("finished")
     run.close_attempt()  # it has an end
-    told = [(a["attempt"], a["from_step"], a["reached_step"], a["outcome"], a["dead_nodes"]) for a in run.attempts()]
+    told = [(a.attempt, a.from_step, a.reached_step, a.outcome, a.dead_nodes) for a in run.attempts()]
     assert told == [(1, 0, 3, "failed", []), (2, 1, 1, "failed", ["b"]), (3, 1, 1, "finished", [])]
-    assert [(a["lost_steps"], a["lost_seconds"]) for a in run.attempts()] == [(2, 1.0), (0, 0.0), (0, 0.0)]
-    assert "no process left a word" in run.attempts()[0]["reason"]
-    assert run.attempts()[1]["reason"] == "rank 1 (node:2): exit code 9"
-    assert all(a["ended"] >= a["resumed"] >= a["started"] for a in run.attempts()[1:])
-    assert all(
-        (a["world_size"], a["zero_stage"], a["processes"]) == (2, 1, ["node:1", "node:2"]) for a in run.attempts()
-    )
-    assert steps(run, "metrics.jsonl") == [1]
+    assert [(a.lost_steps, a.lost_seconds) for a in run.attempts()] == [(2, 1.0), (0, 0.0), (0, 0.0)]
+    assert "no process left a word" in run.attempts()[0].reason
+    assert run.attempts()[1].reason == "rank 1 (node:2): exit code 9"
+    assert all(a.ended >= a.resumed >= a.started for a in run.attempts()[1:])
+    assert all((a.world_size, a.zero_stage, a.processes) == (2, 1, ["node:1", "node:2"]) for a in run.attempts())
+    assert steps(run) == [1]
 
 
 def test_an_event_after_a_torn_line_stands_on_a_line_of_its_own(run: RunDirectory) -> None:
-    run.event("first")
+    run.event("error", rank=0, error="first")
     with (run.path / "events.jsonl").open("a") as stream:
         stream.write('{"event": "to')
-    run.event("second", step=3)
-    assert [(event["event"], event.get("step")) for event in run.events()] == [("first", None), ("second", 3)]
+    run.event("rollback", step=3, reason="second", after_rollback="retry")
+    assert [(event["event"], event.get("step")) for event in run.events()] == [("error", None), ("rollback", 3)]
 
 
 def test_the_last_step_of_a_long_log_is_found(run: RunDirectory) -> None:
     for step in range(1, 2001):
-        run.append("metrics.jsonl", line(step, 1))
+        run.add_step(step_row(step))
     with (run.path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 2001')
     assert run.last_step() == 2000

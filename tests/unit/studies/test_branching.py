@@ -1,9 +1,9 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from run_lines import step_row
 from study_cases import write_study
 
 from sisa_scale.checkpoint.manifest import FileInfo, Manifest
@@ -17,6 +17,7 @@ from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.studies.branching import begin_branch
 from sisa_scale.studies.expansion import expand
 from sisa_scale.studies.trial import Piece
+from sisa_scale.training.record import record
 
 
 @pytest.fixture
@@ -25,10 +26,9 @@ def trunk_and_branch(tmp_path: Path) -> tuple[Piece, Piece]:
     trunk, branch = pieces["sisa-s-5.12K"], pieces["sisa-s-2.56K"]
     run = RunDirectory(trunk.directory)
     run.path.mkdir(parents=True)
-    run.record(trunk.config, "f" * 64)
-    line: dict[str, Any] = {"tokens": 0, "loss": 5.0, "attempt": 1, "stream_digest": "0"}
+    record(run, trunk.config, "f" * 64)
     for step in range(1, 21):
-        run.append("metrics.jsonl", {"step": step, **line})
+        run.add_step(step_row(step))
     with (run.path / "metrics.jsonl").open("ab") as stream:
         stream.write(b'{"step": 2')  # torn by a crash
     write_checkpoint(trunk.config, 8)

@@ -3,12 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_lines import step_row
 from study_cases import write_study
 
 from sisa_scale.config.loading.load import load_config
 from sisa_scale.config.study import StudyConfig, load_study
 from sisa_scale.errors import ConfigError, DataError
 from sisa_scale.runs.directory import RunDirectory
+from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.scaling.table.csv_source import read_source
 from sisa_scale.studies.collection import collect
 from sisa_scale.studies.curves import loss_curves
@@ -18,6 +20,7 @@ from sisa_scale.studies.report import write_study_report
 from sisa_scale.studies.selection import check_names, select
 from sisa_scale.studies.state import read_states
 from sisa_scale.studies.trial import Piece
+from sisa_scale.training.record import record
 
 
 @pytest.fixture
@@ -45,17 +48,15 @@ def pretend(directory: StudyDirectory, name: str, *, loss: float | None = 2.0, s
     config = load_config(planned.values["recipe"], planned.values["overrides"]).config
     run = RunDirectory(planned.directory)
     run.path.mkdir(parents=True)
-    run.record(config, fingerprint)
+    record(run, config, fingerprint)
     run.begin_attempt(config, ["elsewhere:1"], ["elsewhere"])
     for step in range(1, steps + 1):
-        line: dict[str, Any] = {"step": step, "tokens": step * 256, "loss": 6.0 - 0.1 * step, "learning_rate": 1e-3}
-        line |= {"gradient_norm": 1.0, "tokens_per_second": 512.0, "step_seconds": 0.5, "attempt": 1}
-        run.append("metrics.jsonl", line | {"time": "2026-01-01T00:00:00+00:00"})
+        run.add_step(step_row(step, loss=6.0 - 0.1 * step))
     if loss is not None and steps == planned.total_steps:
-        score = {"task": "loss", "variant": "heldout", "num_items": 32, "note": "", "standard_error": 0.01}
-        scores = [score | {"metric": "loss", "value": loss, "unit": "nats/token"}]
-        scores.append(score | {"metric": "bits_per_byte", "value": loss / 2, "unit": "bits/byte"})
-        run.append("evaluations.jsonl", {"step": steps, "tokens": steps * 256, "scores": scores})
+        score: dict[str, Any] = {"step": steps, "tokens": steps * 256, "task": "loss", "variant": "heldout"}
+        score |= {"num_items": 32, "standard_error": 0.01}
+        measured = [("loss", "nats/token", loss), ("bits_per_byte", "bits/byte", loss / 2)]
+        run.add_scores([ScoreRow(**score, metric=name, unit=unit, value=value) for name, unit, value in measured])
     if outcome == "failed":
         run.event("error", rank=0, error="DataError: a damaged shard")
         run.close_attempt()

@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
+from run_lines import TIME, step_row
 
-from sisa_scale.runs.attempts import new_attempt
-from sisa_scale.runs.directory import METRICS, RunDirectory
+from sisa_scale.runs.attempts import Attempt
+from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.training.health.crash_loop import loop_error, unsaved
 
 
@@ -11,7 +12,7 @@ from sisa_scale.training.health.crash_loop import loop_error, unsaved
 def run(tmp_path: Path) -> RunDirectory:
     run = RunDirectory(tmp_path)
     for step in range(1, 6):
-        run.append(METRICS, {"step": step, "step_seconds": 0.5})
+        run.add_step(step_row(step))
     return run
 
 
@@ -37,8 +38,9 @@ def test_what_is_lost_is_said_in_steps_and_seconds(run: RunDirectory, step: int 
 
 def test_a_loop_is_explained(run: RunDirectory) -> None:
     make_checkpoint(run, 3)
+    shape = {"world_size": 2, "zero_stage": 1, "started": TIME}
     dead = {"outcome": "failed", "reason": "rank 1: gone", "reached_step": 5}
-    loop = [new_attempt(number, "", 2, 1) | dead for number in (4, 5, 6)]
+    loop = [Attempt(attempt=number, **shape, **dead) for number in (4, 5, 6)]
     text = str(loop_error(run.path, loop))
     for part in ("step 6", "3 attempts in a row", "attempt 5: rank 1: gone", "2 later steps (1.0 s of work)", "replay"):
         assert part in text

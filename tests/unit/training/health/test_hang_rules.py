@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sisa_scale.config.reliability import WatchdogConfig
+from sisa_scale.runs.diagnostics import Heartbeat
 from sisa_scale.training.health.hang_rules import bound_seconds, find_suspects
-from sisa_scale.training.health.heartbeat import Heartbeat
 
 DEFAULTS = WatchdogConfig()
 WAITING = Heartbeat(0, "a", 1, "step", 7, 60.0, "distributed_c10d.py:1 all_reduce", True, "now")

@@ -11,19 +11,21 @@ from sisa_scale.training.hooks.wandb_files import records, reversed_steps
 
 PROGRAM = """
 import json, os, signal, sys
+from datetime import UTC, datetime
 from pathlib import Path
 from sisa_scale.config import load_config
-from sisa_scale.training.hooks.tracker import Tracker
+from sisa_scale.runs.metrics import StepRow, append_step
+from sisa_scale.training.hooks.tracker import Tracker, train_values
 run_dir, first, last, is_killed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "kill"
 config = load_config("quickstart", [f"run_dir={run_dir}", "wandb.mode=offline"]).config
 kept = [line for line in (run_dir / "metrics.jsonl").read_text().splitlines() if json.loads(line)["step"] < first]
 (run_dir / "metrics.jsonl").write_text("".join(line + "\\n" for line in kept))
 tracker = Tracker(config, is_main=True)
 for step in range(first, last + 1):
-    line = {"step": step, "loss": step / 8}
-    with (run_dir / "metrics.jsonl").open("a") as stream:
-        stream.write(json.dumps(line) + "\\n")
-    tracker.log(step, {f"train/{name}": value for name, value in line.items()})
+    row = StepRow(step=step, tokens=step, loss=step / 8, learning_rate=1.0, gradient_norm=1.0, tokens_per_second=1.0,
+                  step_seconds=1.0, attempt=1, time=datetime.now(UTC))
+    append_step(run_dir, row)
+    tracker.log(step, train_values(row))
 if is_killed:
     os.kill(os.getpid(), signal.SIGKILL)
 tracker.finish()

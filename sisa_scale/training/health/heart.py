@@ -1,18 +1,17 @@
 """What a worker is doing and for how long, for its watchdog and for those of the others.
 
-A heartbeat is a small file in the run directory, overwritten at most once a second by a thread: no collective, and
-nothing in the path of a step. A worker that is stopped or stuck inside a C call without releasing the interpreter
-does not overwrite it: it is silent. One that waits overwrites it and shows since when it waits, and where.
+A heartbeat (`runs.diagnostics`) is a small file in the run directory, overwritten at most once a second by a thread:
+no collective, and nothing in the path of a step. A worker that is stopped or stuck inside a C call without releasing
+the interpreter does not overwrite it: it is silent. One that waits overwrites it and shows since when it waits, and
+where.
 """
 
-import json
 import sys
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,33 +64,3 @@ class Heart:
 
     def _enter(self, phase: str, step: int | None) -> None:
         self.doing = Doing(phase, self.doing.step if step is None else step, self.doing.serial + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """What the file of a worker says; phase_seconds: how long it had been in the phase when it was written."""
-
-    rank: int
-    host: str
-    pid: int
-    phase: str
-    step: int
-    phase_seconds: float
-    where: str
-    in_collective: bool
-    time: str
-
-    def write(self, path: Path) -> None:
-        """Overwrite the file in place: on NFS a renamed file may stay invisible to others for as long as a minute."""
-        line = json.dumps(asdict(self)) + "\n"
-        with path.open("r+" if path.exists() else "w") as stream:
-            stream.write(line)
-            stream.truncate()
-
-    @classmethod
-    def read(cls, path: Path) -> "Heartbeat | None":
-        """Read a file; None if it is not there or half written."""
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None

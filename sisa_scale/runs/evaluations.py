@@ -1,0 +1,65 @@
+"""`evaluations.jsonl`: the scores of a run, one line for each step at which it was evaluated."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sisa_scale.runs.jsonl import append_line, picked, read_lines, read_rows
+from sisa_scale.runs.layout import EVALUATIONS
+
+_WRITTEN = ("task", "variant", "metric", "value", "standard_error", "num_items", "unit", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One score; `variant` names the data, `value` is in `unit` and None when it was skipped, for the reason `note`."""
+
+    step: int
+    tokens: int
+    task: str
+    variant: str
+    metric: str
+    unit: str
+    num_items: int
+    value: float | None = None
+    standard_error: float | None = None
+    note: str = ""
+
+    @property
+    def is_heldout_loss(self) -> bool:
+        """Whether this is the loss on held-out text, in nats per token, and was measured."""
+        return (self.task, self.metric) == ("loss", "loss") and self.value is not None
+
+
+def append_scores(run_dir: Path, rows: Sequence[ScoreRow]) -> None:
+    """Note the scores of one step, at least one."""
+    scores = [{name: getattr(row, name) for name in _WRITTEN} for row in rows]
+    append_line(run_dir / EVALUATIONS, {"step": rows[0].step, "tokens": rows[0].tokens, "scores": scores})
+
+
+def read_scores(run_dir: Path, notes: list[str] | None = None) -> list[ScoreRow]:
+    """Return the scores of every evaluated step once, in the order of the steps; see `jsonl.read_rows`."""
+    found = read_rows(run_dir / EVALUATIONS, _rows, [] if notes is None else notes)
+    by_step = {rows[0].step: rows for rows in found if rows}
+    return [row for step in sorted(by_step) for row in by_step[step]]
+
+
+def scores_so_far(run_dir: Path) -> Iterator[ScoreRow]:
+    """Yield the scores of a run that goes on; torn lines are left out."""
+    for line in read_lines(run_dir / EVALUATIONS):
+        yield from _rows(line)
+
+
+def heldout_losses(run_dir: Path) -> dict[int, float]:
+    """Return the held-out loss (nats per token) by step."""
+    return {row.step: float(row.value or 0.0) for row in scores_so_far(run_dir) if row.is_heldout_loss}
+
+
+def _rows(line: dict[str, Any]) -> list[ScoreRow]:
+    place = {"step": int(line["step"]), "tokens": int(line["tokens"])}
+    rows = [ScoreRow(**picked(ScoreRow, score | place)) for score in line["scores"]]
+    for row in rows:
+        if not isinstance(row.value, int | float | None) or not isinstance(row.standard_error, int | float | None):
+            raise TypeError(f"the value of {row.metric} is not a number")
+    return rows

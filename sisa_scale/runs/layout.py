@@ -1,0 +1,54 @@
+"""The names of the files of a run directory. They stand here and nowhere else.
+
+config.yaml             the resolved recipe; a directory with it holds a run
+deepspeed.json          DeepSpeed's configuration, generated from it
+provenance.json         versions, source, hardware
+attention_backend.json  the attention kernel that was measured to be the fastest
+attempts.jsonl          one line for each life of the processes      attempts
+metrics.jsonl           one line a step                              metrics
+monitors.jsonl          half-life and lambda                         monitors
+evaluations.jsonl       scores by step                               evaluations
+data_events.jsonl       damaged sequences that were skipped          step_logs
+events.jsonl            what happened to the run, never rewound      events
+rollbacks.json          rollbacks, and the data they leave out       cursor
+checkpoints/            one folder for each checkpoint               checkpoint.storage
+diagnostics/            heartbeats, stacks of a hang, by attempt     diagnostics
+stop                    asks the run to save and stop                stop_request
+failure.json            an error that would come again               failure
+wandb_id                the id of the run at Weights & Biases
+report.html             drawn at the end
+jobs/                   submissions to a cluster                     launching.submission
+ray/                    what Ray Train keeps
+"""
+
+from pathlib import Path
+
+CONFIG = "config.yaml"
+DEEPSPEED = "deepspeed.json"
+PROVENANCE = "provenance.json"
+ATTENTION_BACKEND = "attention_backend.json"
+ATTEMPTS = "attempts.jsonl"
+METRICS = "metrics.jsonl"
+MONITORS = "monitors.jsonl"
+EVALUATIONS = "evaluations.jsonl"
+DATA_EVENTS = "data_events.jsonl"
+EVENT_LOG = "events.jsonl"
+ROLLBACKS = "rollbacks.json"
+CHECKPOINTS = "checkpoints"
+DIAGNOSTICS = "diagnostics"
+STOP = "stop"
+FAILURE = "failure.json"
+WANDB_ID = "wandb_id"
+REPORT = "report.html"
+JOBS = "jobs"
+RAY = "ray"
+
+
+def config_path(run_dir: Path) -> Path:
+    """Return where the resolved recipe of a run lies."""
+    return run_dir / CONFIG
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether a directory holds a run."""
+    return config_path(directory).is_file()
