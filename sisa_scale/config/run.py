@@ -110,6 +110,9 @@ class RunConfig:
                 yield Violation(
                     key, f"{size} with {what} {number}", "must divide it", f"Write a divisor of {number}, or 1."
                 )
+        for spec in self.model.specs:
+            if not spec.shared_heads(self.model):
+                yield Violation(key, f"{size} with {spec.name}", "this mixer reads whole sequences", "Write 1.")
         if self.resources.min_workers is not None:
             yield Violation(
                 "resources.min_workers",

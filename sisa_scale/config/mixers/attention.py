@@ -28,3 +28,7 @@ class AttentionSpec(MixerSpec):
     def work(self, model: "ModelConfig", layer: int) -> MixerWork:
         """Return what it computes."""
         return MixerWork(attention=AttentionWork(model.num_heads, model.head_width, model.head_width))
+
+    def shared_heads(self, model: "ModelConfig") -> dict[str, int]:
+        """Return its heads."""
+        return {"model.num_heads": model.num_heads}

@@ -217,6 +217,10 @@ class SisaSpec(MixerSpec):
             padded_projection=3 * model.d_model + matrices // model.d_model,
         )
 
+    def shared_heads(self, model: "ModelConfig") -> dict[str, int]:
+        """Return its heads."""
+        return {"model.num_heads": model.num_heads}
+
     def variant(self, model: "ModelConfig", layer: int) -> Hashable:
         """Layers may differ in d_s."""
         section: SisaConfig = self.section(model)

@@ -143,8 +143,11 @@ class MixerSpec:
         return False
 
     def shared_heads(self, model: "ModelConfig") -> dict[str, int]:
-        """Return the numbers of heads that workers of one sequence divide, by what errors call them."""
-        return {"model.num_heads": model.num_heads} if self.uses_heads else {}
+        """Return the numbers of heads that workers of one sequence divide, by what errors call them.
+
+        Empty for a module without `HeadExchange`: then workers cannot share sequences.
+        """
+        return {}
 
     def variant(self, model: "ModelConfig", layer: int) -> Hashable:
         """Return what tells layers with this mixer apart: equal values, equal blocks."""
