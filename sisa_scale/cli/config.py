@@ -1,5 +1,8 @@
 """`sisa-scale config show|explain RECIPE`."""
 
+import dataclasses
+from typing import Any
+
 import click
 
 from sisa_scale.cli.console import render
@@ -39,9 +42,15 @@ def explain(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
     for key, origin in loaded.origins.items():
         value = plain
         for part in key.split("."):
-            value = value[part] if value is not None else None
-        rows.append({"key": key, "value": value, "set by": origin, "meaning": fields[key].metadata["doc"]})
+            value = value.get(part) if value is not None else None
+        rows.append({"key": key, "value": value, "set by": origin, "meaning": _meaning(fields[key])})
     if as_json:
         render(rows, as_json=True)
     else:
         render([{**row, "value": str(row["value"])} for row in rows], as_json=False, title=recipe)
+
+
+def _meaning(field: dataclasses.Field[Any]) -> str:
+    """Return what a setting means, with the words that a table allows."""
+    doc, choices = str(field.metadata["doc"]), field.metadata.get("choices")
+    return f"{doc} ({', '.join(choices())})" if choices else doc

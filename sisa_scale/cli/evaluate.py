@@ -8,13 +8,14 @@ import click
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.cli.console import announce, render
 from sisa_scale.config.loading.extension import trained_config
+from sisa_scale.config.tasks import check_tasks, task_names
 
 
 @click.command("evaluate")
 @click.argument("run_or_checkpoint")
 @click.option(
     "--tasks",
-    help="Comma-separated: loss,lambada,needle,needle-paper,hellaswag,arc_easy,piqa,winogrande. By default the run's.",
+    help=f"Comma-separated: {','.join(task_names())}. By default the run's.",
 )
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data set, if it has moved.")
 @click.option("--lambada", help="OpenAI's LAMBADA text as JSON lines, or `openai` to fetch it once.")
@@ -54,7 +55,7 @@ def command(
     from sisa_scale.evaluation.fetch import lambada_file
     from sisa_scale.evaluation.loading import load_model, model_scorer
     from sisa_scale.evaluation.resources import load_resources
-    from sisa_scale.evaluation.suite import check_tasks, run_suite
+    from sisa_scale.evaluation.suite import run_suite
     from sisa_scale.models.device import torch_device
 
     if tasks is not None:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -47,9 +48,15 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
+    choices: Callable[[], Collection[str]] | None = None,
+    sections: Callable[[], Mapping[str, type]] | None = None,
 ) -> Any:
-    """Declare a setting: its meaning with unit, its default, and its inclusive (or, for `above`, exclusive) bounds."""
-    metadata = {"doc": doc, "minimum": minimum, "maximum": maximum, "above": above}
+    """Declare a setting: its meaning with unit, its default, and its inclusive (or, for `above`, exclusive) bounds.
+
+    choices: the words that a table allows; sections: see `settings_of`.
+    """
+    bounds = {"minimum": minimum, "maximum": maximum, "above": above}
+    metadata = {"doc": doc, **bounds, "choices": choices, "sections": sections}
     if default_factory is not MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -67,3 +74,44 @@ def bounds_violation(field: dataclasses.Field[Any], value: Any) -> Violation | N
     ]
     broken = " and ".join(text for is_broken, text in rules if is_broken)
     return Violation(field.name, repr(value), broken, f"Give {field.metadata['doc']}.") if broken else None
+
+
+def settings_of(section: type) -> list[dataclasses.Field[Any]]:
+    """Return the settings of a section in order, with their types.
+
+    In the place of a field declared with `sections` stand the sections that a table names, each optional.
+    """
+    hints, found = typing.get_type_hints(section), []
+    for field in dataclasses.fields(section):
+        table = field.metadata.get("sections")
+        for name, inner in table().items() if table else ():
+            row: Any = dataclasses.field(default=None, metadata={"doc": f"{name} blocks"})
+            row.name, row.type = name, typing.Optional[inner]  # noqa: UP045 - of a value
+            found.append(row)
+        if not table:
+            field.type = hints[field.name]
+            found.append(field)
+    return found
+
+
+def section_of(section: type, values: Mapping[str, Any]) -> Any:
+    """Return a section of the values of its settings, by the names that `settings_of` gives."""
+    values = dict(values)
+    for field in dataclasses.fields(section):
+        if table := field.metadata.get("sections"):
+            written = (values.pop(name, None) for name in table())
+            values[field.name] = tuple(inner for inner in written if inner is not None)
+    return section(**values)
+
+
+def values_of(section: Any) -> dict[str, Any]:
+    """Return the settings of a section by name, the inverse of `section_of`; sections of a table where they are."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if table := field.metadata.get("sections"):
+            names = {inner: name for name, inner in table().items()}
+            values |= {names[type(inner)]: inner for inner in value}
+        else:
+            values[field.name] = value
+    return values

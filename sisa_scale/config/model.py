@@ -1,27 +1,37 @@
 """Section `model`: the function that is trained. Fixed for the life of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal
 
 from sisa_scale.config.fields import Violation, setting
 from sisa_scale.config.mixers.hymba import HymbaConfig
 from sisa_scale.config.mixers.jamba import JambaConfig
 from sisa_scale.config.mixers.mamba import Mamba2Config, Mamba3Config
 from sisa_scale.config.mixers.sisa import SisaConfig
+from sisa_scale.config.mixers.spec import MixerSpec
+from sisa_scale.config.mixers.table import mixer_names, mixer_spec, mixer_specs
 from sisa_scale.config.rope import RopeConfig, RopeScaling
 
-Mixer = Literal["attention", "sisa", "mamba2", "mamba3", "hymba"]
-_WITH_HEADS = ("attention", "sisa", "hymba")
-_SECTIONS = ("sisa", "mamba2", "mamba3", "jamba", "hymba")
+# Sections that are fields of `ModelConfig`, so that Python code which names them is typed; others are in `sections`.
+_FIELDS = ("sisa", "mamba2", "mamba3", "jamba", "hymba")
+
+
+def _kinds() -> tuple[str, ...]:
+    return (*(spec.kind for spec in mixer_specs()), "jamba", "pattern")
+
+
+def _sections() -> Mapping[str, type]:
+    """Return the settings of the mixers that have no field of their own, by name."""
+    return {spec.name: spec.settings for spec in mixer_specs() if spec.settings and spec.name not in _FIELDS}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """A decoder: embedding, pre-norm blocks of mixer and SwiGLU, final norm, tied head."""
 
-    kind: Literal["transformer", "sisa", "mamba2", "mamba3", "jamba", "hymba", "pattern"] = setting(
-        "the architecture: one mixer in every block, 'jamba', or 'pattern' for a pattern of one's own"
+    kind: str = setting(
+        "the architecture: one mixer in every block, 'jamba', or 'pattern' for a pattern of one's own", choices=_kinds
     )
     num_layers: int = setting("number of blocks", minimum=1)
     d_model: int = setting("width of the residual stream", minimum=1)
@@ -52,14 +62,15 @@ class ModelConfig:
     init_std: float = setting(
         "standard deviation of embeddings and projections at initialisation", default=0.02, above=0.0
     )
-    pattern: tuple[Mixer, ...] | None = setting(
-        "mixers of successive blocks, repeated until num_layers (kind: pattern)", default=None
+    pattern: tuple[str, ...] | None = setting(
+        "mixers of successive blocks, repeated until num_layers (kind: pattern)", default=None, choices=mixer_names
     )
     sisa: SisaConfig | None = setting("the importance term of SISA blocks", default=None)
     mamba2: Mamba2Config | None = setting("Mamba-2 blocks", default=None)
     mamba3: Mamba3Config | None = setting("Mamba-3 blocks", default=None)
     jamba: JambaConfig | None = setting("where a Jamba-style hybrid has attention", default=None)
     hymba: HymbaConfig | None = setting("Hymba-style blocks: both kinds of heads side by side", default=None)
+    sections: tuple[Any, ...] = setting("settings of the mixers without a field here", default=(), sections=_sections)
 
     @property
     def head_width(self) -> int:
@@ -110,46 +121,51 @@ class ModelConfig:
         return tuple(pattern[layer % len(pattern)] for layer in range(self.num_layers))
 
     @property
+    def specs(self) -> tuple[MixerSpec, ...]:
+        """What the mixers of the model say of themselves, each once, in the order of the table."""
+        return tuple(spec for spec in mixer_specs() if spec.name in self.mixers)
+
+    @property
     def num_head_layers(self) -> int:
         """Blocks whose mixer has attention heads."""
-        return sum(mixer in _WITH_HEADS for mixer in self.mixers)
+        return sum(self.spec(layer).uses_heads for layer in range(self.num_layers))
 
-    def has_importance(self, mixer: str) -> bool:
-        """Whether the heads of a mixer have SISA's term, with settings from section sisa."""
-        return mixer == "sisa" or (mixer == "hymba" and self.hymba is not None and self.hymba.attention == "sisa")
+    def spec(self, layer: int) -> MixerSpec:
+        """Return what the mixer of a layer says of itself."""
+        return mixer_spec(self.mixers[layer])
 
-    def kv_heads(self, mixer: str) -> int:
-        """Return the heads of keys and values of a mixer with attention."""
-        return self.hymba.kv_heads(self.num_heads) if mixer == "hymba" and self.hymba is not None else self.num_heads
+    def section(self, name: str) -> Any:
+        """Return the section of this name, None if there is none."""
+        if name in _FIELDS:
+            return getattr(self, name)
+        kind = _sections().get(name)
+        return next((section for section in self.sections if type(section) is kind), None)
+
+    @property
+    def has_importance(self) -> bool:
+        """Whether the heads of any mixer have SISA's term."""
+        return any(spec.has_importance(self) for spec in self.specs)
 
     @property
     def _own_mixer(self) -> str:
-        return "attention" if self.kind == "transformer" else self.kind
+        return next((spec.name for spec in mixer_specs() if spec.kind == self.kind), self.kind)
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
         yield from self._section_violations()
-        if self.num_head_layers:
+        if any(spec.uses_heads for spec in self.specs):
             yield from self._head_violations()
         yield from self._norm_violations()
         yield from self._length_violations()
-        if self.sisa is not None:
-            yield from self.sisa.length_violations(self.trained_positions)
-            yield from self.sisa.layer_violations(self.num_layers)
-        if self.hymba is not None and self.num_heads:
-            for violation in self.hymba.head_violations(self.num_heads):
-                yield violation._replace(key=f"hymba.{violation.key}")
-        if self.hymba is not None and self.sisa is not None:
-            yield from self.hymba.sisa_violations(self.sisa)
-        for name, section in (("mamba2", self.mamba2), ("mamba3", self.mamba3), ("hymba", self.hymba)):
-            for violation in section.width_violations(self.d_model) if section is not None else ():
-                yield violation._replace(key=f"{name}.{violation.key}")
+        for spec in mixer_specs():
+            if spec.settings is None or self.section(spec.name) is not None:
+                yield from spec.violations(self)
 
     def _section_violations(self) -> Iterator[Violation]:
         """Every mixer that is used has its section, and no section is there for nothing."""
         if (self.kind == "pattern") != bool(self.pattern):
             wanted = "a list model.pattern" if self.kind == "pattern" else "model.pattern: null"
-            yield Violation("kind", f"{self.kind}", f"needs {wanted}", f"Mixers are {', '.join(get_args(Mixer))}.")
+            yield Violation("kind", f"{self.kind}", f"needs {wanted}", f"Mixers are {', '.join(mixer_names())}.")
             return
         if self.pattern and self.num_layers % len(self.pattern):
             yield Violation(
@@ -158,10 +174,12 @@ class ModelConfig:
                 f"must divide num_layers {self.num_layers}",
                 f"The nearest num_layers is {-(-self.num_layers // len(self.pattern)) * len(self.pattern)}.",
             )
-        needed = ({"jamba"} if self.kind == "jamba" else set()) | (set(self.mixers) & set(_SECTIONS))
-        needed |= {"sisa"} if any(map(self.has_importance, self.mixers)) else set()
-        for name in _SECTIONS:
-            has_section = getattr(self, name) is not None
+        needed = {"jamba"} if self.kind == "jamba" else set()
+        needed |= {spec.name for spec in self.specs if spec.settings is not None}
+        has_sections = all(self.section(name) is not None for name in needed)
+        needed |= {"sisa"} if has_sections and self.has_importance else set()
+        for name in (*_FIELDS, *_sections()):
+            has_section = self.section(name) is not None
             if name in needed and not has_section:
                 needs = f"kind {self.kind} needs a section model.{name}"
                 yield Violation(name, "nothing", needs, f"Write model.{name}, if only as {{}}.")
@@ -178,7 +196,7 @@ class ModelConfig:
                 f"must be at least trained_length_tokens {trained}, which the model's function depends on",
                 f"Write {trained} or more; shorter sequences need no setting.",
             )
-        has_positions = self.position == "rope" and self.num_head_layers > 0
+        has_positions = self.position == "rope" and any(spec.uses_positions for spec in self.specs)
         if self.rope is None:
             if has_positions and longest > trained:
                 yield Violation(
@@ -218,7 +236,7 @@ class ModelConfig:
             yield Violation(
                 "num_heads", str(self.num_heads), f"must divide d_model {self.d_model}", f"The nearest is {nearest}."
             )
-        elif self.head_width % 2:
+        elif self.head_width % 2 and any(spec.uses_positions for spec in self.specs):
             yield Violation(
                 "num_heads",
                 str(self.num_heads),

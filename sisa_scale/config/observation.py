@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sisa_scale.config.fields import setting
+from sisa_scale.config.tasks import task_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +43,9 @@ class EvaluationConfig:
         "steps between readings of half-life and lambda; 0 turns them off", default=100, minimum=0
     )
     tasks: tuple[str, ...] = setting(
-        "tasks to score: loss, lambada, needle, needle-paper, hellaswag, arc_easy, piqa, winogrande",
+        "tasks to score",
         default=("loss", "lambada", "needle"),
+        choices=task_names,
     )
     context_tokens: int | None = setting(
         "length of an evaluation pass, so the longest context that is scored; null is data.sequence_tokens",

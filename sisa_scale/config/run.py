@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from sisa_scale.config.data import DataConfig
 from sisa_scale.config.execution import FLOAT8_MULTIPLE, ExecutionConfig, ResourcesConfig
-from sisa_scale.config.fields import Parsed, Violation, setting
+from sisa_scale.config.fields import Parsed, Violation, setting, values_of
+from sisa_scale.config.mixers.table import mixer_specs
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.observation import CheckpointConfig, EvaluationConfig, WandbConfig
 from sisa_scale.config.optimizer import OptimizerConfig, ScheduleConfig
@@ -109,6 +110,9 @@ class RunConfig:
                 yield Violation(
                     key, f"{size} with {what} {number}", "must divide it", f"Write a divisor of {number}, or 1."
                 )
+        for spec in self.model.specs:
+            if not spec.shared_heads(self.model):
+                yield Violation(key, f"{size} with {spec.name}", "this mixer reads whole sequences", "Write 1.")
         if self.resources.min_workers is not None:
             yield Violation(
                 "resources.min_workers",
@@ -119,16 +123,9 @@ class RunConfig:
 
     def _shared_numbers(self) -> dict[str, int]:
         """Return all that the workers that share a sequence divide among them."""
-        model, mixers = self.model, set(self.model.mixers)
         numbers = {"resources.workers": self.resources.workers, "data.sequence_tokens": self.data.sequence_tokens}
-        if {"attention", "sisa", "hymba"} & mixers:
-            numbers["model.num_heads"] = model.num_heads
-        if model.mamba2 is not None and "mamba2" in mixers:
-            numbers["heads of model.mamba2:"] = model.mamba2.num_heads(model.d_model)
-        if model.mamba3 is not None and "mamba3" in mixers:
-            numbers["heads of model.mamba3:"] = model.mamba3.num_heads(model.d_model)
-        if model.hymba is not None and "hymba" in mixers:
-            numbers["heads of model.hymba's SSM path:"] = model.hymba.num_heads(model.d_model)
+        for spec in self.model.specs:
+            numbers |= spec.shared_heads(self.model)
         return numbers
 
     def _length_rules(self) -> Iterator[Violation]:
@@ -167,20 +164,19 @@ class RunConfig:
                 "Choose another backend or a range of at most 80.",
             )
 
-        if self.execution.attention_backend == "flash_4" and "hymba" in self.model.mixers:
-            yield Violation(
-                "execution.attention_backend",
-                "flash_4 with hymba",
-                "flash_4 has no launch for as many short rows as Hymba's windows make",
-                "Write auto.",
-            )
+        backend = self.execution.attention_backend
+        for spec in self.model.specs:
+            if backend in spec.unfit_backends:
+                reason = spec.unfit_backends[backend]
+                yield Violation("execution.attention_backend", f"{backend} with {spec.name}", reason, "Write auto.")
 
     def _kernel_rules(self) -> Iterator[Violation]:
-        if self.execution.state_space_kernel == "mamba_ssm" and not {"mamba2", "hymba"} & set(self.model.mixers):
+        served = [spec.name for spec in mixer_specs() if spec.uses_ssd_kernel]
+        if self.execution.state_space_kernel == "mamba_ssm" and not set(served) & set(self.model.mixers):
             yield Violation(
                 "execution.state_space_kernel",
                 f"mamba_ssm with {', '.join(sorted(set(self.model.mixers)))}",
-                "serves the scan of Mamba-2 and Hymba; Mamba-3 has no such kernel here",
+                f"serves the scans of {', '.join(served)}",
                 "Write pytorch.",
             )
 
@@ -255,7 +251,7 @@ class RunConfig:
                 "the kernels that take a document mask are finite up to 80 nats",
                 "Write joined, or a range of at most 80.",
             )
-        if self.execution.attention_backend != "auto" and {"attention", "sisa", "hymba"} & set(self.model.mixers):
+        if self.execution.attention_backend != "auto" and any(spec.uses_sdpa for spec in self.model.specs):
             yield Violation(
                 "execution.attention_backend",
                 f"{self.execution.attention_backend} with data.documents separate",
@@ -291,7 +287,7 @@ def to_plain(config: Any) -> Any:
     if isinstance(config, Mapping):
         return {name: to_plain(inner) for name, inner in config.items()}
     if dataclasses.is_dataclass(config):
-        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {name: to_plain(value) for name, value in values_of(config).items()}
     return [to_plain(item) for item in config] if isinstance(config, tuple) else config
 
 

@@ -1,24 +1,19 @@
 """Run evaluation tasks by name: `run_suite(("loss", "lambada", "needle"), scorer, resources, ...)`."""
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sisa_scale.errors import ConfigError, DataError
+from sisa_scale.config.places import imported
+from sisa_scale.config.tasks import check_tasks, task_spec
+from sisa_scale.errors import DataError
 from sisa_scale.evaluation.score import Score
 from sisa_scale.evaluation.scoring import Gather, Scorer, score_items
-from sisa_scale.evaluation.tasks.choices import CHOICE_TASKS, choice_task
-from sisa_scale.evaluation.tasks.heldout import heldout_task
-from sisa_scale.evaluation.tasks.lambada import OPENAI_SHA256, lambada_task
-from sisa_scale.evaluation.tasks.needle import needle_task
-from sisa_scale.evaluation.tasks.needle_paper import needle_paper_task
+from sisa_scale.evaluation.tasks.lambada import OPENAI_SHA256
 from sisa_scale.evaluation.tasks.task import Task, TextTokenizer
-
-__all__ = ["TASKS", "EvaluationResources", "Score", "check_tasks", "run_suite"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,25 +47,23 @@ class EvaluationResources:
     has_separate_documents: bool = False
     _built: dict[str, Task] = field(default_factory=dict, init=False, repr=False)
 
+    def checked_sequences(self) -> np.ndarray:
+        """Return the held-out sequences; raises DataError when there is none."""
+        shape = self.heldout_sequences.shape
+        if len(shape) != 2 or shape[0] == 0 or shape[1] < 2:
+            raise DataError.at(
+                "held-out split",
+                found=f"sequences of shape {shape}",
+                allowed="one sequence or more, of sequence_tokens + 1 tokens",
+                remedy="Hold out more text or evaluate on shorter sequences.",
+            )
+        return self.heldout_sequences
+
     def task(self, name: str) -> Task:
         """Return a task, built once; raises ConfigError for an unknown name and DataError for missing data."""
-        check_tasks([name])
         if name not in self._built:
-            self._built[name] = _BUILDERS[name](self)
+            self._built[name] = imported(task_spec(name).build)(self, name)
         return self._built[name]
-
-
-def check_tasks(tasks: Sequence[str]) -> None:
-    """Raise ConfigError for the first unknown task name."""
-    for name in tasks:
-        if name not in _BUILDERS:
-            close = difflib.get_close_matches(name, TASKS, n=1)
-            raise ConfigError.at(
-                "evaluation tasks",
-                found=repr(name),
-                allowed=f"tasks are {', '.join(TASKS)}",
-                remedy=f"Did you mean {close[0]!r}?" if close else "Remove it or choose one of these.",
-            )
 
 
 def run_suite(
@@ -106,68 +99,3 @@ def run_suite(
         scores += task.scores(results[: len(task.items)])
         results = results[len(task.items) :]
     return scores
-
-
-def _heldout(resources: EvaluationResources) -> Task:
-    return heldout_task(
-        _heldout_sequences(resources),
-        bytes_per_token=resources.bytes_per_token,
-        unigram_entropy=resources.unigram_entropy,
-        num_sequences=resources.num_heldout_sequences,
-        separate_at=resources.tokenizer.eos_id if resources.has_separate_documents else None,
-    )
-
-
-def _lambada(resources: EvaluationResources) -> Task:
-    return lambada_task(
-        resources.tokenizer,
-        path=resources.lambada_path,
-        documents=resources.heldout_documents,
-        limit=resources.num_lambada_items if resources.lambada_path else resources.num_cloze_items,
-        expected_sha256=resources.lambada_sha256,
-    )
-
-
-def _needle(resources: EvaluationResources) -> Task:
-    whole = resources.sequence_tokens
-    return needle_task(
-        resources.tokenizer,
-        _heldout_sequences(resources),
-        lengths=resources.needle_lengths or (whole // 4, whole // 2, whole),
-        num_items=resources.num_needle_items,
-        sequence_tokens=whole,
-        seed=resources.seed,
-    )
-
-
-def _needle_paper(resources: EvaluationResources) -> Task:
-    return needle_paper_task(resources.tokenizer, sequence_tokens=resources.sequence_tokens)
-
-
-def _heldout_sequences(resources: EvaluationResources) -> np.ndarray:
-    shape = resources.heldout_sequences.shape
-    if len(shape) != 2 or shape[0] == 0 or shape[1] < 2:
-        raise DataError.at(
-            "held-out split",
-            found=f"sequences of shape {shape}",
-            allowed="one sequence or more, of sequence_tokens + 1 tokens",
-            remedy="Hold out more text or evaluate on shorter sequences.",
-        )
-    return resources.heldout_sequences
-
-
-def _choices(name: str) -> Callable[[EvaluationResources], Task]:
-    def build(resources: EvaluationResources) -> Task:
-        return choice_task(name, resources.tokenizer, resources.questions_directory, resources.num_questions)
-
-    return build
-
-
-_BUILDERS: dict[str, Callable[[EvaluationResources], Task]] = {
-    "loss": _heldout,
-    "lambada": _lambada,
-    "needle": _needle,
-    "needle-paper": _needle_paper,
-    **{name: _choices(name) for name in CHOICE_TASKS},
-}
-TASKS = tuple(_BUILDERS)

@@ -15,7 +15,6 @@ from sisa_scale.data.read.stream import TokenStream
 from sisa_scale.errors import CheckpointError, ConfigError
 from sisa_scale.evaluation.fetch import lambada_file
 from sisa_scale.evaluation.resources import check_vocabulary
-from sisa_scale.evaluation.suite import check_tasks
 from sisa_scale.planning.twins import load_recipe
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.layout import config_path
@@ -125,8 +124,7 @@ def _with_absolute_locations(data: DataConfig) -> DataConfig:
 
 
 def check_inputs(config: RunConfig) -> str:
-    """Check the data set and the tasks against the config; returns the data set's fingerprint."""
-    check_tasks(config.evaluation.tasks)
+    """Check the data set against the config; returns the data set's fingerprint."""
     if config.begin_from is not None:
         where, checkpoint = find_checkpoint(config.begin_from)
         check_begins(checkpoint.config, str(where), config.model)

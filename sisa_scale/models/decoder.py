@@ -8,22 +8,20 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block, RMSNorm
 from sisa_scale.models.head import Head, TokenScores
 from sisa_scale.models.kernels.ssd_triton import scan_kernel
-from sisa_scale.models.mixers.attention import Attention
 from sisa_scale.models.mixers.importance import document_mask
-from sisa_scale.models.mixers.local_sisa import LocalSisa
 from sisa_scale.models.mixers.rotary import position_cos_sin
-from sisa_scale.models.mixers.sisa import Sisa
 from sisa_scale.models.mixers.ssm_path import SsmPath
 from sisa_scale.models.registry import MixerModule, build_mixer
 from sisa_scale.models.sequence_parallel import HeadExchange, SequenceGroup
@@ -34,6 +32,18 @@ class LayerMonitor(NamedTuple):
 
     half_life_tokens: float
     lambda_H: list[float]
+
+
+@runtime_checkable
+class Decaying(Protocol):
+    """Heads with SISA's term, in any mixer."""
+
+    config: SisaConfig
+    lambda_raw: Tensor | None
+
+    def rates(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return decay (B, L, H) and phase steps of the input of its forward pass."""
+        ...
 
 
 @dataclass(slots=True)
@@ -58,6 +68,7 @@ class Decoder(nn.Module):
             Block(config, build_mixer(config, layer, attention_backend), recomputation=execution.recomputation(layer))
             for layer in range(config.num_layers)
         )
+        self.takes_mask = [config.spec(layer).takes_mask for layer in range(config.num_layers)]
         kernel = scan_kernel(execution.state_space_kernel)
         for path in (module for module in self.modules() if isinstance(module, SsmPath)):
             path.kernel = kernel
@@ -101,10 +112,10 @@ class Decoder(nn.Module):
         masked: tuple[Tensor, ...] = ()
         if document_BL is not None:
             documents = (document_BL,)
-            if any(isinstance(block.mixer, Attention | Sisa) for block in self._layers()):
+            if any(self.takes_mask):
                 masked = (document_BL, document_mask(document_BL, x_BLD.dtype))
-        for block in self._layers():
-            x_BLD = block(x_BLD, cos_sin_2LK, *(masked if isinstance(block.mixer, Attention | Sisa) else documents))
+        for block, takes_mask in zip(self._layers(), self.takes_mask, strict=True):
+            x_BLD = block(x_BLD, cos_sin_2LK, *(masked if takes_mask else documents))
         return self.norm(x_BLD[:, self.config.num_meta_tokens :])
 
     def share_sequences(self, group: SequenceGroup | None) -> None:
@@ -179,7 +190,7 @@ class Decoder(nn.Module):
             generator = torch.Generator().manual_seed(_stream_seed(seed, name))
             if module is self and self.meta is not None:
                 nn.init.normal_(self.meta, std=std, generator=generator)
-            elif isinstance(module, MixerModule):
+            elif name.endswith(".mixer") and isinstance(module, MixerModule):
                 module.initialise(std, generator)
             elif ".mixer." in name:
                 continue  # the mixer has seen to it
@@ -194,13 +205,13 @@ class Decoder(nn.Module):
         readings: list[LayerMonitor] = []
 
         def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            assert isinstance(module, Sisa | LocalSisa)
+            assert isinstance(module, Decaying)
             assert module.lambda_raw is not None
             decay_BLH, _ = module.rates(inputs[0])
             half_life = math.log(2) / decay_BLH.mean().item()
             readings.append(LayerMonitor(half_life, softplus(module.lambda_raw).tolist()))
 
-        decaying = [m for m in self.modules() if isinstance(m, Sisa | LocalSisa) and m.config.decay_kind == "data"]
+        decaying = [m for m in self.modules() if isinstance(m, Decaying) and m.config.decay_kind == "data"]
         with _pre_hooks(decaying, read):
             self.hidden(tokens_BL, document_BL)
         return readings

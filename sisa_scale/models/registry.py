@@ -1,24 +1,51 @@
-"""The mixers by name."""
+"""The mixers of a model as modules: what each must have, and how it is built from its description.
+
+Shapes: B batch, L length, D width.
+"""
+
+from typing import Any, Protocol, Self, cast, runtime_checkable
+
+import torch
+from torch import Tensor
 
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.mixers.attention import Attention
-from sisa_scale.models.mixers.hymba import Hymba
-from sisa_scale.models.mixers.mamba2 import Mamba2
-from sisa_scale.models.mixers.mamba3 import Mamba3
-from sisa_scale.models.mixers.sisa import Sisa
+from sisa_scale.config.places import imported
 
-MixerModule = Attention | Sisa | Mamba2 | Mamba3 | Hymba
+
+@runtime_checkable
+class MixerModule(Protocol):
+    """What the decoder asks of a mixer, an nn.Module."""
+
+    @classmethod
+    def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
+        """Return the mixer of a layer, with weights undefined."""
+        ...
+
+    def forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, *documents: Tensor) -> Tensor:
+        """Mix along the length, strictly causally; cos_sin_2LK are those of `position_cos_sin`.
+
+        documents: none, or the number of every token's document (B, L), each to be read as if alone; with `takes_mask`
+        then the mask of `document_mask`.
+        """
+        ...
+
+    def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> Any:
+        """Return the cache of rows that hold no token yet."""
+        ...
+
+    def extend(self, x_BLD: Tensor, cache: Any, cos_sin_2BLK: Tensor, is_token_BL: Tensor | None) -> Tensor:
+        """Return what `forward` would for these tokens after those in the cache; the cache then holds them, too.
+
+        False in is_token_BL marks padding before the first token of a row; it has no influence.
+        """
+        ...
+
+    def initialise(self, std: float, generator: torch.Generator) -> None:
+        """Fill all weights."""
+        ...
 
 
 def build_mixer(config: ModelConfig, layer: int, attention_backend: str) -> MixerModule:
     """Return the mixer of a layer, with weights undefined."""
-    name = config.mixers[layer]
-    if name == "mamba2":
-        assert config.mamba2 is not None
-        return Mamba2(config.d_model, config.mamba2)
-    if name == "mamba3":
-        assert config.mamba3 is not None
-        return Mamba3(config.d_model, config.mamba3)
-    if name == "hymba":
-        return Hymba(config, attention_backend, layer)
-    return Sisa(config, attention_backend, layer) if name == "sisa" else Attention(config, attention_backend)
+    module = cast(type[MixerModule], imported(config.spec(layer).module))
+    return module.build(config, layer, attention_backend)

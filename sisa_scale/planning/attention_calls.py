@@ -18,7 +18,7 @@ class AttentionCalls:
 def attention_calls(model: ModelConfig, sequence_tokens: int) -> AttentionCalls | None:
     """Return how SISA is computed, None for a model without its importance term."""
     sisa = model.sisa
-    if sisa is None or not any(model.has_importance(mixer) for mixer in model.mixers):
+    if sisa is None or not model.has_importance:
         return None
     form, trained = sisa.form_at(model.num_positions, model.trained_positions), model.trained_positions
     if form != "query_blocks":

@@ -7,14 +7,16 @@ finds beyond them. A chunked scan computes its chunks densely, and that is count
 
 from dataclasses import dataclass
 
-from sisa_scale.config.mixers.mamba import Mamba3Config, SsmConfig
+from sisa_scale.config.mixers.spec import AttentionWork, ScanWork
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.sizing import ParameterCounts, count_parameters
 
 
 @dataclass(frozen=True, slots=True)
 class FlopsPerToken:
-    """Operations of one forward pass, per token of a sequence of a given length."""
+    """Operations of one forward pass, per token of a sequence of a given length.
+
+    linear: projections and MLPs; state_space: scans, and the products of a mixer that are its own.
+    """
 
     linear: float
     head: float
@@ -35,22 +37,22 @@ class FlopsPerToken:
 
 def flops_per_token(model: ModelConfig, sequence_tokens: int) -> FlopsPerToken:
     """Return the operations per token of a model on sequences of a length. Meta tokens count as cost of the others."""
-    groups, mixers = count_parameters(model), model.mixers
     length = sequence_tokens + model.num_meta_tokens
     share = length / sequence_tokens
-    content = importance = state_space = 0.0
-    for layer, mixer in enumerate(mixers):
-        keys = keys_needed(model, layer, length)
-        if mixer in ("attention", "sisa"):
-            content += 2 * model.num_heads * keys * 2 * model.head_width
-        if mixer == "hymba" and model.hymba is not None:
-            content += 2 * model.num_heads * keys * (1 + model.hymba.expand) * model.head_width
-        if model.sisa is not None and model.has_importance(mixer):
-            importance += 2 * model.num_heads * keys * model.sisa.extra_channels(layer)
-        if mixer in ("mamba2", "mamba3", "hymba"):
-            state_space += _scan(model, mixer, length)
+    weights = content = importance = state_space = 0.0
+    for layer in range(model.num_layers):
+        spec = model.spec(layer)
+        parameters, work = spec.parameters(model, layer), spec.work(model, layer)
+        weights += parameters.projections + parameters.importance_matrices + 3 * model.d_model * model.d_ff
+        if work.attention is not None:
+            products = 2 * work.attention.heads * keys_needed(work.attention, length)
+            content += products * (work.attention.key_width + work.attention.value_width)
+            importance += products * work.attention.importance_width
+        if work.scan is not None:
+            state_space += scan_flops(work.scan, length)
+        state_space += work.flops
     return FlopsPerToken(
-        linear=2 * share * (groups.attention + groups.importance_matrices + groups.mlp + _projections(model, groups)),
+        linear=2 * share * weights,
         head=2 * model.vocab_size * model.d_model,
         attention_content=share * content,
         attention_importance=share * importance,
@@ -58,46 +60,22 @@ def flops_per_token(model: ModelConfig, sequence_tokens: int) -> FlopsPerToken:
     )
 
 
-def keys_needed(model: ModelConfig, layer: int, length: int) -> float:
-    """Return how many keys a query of a layer needs, mean over the positions: its past, or a window and meta tokens."""
-    hymba = model.hymba
-    most = length
-    if hymba is not None and model.mixers[layer] == "hymba" and not hymba.is_global(layer, model.num_layers):
-        most = hymba.window_tokens + hymba.num_meta_tokens
+def keys_needed(work: AttentionWork, length: int) -> float:
+    """Return how many keys a query needs, mean over the positions: its past, or a window of it."""
+    most = length if work.window_tokens is None else work.window_tokens
     if most >= length:
         return (length + 1) / 2
     return (most * (most + 1) / 2 + (length - most) * most) / length
 
 
-def chunk_of(section: SsmConfig, length: int) -> tuple[int, int]:
-    """Return the tokens of a chunk of a scan and the number of chunks of a sequence."""
-    rank = section.mimo_rank if isinstance(section, Mamba3Config) else 1
-    chunk_tokens = min(max(1, section.chunk_tokens // rank), length)
-    return chunk_tokens, -(-length // chunk_tokens)
-
-
-def _projections(model: ModelConfig, groups: ParameterCounts) -> int:
-    """Return the weights of the state-space mixers that stand in matrix products; the convolution is elementwise."""
-    convolution = 0
-    for name, section in (("mamba2", model.mamba2), ("hymba", model.hymba)):
-        if section is not None:
-            channels = section.inner_width(model.d_model) + 2 * section.state_width
-            convolution += model.mixers.count(name) * section.conv_kernel * channels
-    return groups.state_space_matrices + groups.hybrid_matrices - convolution
-
-
-def _scan(model: ModelConfig, mixer: str, length: int) -> float:
+def scan_flops(work: ScanWork, length: int) -> float:
     """Return the operations per token of one chunked scan: scores and values inside a chunk (dense), and the states.
 
     Between chunks the states are combined by one product over all pairs of chunks.
     """
-    section: SsmConfig | None = {"mamba2": model.mamba2, "mamba3": model.mamba3, "hymba": model.hymba}[mixer]
-    assert section is not None
-    heads, state, width = section.num_heads(model.d_model), section.state_width, section.head_width
-    rank = section.mimo_rank if isinstance(section, Mamba3Config) else 1
-    groups = heads if isinstance(section, Mamba3Config) else 1
-    chunk_tokens, chunks = chunk_of(section, length)
-    inside = rank * 2 * chunk_tokens * rank * (groups * state + heads * width)
+    heads, state, width, rank = work.heads, work.state_width, work.head_width, work.rank
+    chunk_tokens, chunks = work.chunks(length)
+    inside = rank * 2 * chunk_tokens * rank * (work.groups * state + heads * width)
     states = rank * 4 * heads * state * width
     between = 2 * chunks * chunks * heads * state * width / length
     return chunks * chunk_tokens / length * (inside + states) + between

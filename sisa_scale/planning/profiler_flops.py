@@ -14,12 +14,12 @@ MFU counts the model's own operations, so that a wasteful kernel earns nothing.
 
 from dataclasses import dataclass
 
+from sisa_scale.config.mixers.spec import AttentionWork, MixerWork
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.kernels.fused_linear import padding_rows
 from sisa_scale.models.kernels.prefix_sum import BLOCK_TOKENS
 from sisa_scale.models.kernels.sigmoid_attention import CHUNK_TOKENS
-from sisa_scale.models.sizing import projection_rows
-from sisa_scale.planning.flops import FlopsPerToken, chunk_of, flops_per_token, keys_needed
+from sisa_scale.planning.flops import FlopsPerToken, flops_per_token, keys_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,60 +47,37 @@ def counted_flops_per_token(model: ModelConfig, sequence_tokens: int) -> Counted
     """Return the operations per token that `FlopCounterMode` finds, recomputation aside."""
     length = sequence_tokens + model.num_meta_tokens
     share = length / sequence_tokens
-    masked = sums = 0.0
+    masked = sums = gradient_sums = 0.0
     rows = 0
-    for layer, mixer in enumerate(model.mixers):
-        masked += _masked(model, layer, mixer, length)
-        sums += _sums(model, layer, mixer, length)
-        rows += padding_rows(projection_rows(model, layer)) if mixer != "attention" else 0
+    for layer in range(model.num_layers):
+        work = model.spec(layer).work(model, layer)
+        masked += _masked(work.attention, length) if work.attention is not None else 0.0
+        sums += _sums(work, length)
+        gradient_sums += work.gradient_sum_flops
+        rows += padding_rows(work.padded_projection)
     return CountedFlops(
         model=flops_per_token(model, sequence_tokens),
         masked_attention=masked / sequence_tokens,
         prefix_sums=sums / sequence_tokens,
-        gradient_sums=share * model.mixers.count("mamba3") * _gradient_sums(model),
+        gradient_sums=share * gradient_sums,
         padding=2.0 * (model.padded_vocab_size - model.vocab_size + share * rows) * model.d_model,
     )
 
 
-def _masked(model: ModelConfig, layer: int, mixer: str, length: int) -> float:
+def _masked(work: AttentionWork, length: int) -> float:
     """Return the operations of a layer on scores that the mask drops, for a whole sequence."""
-    if mixer not in ("attention", "sisa", "hymba"):
-        return 0.0
-    value_width = model.head_width * (model.hymba.expand if mixer == "hymba" and model.hymba is not None else 1)
-    key_width, block = model.head_width, length
-    if model.sisa is not None and model.has_importance(mixer):
-        key_width += model.sisa.extra_channels(layer)
-        if model.sisa.form_at(model.num_positions, model.trained_positions) == "query_blocks":
-            block = model.sisa.queries_per_call(model.trained_positions)
-        elif model.sisa.activation == "sigmoid":
-            block = CHUNK_TOKENS
+    block = work.queries_per_call or (CHUNK_TOKENS if work.is_sigmoid else length)
     ends = [min(start + block, length) for start in range(0, length, block)]
     computed = sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False))
-    unneeded = computed - length * keys_needed(model, layer, length)
-    return 2.0 * model.num_heads * (key_width + value_width) * unneeded
+    unneeded = computed - length * keys_needed(work, length)
+    return 2.0 * work.heads * (work.key_width + work.importance_width + work.value_width) * unneeded
 
 
-def _sums(model: ModelConfig, layer: int, mixer: str, length: int) -> float:
+def _sums(work: MixerWork, length: int) -> float:
     """Return the operations of a layer on prefix sums, for a whole sequence."""
-    channels, chunked = 0, 0.0
-    if model.sisa is not None and model.has_importance(mixer):
-        heads = model.kv_heads(mixer)
-        is_rotated = model.sisa.has_importance and model.sisa.has_rotation
-        channels = heads * (1 + (model.sisa.d_s_of(layer) // 2 if is_rotated else 0))
-    section = {"mamba2": model.mamba2, "mamba3": model.mamba3, "hymba": model.hymba}.get(mixer)
-    if section is not None:
-        heads = section.num_heads(model.d_model)
-        if mixer == "mamba3" and model.mamba3 is not None:
-            channels = heads * model.mamba3.num_angles
-        chunk, chunks = chunk_of(section, length)
-        chunked = 2.0 * heads * chunks * (chunk * chunk + chunks)
+    chunked = 0.0
+    if work.scan is not None:
+        chunk, chunks = work.scan.chunks(length)
+        chunked = 2.0 * work.scan.heads * chunks * (chunk * chunk + chunks)
     blocks = -(-length // BLOCK_TOKENS)
-    return chunked + 2.0 * channels * blocks * (BLOCK_TOKENS * BLOCK_TOKENS + blocks)
-
-
-def _gradient_sums(model: ModelConfig) -> float:
-    """Return the operations per token of a Mamba-3 layer: keys and queries are summed over heads, and over tokens."""
-    section = model.mamba3
-    if section is None:
-        return 0.0
-    return 8.0 * section.mimo_rank * section.num_heads(model.d_model) * section.state_width
+    return chunked + 2.0 * work.prefix_sum_channels * blocks * (BLOCK_TOKENS * BLOCK_TOKENS + blocks)

@@ -2,19 +2,16 @@
 
 from dataclasses import dataclass
 
+from sisa_scale.config.mixers.spec import Measured
+from sisa_scale.config.mixers.table import mixer_specs
 from sisa_scale.config.run import RunConfig
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.attention_calls import attention_calls
 from sisa_scale.planning.devices import Gpu
 from sisa_scale.planning.flops import flops_per_token
 
-# MFU of the kinds of layers, each from a whole model of 152M parameters with an MLP in every layer, on one H100:
-# compiled, bf16, 16 x 2048 tokens in a micro-batch (docs/performance.md, "One H100, 152M, all architectures").
-MEASURED_MFU = {"attention": 0.400, "sisa": 0.356, "mamba2": 0.253, "mamba3": 0.269, "hymba": 0.254}
-# SISA in 16 calls a layer, of 128 queries each, ran at 0.111 where one call had 0.257 (the same document, one H200).
-QUERY_BLOCKS = 0.111 / 0.257
-# What `selective` adds to the time of a step, measured on one H200 (the same document, "One H200"), as a share.
-SELECTIVE_SHARE = {"attention": 0.044, "sisa": 0.099}
+# What a mixer was measured with (`config.mixers`): a model of 152M parameters with an MLP in every layer on one H100,
+# compiled, bf16 (docs/performance.md, "One H100, 152M, all architectures").
 MEASURED_PARAMS, MEASURED_SEQUENCE_TOKENS, MEASURED_MICRO_BATCH_TOKENS = 152e6, 2048, 32_768
 NEAR, FAR = 0.05, 0.25  # relative uncertainty of tokens/s where it was measured, and elsewhere (a judgement)
 
@@ -52,9 +49,16 @@ def expected_mfu(config: RunConfig) -> float:
     """Return the MFU of a model: its layers take the time that layers of their kind took."""
     model = config.model
     calls = attention_calls(model, config.data.sequence_tokens)
-    slower = {"sisa": QUERY_BLOCKS} if calls is not None and calls.calls > 1 else {}
-    slowness = sum(1 / (MEASURED_MFU[mixer] * slower.get(mixer, 1.0)) for mixer in model.mixers)
+    is_single = calls is None or calls.calls == 1
+    measured = [model.spec(layer).measured or slowest_measured()[1] for layer in range(model.num_layers)]
+    slowness = sum(1 / (layer.mfu * (1.0 if is_single else layer.several_calls)) for layer in measured)
     return model.num_layers / slowness
+
+
+def slowest_measured() -> tuple[str, Measured]:
+    """Return the mixer with the lowest measured MFU, and its speeds: one that was not measured is planned with them."""
+    measured = [(spec.name, spec.measured) for spec in mixer_specs() if spec.measured is not None]
+    return min(measured, key=lambda pair: pair[1].mfu)
 
 
 def recomputed_share(config: RunConfig) -> float:
@@ -64,10 +68,13 @@ def recomputed_share(config: RunConfig) -> float:
     """
     flops, model = flops_per_token(config.model, config.data.sequence_tokens), config.model
     whole = (flops.forward - flops.head) / flops.train
-    shares = {"none": 0.0, "full": whole}
-    hows = [(config.execution.recomputation(layer), mixer) for layer, mixer in enumerate(model.mixers)]
-    added = [SELECTIVE_SHARE.get(mixer, whole) if how == "selective" else shares[how] for how, mixer in hows]
-    return sum(added) / model.num_layers
+    shares, added = {"none": 0.0, "full": whole}, 0.0
+    for layer in range(model.num_layers):
+        measured = model.spec(layer).measured
+        share = measured.selective_share if measured is not None else None
+        shares["selective"] = whole if share is None else share
+        added += shares[config.execution.recomputation(layer)]
+    return added / model.num_layers
 
 
 def plan_time(config: RunConfig, gpu: Gpu) -> RunTime:
@@ -89,7 +96,11 @@ def _assumptions(config: RunConfig, gpu: Gpu) -> list[str]:
     execution, length = config.execution, config.data.sequence_tokens
     size = count_parameters(config.model).total / MEASURED_PARAMS
     calls = attention_calls(config.model, length)
+    unmeasured = [spec.name for spec in config.model.specs if spec.measured is None]
+    slowest, measured = slowest_measured()
     checks = {
+        f"blocks of {', '.join(unmeasured)}, which were not measured, run at the utilisation of {slowest}, the slowest "
+        f"that was ({measured.mfu:.1%})": bool(unmeasured),
         f"the utilisation of an H100 holds on {gpu.name}": gpu.name != "h100",
         "utilisation is as at 152M parameters": not 0.8 < size < 1.25,
         f"utilisation is as at {MEASURED_SEQUENCE_TOKENS} tokens a sequence": length != MEASURED_SEQUENCE_TOKENS,

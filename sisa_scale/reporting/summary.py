@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sisa_scale.config.tasks import task_specs
 from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import Run
 
-_HEADLINES = (("loss", "loss"), ("loss", "bits_per_byte"), ("lambada", "accuracy"), ("needle", "exact_match"))
 _PARAMETER_KEYS = ("num_parameters", "num_params", "parameters")
 _FINAL_STEPS = 20
 MISSING = "–"
@@ -32,15 +32,16 @@ def headline_facts(run: Run) -> list[Fact]:
     utilizations = [row.mfu for row in run.steps if row.mfu is not None]
     entropy = next((row.value for row in reversed(run.scores) if row.metric == "unigram_entropy"), None)
     seconds = wall_seconds(run)
+    beside = {("loss", "loss"): f"unigram entropy {entropy:.2f}"} if entropy else {}
     averaged = f"nats, mean of the last {len(losses)} steps"
     return [
         Fact("Parameters", _parameters(run)),
         Fact("Training tokens", compact(last.tokens) if last else MISSING, f"{last.step:,} steps" if last else ""),
         Fact("Training loss", f"{np.mean(losses):.3f}" if losses else MISSING, averaged),
-        _score_fact("Held-out loss", scores.get(("loss", "loss")), f"unigram entropy {entropy:.2f}" if entropy else ""),
-        _score_fact("Held-out bits per byte", scores.get(("loss", "bits_per_byte"))),
-        _score_fact("Last word", scores.get(("lambada", "accuracy"))),
-        _score_fact("Needle", scores.get(("needle", "exact_match"))),
+        *(
+            _score_fact(label, scores.get(headline), beside.get(headline, ""))
+            for headline, label in _headlines().items()
+        ),
         Fact(
             "Throughput",
             compact(float(np.median(speeds))) if speeds else MISSING,
@@ -54,9 +55,14 @@ def headline_scores(run: Run) -> list[ScoreRow]:
     """Return the last row of each headline score that the run has, skipped ones included."""
     return [
         next(row for row in reversed(run.scores) if (row.task, row.metric) == headline)
-        for headline in _HEADLINES
+        for headline in _headlines()
         if any((row.task, row.metric) == headline for row in run.scores)
     ]
+
+
+def _headlines() -> dict[tuple[str, str], str]:
+    """Return what each headline score, a task and a metric, is called."""
+    return {(spec.name, metric): label for spec in task_specs() for metric, label in spec.headlines}
 
 
 def heldout_losses(run: Run) -> list[ScoreRow]:

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sisa_scale.config.fields import HasRules, Violation, bounds_violation
-from sisa_scale.config.loading.strict import MismatchError, coerce, did_you_mean, section_class, table_class
+from sisa_scale.config.fields import HasRules, Violation, bounds_violation, section_of, settings_of
+from sisa_scale.config.loading.strict import (
+    MismatchError,
+    choice_violation,
+    coerce,
+    did_you_mean,
+    section_class,
+    table_class,
+)
 from sisa_scale.config.loading.yaml_source import (
     UNREADABLE,
     Setting,
@@ -79,12 +86,10 @@ def config_from_plain(plain: dict[str, Any], origin: str) -> RunConfig:
 
 def walk_fields(section: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
     """Yield (dotted key, field) of a section and the sections inside it, in order of declaration."""
-    hints = typing.get_type_hints(section)
-    for field in dataclasses.fields(section):
+    for field in settings_of(section):
         key = f"{prefix}.{field.name}" if prefix else field.name
-        field.type = hints[field.name]
         yield key, field
-        inner = section_class(hints[field.name])
+        inner = section_class(_hint(field))
         if inner is not None:
             yield from walk_fields(inner, key)
 
@@ -193,7 +198,7 @@ def _build(
 ) -> Any:
     before = len(problems)
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(section):
+    for field in settings_of(section):
         key = f"{prefix}.{field.name}" if prefix else field.name
         inner = section_class(_hint(field))
         is_set = key in settings or any(name.startswith(key + ".") for name in settings)
@@ -211,7 +216,7 @@ def _build(
                 problems.append(Problem(f"{noun} {key}", "nothing", f"needs {field.metadata['doc']}", f"Set {key}."))
     if len(problems) > before:
         return None
-    built = section(**values)
+    built = section_of(section, values)
     if isinstance(built, HasRules):
         problems.extend(_problem(prefix, violation, settings) for violation in built.violations())
     return built
@@ -246,7 +251,7 @@ def _value(
         remedy = mismatch.remedy or f"Give {field.metadata['doc']}."
         problems.append(Problem(place, repr(setting.value), mismatch.allowed, remedy))
         return None
-    violation = bounds_violation(field, value)
+    violation = bounds_violation(field, value) or choice_violation(field, value)
     if violation:
         problems.append(Problem(place, *violation[1:]))
     return value

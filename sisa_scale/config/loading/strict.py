@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from sisa_scale.config.duration import Duration
-from sisa_scale.config.fields import Parsed
+from sisa_scale.config.fields import Parsed, Violation
 
 
 class MismatchError(ValueError):
@@ -25,6 +25,19 @@ def did_you_mean(word: str, candidates: typing.Iterable[str]) -> str:
     names = list(candidates)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else f"Allowed: {', '.join(names)}."
+
+
+def choice_violation(field: dataclasses.Field[Any], value: Any) -> Violation | None:
+    """Compare a word, or every word of a tuple, with the choices of its field."""
+    choices = field.metadata.get("choices")
+    if choices is None or value is None:
+        return None
+    names = choices()
+    for word in value if isinstance(value, tuple) else (value,):
+        if word not in names:
+            rule = f"must be one of {', '.join(names)}"
+            return Violation(field.name, repr(value), rule, did_you_mean(word, names))
+    return None
 
 
 def section_class(hint: Any) -> type | None:

@@ -1,12 +1,16 @@
 """Section of the Hymba-style mixer (Dong et al. 2024, paper 2411.13676): attention and SSM heads side by side."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sisa_scale.config.fields import Violation, setting
-from sisa_scale.config.mixers.mamba import Mamba2Config
-from sisa_scale.config.mixers.sisa import SisaConfig
+from sisa_scale.config.mixers.mamba import Mamba2Config, SsmSpec, mamba2_scan
+from sisa_scale.config.mixers.sisa import SisaConfig, augmented_work, summed_channels
+from sisa_scale.config.mixers.spec import AttentionWork, Measured, MixerParameters, MixerWork
+
+if TYPE_CHECKING:
+    from sisa_scale.config.model import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,3 +106,69 @@ class HymbaConfig(Mamba2Config):
                 "a window needs local layers, and local layers need a window",
                 "Write window_tokens 0 with all, or a window with first_middle_last.",
             )
+
+
+class HymbaSpec(SsmSpec):
+    """Both paths from one padded projection, and one output."""
+
+    name, module, settings = "hymba", "sisa_scale.models.mixers.hymba:Hymba", HymbaConfig
+    family = "hybrid"
+    uses_heads = uses_positions = uses_sdpa = uses_ssd_kernel = True
+    unfit_backends: ClassVar = {"flash_4": "flash_4 has no launch for as many short rows as Hymba's windows make"}
+    measured = Measured(0.254)
+
+    def has_importance(self, model: "ModelConfig") -> bool:
+        """Return whether its attention path has SISA's heads."""
+        return bool(self.section(model).attention == "sisa")
+
+    def parameters(self, model: "ModelConfig", layer: int) -> MixerParameters:
+        """Return its weights."""
+        section: HymbaConfig = self.section(model)
+        matrices, vectors = section.layer_parameters(model.d_model, model.num_heads)
+        taps = section.conv_kernel * (section.inner_width(model.d_model) + 2 * section.state_width)
+        importance = (0, 0)
+        if model.sisa is not None and self.has_importance(model):
+            groups = section.kv_heads(model.num_heads)
+            importance = model.sisa.layer_parameters(model.d_model, model.num_heads, layer, groups)
+        return MixerParameters(matrices - taps, taps, vectors, *importance)
+
+    def work(self, model: "ModelConfig", layer: int) -> MixerWork:
+        """Return what it computes."""
+        section: HymbaConfig = self.section(model)
+        is_global, sums = section.is_global(layer, model.num_layers), 0
+        attention = AttentionWork(
+            model.num_heads,
+            model.head_width,
+            section.expand * model.head_width,
+            window_tokens=None if is_global else section.window_tokens + section.num_meta_tokens,
+        )
+        if model.sisa is not None and self.has_importance(model):
+            attention = augmented_work(attention, model, layer)
+            sums = summed_channels(model, section.kv_heads(model.num_heads), layer)
+        parameters = self.parameters(model, layer)
+        rows = (parameters.projections + parameters.importance_matrices) // model.d_model
+        return MixerWork(
+            attention=attention,
+            scan=mamba2_scan(section, model),
+            prefix_sum_channels=sums,
+            padded_projection=rows - section.inner_width(model.d_model),
+        )
+
+    def shared_heads(self, model: "ModelConfig") -> dict[str, int]:
+        """Return the heads of either path."""
+        heads = self.section(model).num_heads(model.d_model)
+        return {"model.num_heads": model.num_heads, "heads of model.hymba's SSM path:": heads}
+
+    def variant(self, model: "ModelConfig", layer: int) -> Hashable:
+        """Layers differ in their window, and may in d_s."""
+        d_s = model.sisa.d_s_of(layer) if model.sisa is not None and self.has_importance(model) else None
+        return self.section(model).is_global(layer, model.num_layers), d_s
+
+    def violations(self, model: "ModelConfig") -> Iterator[Violation]:
+        """Rules between the section, the heads, the width and section sisa."""
+        section: HymbaConfig = self.section(model)
+        for violation in section.head_violations(model.num_heads) if model.num_heads else ():
+            yield violation._replace(key=f"hymba.{violation.key}")
+        if model.sisa is not None:
+            yield from section.sisa_violations(model.sisa)
+        yield from super().violations(model)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.mixers.table import mixer_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,8 +13,12 @@ class JambaConfig:
 
     attention_every: int = setting("one layer in so many is an attention layer", default=8, minimum=1)
     attention_offset: int = setting("index of the first attention layer", default=4, minimum=0)
-    attention: Literal["attention", "sisa"] = setting("mixer of the attention layers", default="attention")
-    state_space: Literal["mamba2", "mamba3"] = setting("mixer of the other layers", default="mamba2")
+    attention: str = setting(
+        "mixer of the attention layers", default="attention", choices=lambda: mixer_names("attention")
+    )
+    state_space: str = setting(
+        "mixer of the other layers", default="mamba2", choices=lambda: mixer_names("state_space")
+    )
 
     def mixer(self, layer: int) -> str:
         """Return the mixer of a layer."""

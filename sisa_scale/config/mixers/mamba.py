@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.mixers.spec import Family, Measured, MixerParameters, MixerSpec, MixerWork, ScanWork
+
+if TYPE_CHECKING:
+    from sisa_scale.config.model import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,3 +98,83 @@ class Mamba3Config(SsmConfig):
                 "channels are rotated in pairs, so their number is even",
                 "Write 0.5 or 1.0 with a state_width that is a multiple of 4.",
             )
+
+
+class SsmSpec(MixerSpec):
+    """What both mixers answer alike."""
+
+    family: ClassVar[Family] = "state_space"
+
+    def shared_heads(self, model: "ModelConfig") -> dict[str, int]:
+        """Return the heads of the scan."""
+        return {f"heads of model.{self.name}:": self.section(model).num_heads(model.d_model)}
+
+    def violations(self, model: "ModelConfig") -> Iterator[Violation]:
+        """Rules between the section and the width of the model."""
+        for violation in self.section(model).width_violations(model.d_model):
+            yield violation._replace(key=f"{self.name}.{violation.key}")
+
+
+class Mamba2Spec(SsmSpec):
+    """In- and out-projection, a convolution over (x, B, C), and a scan with one group."""
+
+    name, module, settings = "mamba2", "sisa_scale.models.mixers.mamba2:Mamba2", Mamba2Config
+    uses_ssd_kernel = True
+    measured = Measured(0.253)
+
+    def parameters(self, model: "ModelConfig", layer: int) -> MixerParameters:
+        """Return its weights."""
+        section: Mamba2Config = self.section(model)
+        inner, heads = section.inner_width(model.d_model), section.num_heads(model.d_model)
+        channels = inner + 2 * section.state_width
+        return MixerParameters(
+            projections=model.d_model * (self._rows(model) + inner),
+            taps=section.conv_kernel * channels,
+            vectors=channels + 3 * heads + inner,
+        )
+
+    def work(self, model: "ModelConfig", layer: int) -> MixerWork:
+        """Return what it computes."""
+        return MixerWork(scan=mamba2_scan(self.section(model), model), padded_projection=self._rows(model))
+
+    def _rows(self, model: "ModelConfig") -> int:
+        section: Mamba2Config = self.section(model)
+        return 2 * section.inner_width(model.d_model) + 2 * section.state_width + section.num_heads(model.d_model)
+
+
+def mamba2_scan(section: Mamba2Config, model: "ModelConfig") -> ScanWork:
+    """Return the scan of Mamba-2's path, here or in Hymba."""
+    heads = section.num_heads(model.d_model)
+    return ScanWork(heads, 1, section.state_width, section.head_width, section.chunk_tokens)
+
+
+class Mamba3Spec(SsmSpec):
+    """In- and out-projection, and a scan whose keys and queries are each head's own, of any rank."""
+
+    name, module, settings = "mamba3", "sisa_scale.models.mixers.mamba3:Mamba3", Mamba3Config
+    measured = Measured(0.269)
+
+    def parameters(self, model: "ModelConfig", layer: int) -> MixerParameters:
+        """Return its weights."""
+        section: Mamba3Config = self.section(model)
+        inner, heads, rank = section.inner_width(model.d_model), section.num_heads(model.d_model), section.mimo_rank
+        vectors = 2 * heads + 2 * heads * rank * section.state_width + 2 * section.state_width
+        vectors += 3 * rank * inner if rank > 1 else 0
+        return MixerParameters(projections=model.d_model * (self._rows(model) + inner), vectors=vectors)
+
+    def work(self, model: "ModelConfig", layer: int) -> MixerWork:
+        """Return what it computes. The gradients of keys and queries are summed over heads, and over tokens."""
+        section: Mamba3Config = self.section(model)
+        heads, state, rank = section.num_heads(model.d_model), section.state_width, section.mimo_rank
+        chunk_tokens = max(1, section.chunk_tokens // rank)
+        return MixerWork(
+            scan=ScanWork(heads, heads, state, section.head_width, chunk_tokens, rank),
+            prefix_sum_channels=heads * section.num_angles,
+            gradient_sum_flops=8.0 * rank * heads * state,
+            padded_projection=self._rows(model),
+        )
+
+    def _rows(self, model: "ModelConfig") -> int:
+        section: Mamba3Config = self.section(model)
+        inner, state = section.inner_width(model.d_model), section.mimo_rank * section.state_width
+        return 2 * inner + 2 * state + 3 * section.num_heads(model.d_model) + section.num_angles

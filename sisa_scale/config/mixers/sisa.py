@@ -1,11 +1,15 @@
 """Section `model.sisa`: the importance term inside the attention score."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.mixers.spec import AttentionWork, Measured, MixerParameters, MixerSpec, MixerWork
+
+if TYPE_CHECKING:
+    from sisa_scale.config.model import ModelConfig
 
 Form = Literal["single_call", "query_blocks", "published"]
 BIAS_CHANNELS = 8  # of forget_gate and alibi: three pieces of g on either side, padded to a multiple of 8
@@ -196,3 +200,66 @@ class SisaConfig:
     def _initial_decay(self) -> float:
         bias = self.decay_bias_init
         return max(bias, 0.0) + math.log1p(math.exp(-abs(bias)))  # softplus
+
+
+class SisaSpec(MixerSpec):
+    """Attention with the importance term, all of it from one padded projection."""
+
+    name, module, settings = "sisa", "sisa_scale.models.mixers.sisa:Sisa", SisaConfig
+    family = "attention"
+    uses_heads = uses_positions = uses_sdpa = takes_mask = True
+    # In 16 calls a layer, of 128 queries each, it ran at 0.111 where one call had 0.257 (one H200).
+    measured = Measured(0.356, several_calls=0.111 / 0.257, selective_share=0.099)
+
+    def has_importance(self, model: "ModelConfig") -> bool:
+        """It is the term."""
+        return True
+
+    def parameters(self, model: "ModelConfig", layer: int) -> MixerParameters:
+        """Return its weights."""
+        matrices, vectors = self.section(model).layer_parameters(model.d_model, model.num_heads, layer)
+        return MixerParameters(4 * model.d_model**2, importance_matrices=matrices, importance_vectors=vectors)
+
+    def work(self, model: "ModelConfig", layer: int) -> MixerWork:
+        """Return what it computes."""
+        matrices = self.parameters(model, layer).importance_matrices
+        return MixerWork(
+            attention=augmented_work(AttentionWork(model.num_heads, model.head_width, model.head_width), model, layer),
+            prefix_sum_channels=summed_channels(model, model.num_heads, layer),
+            padded_projection=3 * model.d_model + matrices // model.d_model,
+        )
+
+    def shared_heads(self, model: "ModelConfig") -> dict[str, int]:
+        """Return its heads."""
+        return {"model.num_heads": model.num_heads}
+
+    def variant(self, model: "ModelConfig", layer: int) -> Hashable:
+        """Layers may differ in d_s."""
+        section: SisaConfig = self.section(model)
+        return section.d_s_of(layer)
+
+    def violations(self, model: "ModelConfig") -> Iterator[Violation]:
+        """Rules between the section and the lengths and layers of the model."""
+        yield from self.section(model).length_violations(model.trained_positions)
+        yield from self.section(model).layer_violations(model.num_layers)
+
+
+def augmented_work(work: AttentionWork, model: "ModelConfig", layer: int) -> AttentionWork:
+    """Return the work of heads with the importance term in their keys."""
+    sisa = model.sisa
+    assert sisa is not None
+    is_by_blocks = sisa.form_at(model.num_positions, model.trained_positions) == "query_blocks"
+    return replace(
+        work,
+        importance_width=sisa.extra_channels(layer),
+        queries_per_call=sisa.queries_per_call(model.trained_positions) if is_by_blocks else None,
+        is_sigmoid=sisa.activation == "sigmoid",
+    )
+
+
+def summed_channels(model: "ModelConfig", groups: int, layer: int) -> int:
+    """Return the channels of decay and phases that are summed over the length, of so many heads of keys."""
+    sisa = model.sisa
+    assert sisa is not None
+    is_rotated = sisa.has_importance and sisa.has_rotation
+    return groups * (1 + (sisa.d_s_of(layer) // 2 if is_rotated else 0))

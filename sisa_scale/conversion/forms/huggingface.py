@@ -61,7 +61,18 @@ def write_huggingface(
     tokenizer: Path,
     card: str,
 ) -> None:
-    """Write all of it. Raises ConfigError when the tokenizer has more ids than the model."""
+    """Write all of it.
+
+    Raises ConfigError when the tokenizer has more ids than the model, and for mixers whose code is not the package's.
+    """
+    for spec in weights.description.run.model.specs:
+        if not spec.module.startswith("sisa_scale."):
+            raise ConfigError.at(
+                "model.kind",
+                found=f"the mixer {spec.name} of another package ({spec.module})",
+                allowed="the directory carries the code of the model, and that of sisa_scale alone",
+                remedy="Convert to safetensors, or use the run directory where that package is installed.",
+            )
     special = _write_tokenizer(directory, weights.description, tokenizer)
     entries = [Entry(f"{_PREFIX}{name}", shape, partial(weights.read, name)) for name, shape in weights.shapes.items()]
     write_shards(directory, _STEM, entries, shard_bytes, advance)

@@ -1,8 +1,9 @@
 """The code that a Hugging Face directory carries: our own modules, copied flat, so that a user needs no sisa_scale.
 
 `transformers` imports remote code from files of one directory with relative imports between them. A module
-sisa_scale.models.decoder becomes models_decoder.py, and its imports of other modules become relative ones; nothing
-else changes.
+sisa_scale.models.decoder becomes models_decoder.py, and its imports of other modules become relative ones, and so do
+places (`config.places`). The entry imports what stands at places, so that `transformers` finds the files; nothing else
+changes.
 """
 
 import ast
@@ -13,12 +14,14 @@ from pathlib import Path
 ENTRY = "sisa_scale.conversion.hub.modeling_sisa_scale"
 _PACKAGE = "sisa_scale."
 _ENTRY_PACKAGE = "sisa_scale.conversion.hub."
+_PLACE = re.compile(r'"sisa_scale\.([\w.]+):(\w+)"')
 _IMPORT = re.compile(r"^(\s*)from sisa_scale\.([\w.]+) import ", re.MULTILINE)
 
 
 def remote_files(entry: str = ENTRY) -> dict[str, str]:
     """Return the text of every file by its name: the entry's and all that it imports of ours, directly or not."""
     files: dict[str, str] = {}
+    placed: dict[str, str] = {}
     waiting = [entry]
     while waiting:
         module = waiting.pop()
@@ -27,6 +30,11 @@ def remote_files(entry: str = ENTRY) -> dict[str, str]:
             source = _source(module)
             files[name] = flatten(source, module)
             waiting += imported_modules(source, module)
+            own = {f"{_PACKAGE}{place}": name for place, name in _PLACE.findall(source)}
+            waiting += own
+            placed |= own
+    imports = [f"from .{flat_name(module)} import {name} as _{name}  # noqa: F401\n" for module, name in placed.items()]
+    files[f"{flat_name(entry)}.py"] += "".join(sorted(imports))
     return dict(sorted(files.items()))
 
 
@@ -40,6 +48,7 @@ def flat_name(module: str) -> str:
 def flatten(source: str, module: str) -> str:
     """Return the source with imports of our modules made relative."""
     flat = _IMPORT.sub(lambda match: f"{match[1]}from .{flat_name(_PACKAGE + match[2])} import ", source)
+    flat = _PLACE.sub(lambda match: f'".{flat_name(_PACKAGE + match[1])}:{match[2]}"', flat)
     if any(_ours(node) for node in ast.walk(ast.parse(flat))):
         raise ValueError(f"{module} imports sisa_scale in a form that cannot be copied")
     return flat

@@ -1,1 +1,1 @@
-"""One file a task."""
+"""One file a task; the table is `config.tasks`."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from sisa_scale.errors import DataError
 from sisa_scale.evaluation.score import Score, accuracy_score, skipped_score
 from sisa_scale.evaluation.scoring import Item, ItemResult
 from sisa_scale.evaluation.tasks.task import Task, TextTokenizer, skipped_task
+
+if TYPE_CHECKING:
+    from sisa_scale.evaluation.suite import EvaluationResources
 
 _BRACKETS = re.compile(r"\[.*?\]")
 
@@ -31,6 +34,11 @@ class Question:
     contexts: tuple[str, ...]
     continuations: tuple[str, ...]
     answer: int
+
+
+def build(resources: "EvaluationResources", name: str) -> Task:
+    """Return the task of a run, one of CHOICE_TASKS."""
+    return choice_task(name, resources.tokenizer, resources.questions_directory, resources.num_questions)
 
 
 def choice_task(name: str, tokenizer: TextTokenizer, directory: Path | None, limit: int | None = None) -> Task:

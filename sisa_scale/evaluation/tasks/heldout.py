@@ -5,6 +5,7 @@ Shapes: N sequences, L length.
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +14,21 @@ from sisa_scale.evaluation.score import Score, mean_score, perplexity_score
 from sisa_scale.evaluation.scoring import Item, ItemResult
 from sisa_scale.evaluation.tasks.task import Task
 
+if TYPE_CHECKING:
+    from sisa_scale.evaluation.suite import EvaluationResources
+
 TASK, VARIANT = "loss", "heldout"
+
+
+def build(resources: "EvaluationResources", name: str) -> Task:
+    """Return the task of a run."""
+    return heldout_task(
+        resources.checked_sequences(),
+        bytes_per_token=resources.bytes_per_token,
+        unigram_entropy=resources.unigram_entropy,
+        num_sequences=resources.num_heldout_sequences,
+        separate_at=resources.tokenizer.eos_id if resources.has_separate_documents else None,
+    )
 
 
 def heldout_task(

@@ -11,12 +11,16 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sisa_scale.errors import DataError
 from sisa_scale.evaluation.score import Score, accuracy_score, perplexity_score, skipped_score
 from sisa_scale.evaluation.scoring import Item, ItemResult
 from sisa_scale.evaluation.tasks.task import Task, TextTokenizer, skipped_task
 from sisa_scale.files import sha256_file
+
+if TYPE_CHECKING:
+    from sisa_scale.evaluation.suite import EvaluationResources
 
 TASK, OPENAI, CLOZE = "lambada", "lambada-openai", "cloze-heldout"
 OPENAI_NUM_PASSAGES = 5153
@@ -27,6 +31,17 @@ _MIN_WORDS, _MAX_WORDS = 40, 120
 _SENTENCE_BREAK = re.compile(r"(?<=[.!?])[\"'”’)]*\s+")
 _LAYOUT = re.compile(r" {3}|-{3}|\*{3}|_{3}")  # title pages, tables and rulers, not prose
 _LAST_WORD = re.compile(r" ([A-Za-z]{4,})[.!?][\"'”’)]*$")
+
+
+def build(resources: "EvaluationResources", name: str) -> Task:
+    """Return the task of a run."""
+    return lambada_task(
+        resources.tokenizer,
+        path=resources.lambada_path,
+        documents=resources.heldout_documents,
+        limit=resources.num_lambada_items if resources.lambada_path else resources.num_cloze_items,
+        expected_sha256=resources.lambada_sha256,
+    )
 
 
 def lambada_task(

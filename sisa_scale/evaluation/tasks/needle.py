@@ -13,12 +13,16 @@ needle at the share (i + u) / m of the filler, u uniform in [0, 1).
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sisa_scale.evaluation.score import Score, accuracy_score, skipped_score
 from sisa_scale.evaluation.scoring import Item, ItemResult
 from sisa_scale.evaluation.tasks.task import Task, TextTokenizer, skipped_task
+
+if TYPE_CHECKING:
+    from sisa_scale.evaluation.suite import EvaluationResources
 
 # Teacher forcing and greedy decoding agree on "all tokens correct". Let v_1..v_k be the value after the query. Both
 # see the same context for v_1. If the argmax is v_1, greedy decoding emits v_1, so both see the same context for v_2,
@@ -30,6 +34,19 @@ KEY_TOKENS, VALUE_TOKENS = 2, 4
 _MIN_POOL, _MAX_POOL = 32, 512
 _MIN_FILLER = 8
 _WORD = re.compile(r" [A-Za-z]{3,}")
+
+
+def build(resources: "EvaluationResources", name: str) -> Task:
+    """Return the task of a run; without lengths at a quarter, a half and the whole of a pass."""
+    whole = resources.sequence_tokens
+    return needle_task(
+        resources.tokenizer,
+        resources.checked_sequences(),
+        lengths=resources.needle_lengths or (whole // 4, whole // 2, whole),
+        num_items=resources.num_needle_items,
+        sequence_tokens=whole,
+        seed=resources.seed,
+    )
 
 
 def needle_task(

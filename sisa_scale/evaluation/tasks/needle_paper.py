@@ -11,10 +11,14 @@ draws are ours, so the items have the same distribution as the published ones bu
 
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sisa_scale.evaluation.score import Score, accuracy_score, skipped_score
 from sisa_scale.evaluation.scoring import Item, ItemResult
 from sisa_scale.evaluation.tasks.task import Task, TextTokenizer, skipped_task
+
+if TYPE_CHECKING:
+    from sisa_scale.evaluation.suite import EvaluationResources
 
 TASK = VARIANT = "needle-paper"
 _PANGRAM = "The quick brown fox jumps over the lazy dog. "
@@ -28,6 +32,11 @@ _PAIRS = (
 _BUDGET_TOKENS, _MARGIN_TOKENS = 512, 10
 _FIRST_POSITION = 5
 _NUM_ITEMS, _SEED = 200, 42
+
+
+def build(resources: "EvaluationResources", name: str) -> Task:
+    """Return the task of a run."""
+    return needle_paper_task(resources.tokenizer, sequence_tokens=resources.sequence_tokens)
 
 
 def needle_paper_task(tokenizer: TextTokenizer, *, sequence_tokens: int) -> Task:

@@ -3,6 +3,8 @@
 Shapes: B batch, L length, D width, H heads, K channels of a head.
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    @classmethod
+    def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
+        """Return the mixer of a layer."""
+        return cls(model, attention_backend)
 
     def forward(
         self,

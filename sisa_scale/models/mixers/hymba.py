@@ -26,6 +26,7 @@ heads of the SSM path (H in the suffixes of its tensors), P their width, N state
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,11 @@ class Hymba(nn.Module):
         self.attention_norm = RMSNorm(inner, NORM_EPSILON)
         self.ssm_norm = RMSNorm(inner, NORM_EPSILON)
         self.out = nn.Linear(inner, d_model, bias=False)
+
+    @classmethod
+    def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
+        """Return the mixer of a layer."""
+        return cls(model, attention_backend, layer)
 
     def forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Mix along the length.

@@ -6,10 +6,13 @@ Shapes: B batch, L length, D width, I = H P inner width, H heads, P head width, 
 the convolution, K its taps but one.
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
 from sisa_scale.config.mixers.mamba import Mamba2Config
+from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import RMSNorm
 from sisa_scale.models.kernels.fused_linear import FusedLinear
 from sisa_scale.models.mixers.ssm_path import SsmCache, SsmPath
@@ -29,6 +32,12 @@ class Mamba2(nn.Module):
         self.project = FusedLinear(d_model, [self.path.channels])
         self.norm = RMSNorm(inner, NORM_EPSILON)
         self.out = nn.Linear(inner, d_model, bias=False)
+
+    @classmethod
+    def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
+        """Return the mixer of a layer."""
+        assert model.mamba2 is not None
+        return cls(model.d_model, model.mamba2)
 
     def forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Mix along the length; cos_sin_2LK, the positions of other mixers, go unused.

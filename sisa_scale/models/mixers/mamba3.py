@@ -13,12 +13,14 @@ Shapes: B batch, L length, D width, I = H P inner width, R rank, H heads, P head
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu, softplus
 
 from sisa_scale.config.mixers.mamba import Mamba3Config
+from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import RMSNorm
 from sisa_scale.models.kernels.fused_linear import FusedLinear
 from sisa_scale.models.kernels.prefix_sum import prefix_sum
@@ -69,6 +71,12 @@ class Mamba3(nn.Module):
         self.out_scale = nn.Parameter(torch.empty(self.rank * inner)) if is_mimo else None
         self.out = nn.Linear(inner, d_model, bias=False)
         self.exchange = HeadExchange()
+
+    @classmethod
+    def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
+        """Return the mixer of a layer."""
+        assert model.mamba3 is not None
+        return cls(model.d_model, model.mamba3)
 
     def forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Mix along the length; cos_sin_2LK, the positions of other mixers, go unused.

@@ -21,6 +21,7 @@ Shapes: B batch, L length, M keys, D width, H heads, C channels of an augmented 
 
 import math
 import warnings
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -58,6 +59,11 @@ class Sisa(AugmentedHeads):
         self.half_range = 0.5 * self.config.decay_range_nats if self.config.decay_kind == "data" else 0.0
         if self.form == "published" and layer == 0:
             _warn_of_the_future(config.max_length_tokens)
+
+    @classmethod
+    def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
+        """Return the mixer of a layer."""
+        return cls(model, attention_backend, layer)
 
     def forward(
         self,

@@ -81,8 +81,7 @@ def plan_memory(config: RunConfig, gpu: Gpu | None = None) -> MemoryPlan:
 def activations_by_use(config: RunConfig, gpu: Gpu | None = None) -> Terms:
     """Return what the blocks keep of one micro-batch for its backward pass, by use."""
     blocks = trace_blocks(config, _setting(config, expected_kernel(config, gpu)))
-    layers = ((config.model.mixers[layer], block.held) for layer, block in enumerate(blocks))
-    return by_use(config, layers, config.execution.micro_batch_sequences)
+    return by_use(config, (block.held for block in blocks), config.execution.micro_batch_sequences)
 
 
 def expected_kernel(config: RunConfig, gpu: Gpu | None = None) -> str:
@@ -109,8 +108,7 @@ def trace_blocks(config: RunConfig, setting: Setting) -> list[PartMemory]:
 
 
 def _kind(model: ModelConfig, layer: int) -> object:
-    is_global = model.hymba is None or model.hymba.is_global(layer, model.num_layers)
-    return model.mixers[layer], is_global, model.sisa and model.sisa.d_s_of(layer)
+    return model.mixers[layer], model.spec(layer).variant(model, layer)
 
 
 def _setting(config: RunConfig, kernel: str) -> Setting:
@@ -166,7 +164,7 @@ def _stream_bytes(config: RunConfig, setting: Setting) -> int:
     """Return the bytes of what the first block reads, and of the mask that packed documents share."""
     sequences, model = config.execution.micro_batch_sequences, config.model
     length, width = config.data.sequence_tokens, setting.dtype.itemsize
-    has_mask = setting.is_separate and {"attention", "sisa"} & set(model.mixers)
+    has_mask = setting.is_separate and any(spec.takes_mask for spec in model.specs)
     stream = (setting.own_tokens + model.num_meta_tokens) * model.d_model
     return sequences * width * (stream + (length**2 if has_mask else 0))
 

@@ -104,7 +104,7 @@ def trace_block(model: ModelConfig, layer: int, setting: Setting, how: Recomputa
         inputs = [_empty(own, model.d_model, setting), torch.empty(2, length, model.head_width // 2)]
         if setting.is_separate:
             inputs.append(torch.zeros(SEQUENCES, length, dtype=torch.int32))
-            if model.mixers[layer] in ("attention", "sisa"):
+            if model.spec(layer).takes_mask:
                 inputs.append(torch.empty(SEQUENCES, length, length, dtype=setting.dtype))
         if setting.compiled:
             return _compiled(_block(model, layer, setting, "none"), inputs, how)

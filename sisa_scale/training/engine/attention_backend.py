@@ -37,7 +37,7 @@ def choose_backend(config: RunConfig, workers: Communicator) -> str:
         return wanted
     # A document mask goes to the kernel that takes one: there is nothing to measure. Times are never twice the same.
     is_strict = config.execution.determinism == "strict"
-    has_choice = config.data.documents != "separate" and {"attention", "sisa", "hymba"} & set(config.model.mixers)
+    has_choice = config.data.documents != "separate" and any(spec.uses_sdpa for spec in config.model.specs)
     if workers.device.type == "cpu" or is_strict or not has_choice:
         return portable_backend(
             workers.device.type, config.execution.precision, is_augmented=config.model.sisa is not None
@@ -54,7 +54,8 @@ def measure_backends(config: RunConfig, device: torch.device) -> dict[str, float
     names = ["flash", "cudnn", "efficient"]
     if config.model.sisa is not None:
         names += ["flash_padded", "cudnn_padded"]
-    if flash4.is_available(device) and "hymba" not in config.model.mixers:
+    is_unfit = any("flash_4" in spec.unfit_backends for spec in config.model.specs)
+    if flash4.is_available(device) and not is_unfit:
         names.append("flash_4")
     qkv = _random_heads(config, device)
     timings: dict[str, float] = {}

@@ -4,11 +4,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from sisa_scale.config.tasks import task_names
 from sisa_scale.data.tokenizer import Tokenizer
 from sisa_scale.errors import ConfigError, DataError
-from sisa_scale.evaluation.scoring import ItemResult, TokenScores
-from sisa_scale.evaluation.suite import TASKS, EvaluationResources, run_suite
-from sisa_scale.evaluation.tasks.heldout import heldout_scores, heldout_task
+from sisa_scale.evaluation.scoring import TokenScores
+from sisa_scale.evaluation.suite import EvaluationResources, run_suite
 
 Scorer = Callable[..., TokenScores]
 
@@ -30,8 +30,9 @@ def resources(tokenizer: Tokenizer, heldout_sequences: np.ndarray, documents: li
 
 
 def test_all_tasks_share_one_pass(resources: EvaluationResources, uniform: Scorer) -> None:
-    scores = run_suite(TASKS, uniform, resources, batch_size=3)
-    assert list(dict.fromkeys(score.task for score in scores)) == list(TASKS)
+    tasks = task_names()
+    scores = run_suite(tasks, uniform, resources, batch_size=3)
+    assert tuple(dict.fromkeys(score.task for score in scores)) == tasks
     loss = next(score for score in scores if score.metric == "loss")
     assert loss.value == pytest.approx(math.log(64))
     assert loss.standard_error == pytest.approx(0.0, abs=1e-6)
@@ -55,15 +56,3 @@ def test_no_heldout_text(resources: EvaluationResources) -> None:
     empty = EvaluationResources(resources.tokenizer, np.zeros((0, 129)), [], 4.0, 5.0, 128)
     with pytest.raises(DataError, match=r"shape \(0, 129\)"):
         empty.task("loss")
-
-
-def test_heldout_error_is_over_sequences() -> None:
-    loss, *_ = heldout_scores([ItemResult(2, -4.0, 0), ItemResult(2, -8.0, 0)], bytes_per_token=4, unigram_entropy=5)
-    assert (loss.value, loss.standard_error) == (3.0, pytest.approx(1.0))
-
-
-def test_held_out_sequences_are_spread_over_the_split() -> None:
-    sequences = np.arange(10)[:, None].repeat(3, axis=1)
-    task = heldout_task(sequences, bytes_per_token=4, unigram_entropy=5, num_sequences=4)
-    assert [int(item.tokens[0]) for item in task.items] == [0, 3, 6, 9]
-    assert len(heldout_task(sequences, bytes_per_token=4, unigram_entropy=5, num_sequences=99).items) == 10

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from zoo import TINY, decoder, tiny
 
 from sisa_scale.config.rope import RopeConfig, RopeScaling
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.mixers.head_norm import HeadNorm
-from sisa_scale.models.mixers.rotary import frequencies, interpolated_pairs, position_angles, position_cos_sin
+from sisa_scale.models.mixers.rotary import frequencies, interpolated_pairs, position_angles, position_cos_sin, rotate
 
 CPU = torch.device("cpu")
 WITH_POSITIONS = [name for name in TINY if not name.startswith("mamba")]
@@ -204,3 +206,23 @@ def test_turns_are_cosines_and_sines_with_the_attention_factor() -> None:
     torch.testing.assert_close(turns[0], (0.1 * math.log(4) + 1) * angles.cos())
     torch.testing.assert_close(turns[1], (0.1 * math.log(4) + 1) * angles.sin())
     torch.testing.assert_close(position_cos_sin(positions, 4, 100.0).square().sum(0), torch.ones(2, 2, 2))
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-100, 100), min_size=4, max_size=4), st.floats(-7, 7), st.floats(-7, 7))
+def test_a_rotation_turns_the_halves_and_keeps_the_length(x: list[float], first: float, second: float) -> None:
+    angles = torch.tensor([first, second], dtype=torch.float64)
+    vector = torch.tensor(x, dtype=torch.float64)
+    turned = rotate(vector, angles.cos(), angles.sin())
+    torch.testing.assert_close(turned.norm(), vector.norm())
+    expected = torch.complex(vector[:2], vector[2:]) * torch.polar(torch.ones_like(angles), angles)
+    torch.testing.assert_close(turned, torch.cat((expected.real, expected.imag)))
+
+
+def test_position_angles() -> None:
+    angles = position_angles(torch.arange(100), 8, 10000.0)
+    assert angles.shape == (100, 4)
+    assert angles.dtype == torch.float32
+    for position in (0, 1, 99):
+        expected = [position * 10000.0 ** (-i / 4) for i in range(4)]
+        assert angles[position].tolist() == pytest.approx(expected)

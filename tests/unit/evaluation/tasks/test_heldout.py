@@ -1,4 +1,4 @@
-"""Held-out loss of documents that are read apart: a real model, its documents packed and alone."""
+"""The held-out loss, and that of documents read apart: a real model, its documents packed and alone."""
 
 from typing import Any
 
@@ -97,3 +97,15 @@ def test_the_error_is_that_of_a_ratio_of_sums() -> None:
     samples = [draw.integers(0, 400, 400) for _ in range(2000)]
     bootstrap = np.std([nats[sample].sum() / tokens[sample].sum() for sample in samples])
     assert loss.standard_error == pytest.approx(bootstrap, rel=0.1)
+
+
+def test_heldout_error_is_over_sequences() -> None:
+    loss, *_ = heldout_scores([ItemResult(2, -4.0, 0), ItemResult(2, -8.0, 0)], bytes_per_token=4, unigram_entropy=5)
+    assert (loss.value, loss.standard_error) == (3.0, pytest.approx(1.0))
+
+
+def test_held_out_sequences_are_spread_over_the_split() -> None:
+    sequences = np.arange(10)[:, None].repeat(3, axis=1)
+    task = heldout_task(sequences, bytes_per_token=4, unigram_entropy=5, num_sequences=4)
+    assert [int(item.tokens[0]) for item in task.items] == [0, 3, 6, 9]
+    assert len(heldout_task(sequences, bytes_per_token=4, unigram_entropy=5, num_sequences=99).items) == 10
