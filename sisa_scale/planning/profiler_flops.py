@@ -3,7 +3,8 @@
 `torch.utils.flop_counter` counts matrix products alone, as we do, so elementwise work (norms, rotations, the causal
 convolution, exponentials of decays) stands in neither figure. It sees more products than the model needs:
 
-    masked attention   kernels that compute every score, the later keys' as well; flash kernels skip most of this
+    masked attention   kernels that compute every score, the later keys' as well; flash kernels skip most of this; and
+                       what merges the two parts of SISA's blocks without a bound
     prefix sums        sums over the length as triangular products, where a scan would only add
     gradient sums      the gradients of Mamba-3's keys and queries, summed over heads and tokens as products with ones
     padding            logits of the embedding's rows beyond the vocabulary, and rows that make a mixer's projection
@@ -18,6 +19,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.kernels.fused_linear import padding_rows
 from sisa_scale.models.kernels.prefix_sum import BLOCK_TOKENS
 from sisa_scale.models.kernels.sigmoid_attention import CHUNK_TOKENS
+from sisa_scale.models.mixers.unbounded_decay import MERGING_CHANNELS
 from sisa_scale.models.sizing import projection_rows
 from sisa_scale.planning.flops import FlopsPerToken, chunk_of, flops_per_token, keys_needed
 
@@ -67,17 +69,36 @@ def _masked(model: ModelConfig, layer: int, mixer: str, length: int) -> float:
     if mixer not in ("attention", "sisa", "hymba"):
         return 0.0
     value_width = model.head_width * (model.hymba.expand if mixer == "hymba" and model.hymba is not None else 1)
-    key_width, block = model.head_width, length
+    width, block, beyond = model.head_width + value_width, length, 0
     if model.sisa is not None and model.has_importance(mixer):
-        key_width += model.sisa.extra_channels(layer)
+        width += model.sisa.extra_channels(layer)
         if model.sisa.form_at(model.num_positions, model.trained_positions) == "query_blocks":
-            block = model.sisa.queries_per_call(model.trained_positions)
+            block = min(model.sisa.queries_per_call(model.trained_positions), length)
+            if model.sisa.is_unbounded(model.trained_positions):
+                is_merged = model.sisa.activation == "softmax"
+                beyond = _beyond_blocks(length, block, width, MERGING_CHANNELS if is_merged else None)
         elif model.sisa.activation == "sigmoid":
             block = CHUNK_TOKENS
-    ends = [min(start + block, length) for start in range(0, length, block)]
-    computed = sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False))
+    computed = sum((end - start) * end for start, end in _blocks(length, block))
     unneeded = computed - length * keys_needed(model, layer, length)
-    return 2.0 * model.num_heads * (key_width + value_width) * unneeded
+    return 2.0 * model.num_heads * (width * unneeded + beyond)
+
+
+def _beyond_blocks(length: int, block: int, width: int, merging_channels: int | None) -> int:
+    """Return the multiply-adds of a head that blocks of an unbounded decay need beyond those of one call a block.
+
+    Products inside blocks are of whole ones. To merge them, calls have channels more and a key for every query.
+    """
+    inside = sum((end - start) ** 2 for start, end in _blocks(length, block))
+    padding = width * (-(-length // block) * block * block - inside)
+    if merging_channels is None:
+        return padding
+    calls = [(end - start, end) for start, end in _blocks(length, block) if start]
+    return padding + sum(queries * (width * queries + merging_channels * keys) for queries, keys in calls)
+
+
+def _blocks(length: int, block: int) -> list[tuple[int, int]]:
+    return [(start, min(start + block, length)) for start in range(0, length, block)]
 
 
 def _sums(model: ModelConfig, layer: int, mixer: str, length: int) -> float:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,11 +57,22 @@ class StepRow:
 
 @dataclass(frozen=True, slots=True)
 class MonitorRow:
-    """One line of `monitors.jsonl`: half-life in tokens of each layer, lambda of each head of each layer."""
+    """One line of `monitors.jsonl`: half-life in tokens of each layer, lambda of each head of each layer.
+
+    Then for each layer the largest logits of either kind, the mean norms of C and B, and by how many radians the sum of
+    phases at the last token changed in this step; and the share of each group of weights in the squared norm of the
+    gradient. Empty where they were not read; NaN where they are not finite, and where nothing decays.
+    """
 
     step: int
     half_life_tokens: list[float]
     lambda_: list[list[float]]
+    largest_content_logit: list[float] = field(default_factory=list)
+    largest_importance_logit: list[float] = field(default_factory=list)
+    norm_c: list[float] = field(default_factory=list)
+    norm_b: list[float] = field(default_factory=list)
+    phase_change_radians: list[float] = field(default_factory=list)
+    gradient_shares: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +241,18 @@ def _step(value: dict[str, Any]) -> StepRow:
 
 def _monitor(value: dict[str, Any]) -> MonitorRow:
     lambdas = [[float(head) for head in heads] for heads in value["lambda"]]
-    return MonitorRow(int(value["step"]), [float(tokens) for tokens in value["half_life_tokens"]], lambdas)
+    by_layer = ("largest_content_logit", "largest_importance_logit", "norm_c", "norm_b", "phase_change_radians")
+    return MonitorRow(
+        int(value["step"]),
+        _numbers(value["half_life_tokens"]),
+        lambdas,
+        **{name: _numbers(value.get(name) or []) for name in by_layer},
+        gradient_shares={str(k): float(share) for k, share in (value.get("gradient_shares") or {}).items()},
+    )
+
+
+def _numbers(values: list[float | None]) -> list[float]:
+    return [math.nan if number is None else float(number) for number in values]
 
 
 def _scores(value: dict[str, Any]) -> list[ScoreRow]:
