@@ -133,7 +133,9 @@ def _own_logits(heads: DecayingHeads, own_BNTT: Tensor) -> Tensor:
         content_BNHTT = products(heads.q.content_BLHK, heads.k.content_BLHK)
         importance_BNHTT = products(heads.q.importance_BLHS, heads.k.importance_BLHS)
         total_BNHT = in_blocks(heads.total_BLH, block).transpose(2, 3)
-        between_BNHTT = (total_BNHT[..., None, :] - total_BNHT[..., :, None]).masked_fill(is_hidden_BNHTT, -torch.inf)
+        # Nothing that counts exceeds 0: the zeros that fill the last block do, and their exponentials would overflow.
+        between_BNHTT = (total_BNHT[..., None, :] - total_BNHT[..., :, None]).clamp(max=0)
+        between_BNHTT = between_BNHTT.masked_fill(is_hidden_BNHTT, -torch.inf)
         weight_H11 = (upcast(heads.weights[0]) * heads.weights[1])[..., None, None]
         decayed_BNHTT = weight_H11 * between_BNHTT.to(importance_BNHTT.dtype).exp() * importance_BNHTT
         return (heads.scale * (content_BNHTT + decayed_BNHTT)).masked_fill(is_hidden_BNHTT, -torch.inf)
