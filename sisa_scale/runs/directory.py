@@ -2,7 +2,7 @@
 
 config.yaml         the resolved recipe              deepspeed.json      DeepSpeed's, generated from it
 provenance.json     versions, source, hardware       attempts.jsonl      one line for each life of the processes
-metrics.jsonl       one line a step                  monitors.jsonl      half-life and lambda
+metrics.jsonl       one line a step                  monitors.jsonl      what SISA's layers do
 evaluations.jsonl   scores by step                   checkpoints/        see checkpoint.manifest
 data_events.jsonl   damaged sequences, skipped       events.jsonl        what happened to the run, never rewound
 diagnostics/        heartbeats, stacks of a hang     report.html         drawn at the end
