@@ -58,7 +58,29 @@ def write_run(
                 [0.1 + 0.09 * layer * step / num_steps + 0.02 * head for head in range(6)]
                 for layer in range(num_layers)
             ]
-            monitors.append({"step": step, "half_life_tokens": half_life, "lambda": heads})
+            growth = [1 + 4 * step / num_steps * (layer + 1) / num_layers for layer in range(num_layers)]
+            shares = {
+                "q": 0.05,
+                "C": 0.1,
+                "k": 0.05,
+                "B": 0.1,
+                "v": 0.1,
+                "decay": 0.01,
+                "phase": 0.4 * step / num_steps,
+            }
+            monitors.append(
+                {
+                    "step": step,
+                    "half_life_tokens": half_life,
+                    "lambda": heads,
+                    "largest_content_logit": [3 * x**0.5 for x in growth],
+                    "largest_importance_logit": [x**2 for x in growth],
+                    "norm_c": growth,
+                    "norm_b": [0.8 * x for x in growth],
+                    "phase_change_radians": [0.1 * x for x in growth],
+                    "gradient_shares": shares | {"MLP": 1 - sum(shares.values())},
+                }
+            )
         if step % max(1, num_steps // 6) == 0:
             heldout, share = loss(step) + 0.05, 100 * step / num_steps
             scores = [

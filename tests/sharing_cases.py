@@ -30,6 +30,7 @@ no_meta_tokens = dataclasses.replace(MODELS["hymba sisa local"].hymba, num_meta_
 MODELS["no meta tokens"] = dataclasses.replace(MODELS["hymba sisa local"], hymba=no_meta_tokens)
 FORMS = {
     "query blocks": SisaConfig(d_s=16, form="query_blocks", block_tokens=32),
+    "query blocks, fast decay": SisaConfig(d_s=16, form="query_blocks", block_tokens=32, decay_bias_init=4.0),
     "published": SisaConfig(d_s=16, form="published"),
     "forget gate": SisaConfig(d_s=16, decay_kind="forget_gate", has_rotation=False),
     "alibi": SisaConfig(d_s=16, decay_kind="alibi", has_rotation=False),
@@ -40,7 +41,17 @@ CASES = {name: Case(model) for name, model in MODELS.items()}
 CASES |= {name: Case(dataclasses.replace(MODELS["sisa"], sisa=sisa)) for name, sisa in FORMS.items()}
 for grouped in ("hymba sisa, 2 groups", "hymba sisa, 3 groups"):
     CASES[f"{grouped}, no decay"] = Case(dataclasses.replace(MODELS[grouped], sisa=FORMS["no decay"]))
-for apart in ("transformer", "sisa", "query blocks", "mamba2", "mamba3 mimo", "no meta tokens"):
+    fast = FORMS["query blocks, fast decay"]
+    CASES[f"{grouped}, fast decay"] = Case(dataclasses.replace(MODELS[grouped], sisa=fast))
+for apart in (
+    "transformer",
+    "sisa",
+    "query blocks",
+    "query blocks, fast decay",
+    "mamba2",
+    "mamba3 mimo",
+    "no meta tokens",
+):
     CASES[f"{apart}, documents apart"] = Case(CASES[apart].model, is_separate=True)
 CASES["jamba sisa, selective"] = Case(MODELS["jamba sisa"], recomputation="selective")
 CASES["jamba sisa, full"] = Case(MODELS["jamba sisa"], recomputation="full")

@@ -40,7 +40,10 @@ class EvaluationConfig:
 
     every_steps: int = setting("steps between evaluations; 0 evaluates only at the end", default=1000, minimum=0)
     monitor_every_steps: int = setting(
-        "steps between readings of half-life and lambda; 0 turns them off", default=100, minimum=0
+        "steps between readings of SISA's layers (half-life, lambda, largest logits, norms of B and C, the change of "
+        "the phase in the step, whose the gradient is); 0 turns them off",
+        default=100,
+        minimum=0,
     )
     tasks: tuple[str, ...] = setting(
         "tasks to score",

@@ -4,11 +4,10 @@ Shapes: B batch, L length, D width.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,29 +19,23 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block, RMSNorm
 from sisa_scale.models.head import Head, TokenScores
 from sisa_scale.models.kernels.ssd_triton import scan_kernel
-from sisa_scale.models.mixers.importance import document_mask
+from sisa_scale.models.mixers.importance import LogitParts, document_mask
 from sisa_scale.models.mixers.rotary import position_cos_sin
 from sisa_scale.models.mixers.ssm_path import SsmPath
+from sisa_scale.models.monitors import LayerMonitor, read_layer
 from sisa_scale.models.registry import MixerModule, build_mixer
 from sisa_scale.models.sequence_parallel import HeadExchange, SequenceGroup
 
 
-class LayerMonitor(NamedTuple):
-    """What a SISA layer does with its importance term: half-life in tokens, and lambda of every head."""
-
-    half_life_tokens: float
-    lambda_H: list[float]
-
-
 @runtime_checkable
-class Decaying(Protocol):
+class HasImportance(Protocol):
     """Heads with SISA's term, in any mixer."""
 
     config: SisaConfig
-    lambda_raw: Tensor | None
+    lambda_raw: Tensor
 
-    def rates(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return decay (B, L, H) and phase steps of the input of its forward pass."""
+    def logit_parts(self, *inputs: Tensor) -> LogitParts:
+        """Return what the logits of a forward pass on these inputs are made of."""
         ...
 
 
@@ -201,18 +194,15 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def monitor(self, tokens_BL: Tensor, document_BL: Tensor | None = None) -> list[LayerMonitor]:
-        """Return half-life and lambda of every layer with SISA's decay on these tokens; empty when there is none."""
+        """Return what every layer with SISA's importance term does on these tokens; empty when there is none."""
         readings: list[LayerMonitor] = []
 
         def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            assert isinstance(module, Decaying)
-            assert module.lambda_raw is not None
-            decay_BLH, _ = module.rates(inputs[0])
-            half_life = math.log(2) / decay_BLH.mean().item()
-            readings.append(LayerMonitor(half_life, softplus(module.lambda_raw).tolist()))
+            assert isinstance(module, HasImportance)
+            readings.append(read_layer(module.logit_parts(*inputs), softplus(module.lambda_raw), document_BL))
 
-        decaying = [m for m in self.modules() if isinstance(m, Decaying) and m.config.decay_kind == "data"]
-        with _pre_hooks(decaying, read):
+        read_ones = [m for m in self.modules() if isinstance(m, HasImportance) and m.config.has_importance]
+        with _pre_hooks(read_ones, read):
             self.hidden(tokens_BL, document_BL)
         return readings
 

@@ -3,7 +3,8 @@
 `torch.utils.flop_counter` counts matrix products alone, as we do, so elementwise work (norms, rotations, the causal
 convolution, exponentials of decays) stands in neither figure. It sees more products than the model needs:
 
-    masked attention   kernels that compute every score, the later keys' as well; flash kernels skip most of this
+    masked attention   kernels that compute every score, the later keys' as well; flash kernels skip most of this; and
+                       what merges the two parts of SISA's blocks without a bound
     prefix sums        sums over the length as triangular products, where a scan would only add
     gradient sums      the gradients of Mamba-3's keys and queries, summed over heads and tokens as products with ones
     padding            logits of the embedding's rows beyond the vocabulary, and rows that make a mixer's projection
@@ -19,6 +20,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.kernels.fused_linear import padding_rows
 from sisa_scale.models.kernels.prefix_sum import BLOCK_TOKENS
 from sisa_scale.models.kernels.sigmoid_attention import CHUNK_TOKENS
+from sisa_scale.models.mixers.unbounded_decay import MERGING_CHANNELS
 from sisa_scale.planning.flops import FlopsPerToken, flops_per_token, keys_needed
 
 
@@ -67,10 +69,28 @@ def counted_flops_per_token(model: ModelConfig, sequence_tokens: int) -> Counted
 def _masked(work: AttentionWork, length: int) -> float:
     """Return the operations of a layer on scores that the mask drops, for a whole sequence."""
     block = work.queries_per_call or (CHUNK_TOKENS if work.is_sigmoid else length)
-    ends = [min(start + block, length) for start in range(0, length, block)]
-    computed = sum((end - start) * end for start, end in zip([0, *ends], ends, strict=False))
-    unneeded = computed - length * keys_needed(work, length)
-    return 2.0 * work.heads * (work.key_width + work.importance_width + work.value_width) * unneeded
+    computed = sum((end - start) * end for start, end in _blocks(length, block))
+    width, beyond = work.key_width + work.importance_width + work.value_width, 0
+    if work.has_unbounded_decay:
+        beyond = _beyond_blocks(length, block, width, None if work.is_sigmoid else MERGING_CHANNELS)
+    return 2.0 * work.heads * (width * (computed - length * keys_needed(work, length)) + beyond)
+
+
+def _beyond_blocks(length: int, block: int, width: int, merging_channels: int | None) -> int:
+    """Return the multiply-adds of a head that blocks of an unbounded decay need beyond those of one call a block.
+
+    Products inside blocks are of whole ones. To merge them, calls have channels more and a key for every query.
+    """
+    inside = sum((end - start) ** 2 for start, end in _blocks(length, block))
+    padding = width * (-(-length // block) * block * block - inside)
+    if merging_channels is None:
+        return padding
+    calls = [(end - start, end) for start, end in _blocks(length, block) if start]
+    return padding + sum(queries * (width * queries + merging_channels * keys) for queries, keys in calls)
+
+
+def _blocks(length: int, block: int) -> list[tuple[int, int]]:
+    return [(start, min(start + block, length)) for start in range(0, length, block)]
 
 
 def _sums(work: MixerWork, length: int) -> float:

@@ -7,14 +7,22 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sisa_scale.reporting.goodput_figure import goodput_figure
+from sisa_scale.reporting.importance_figures import (
+    gradient_shares_figure,
+    half_life_figure,
+    importance_norms_figure,
+    lambda_figure,
+    lambda_heads_figure,
+    logits_figure,
+    phase_change_figure,
+)
 from sisa_scale.reporting.style import (
-    INK,
     MUTED,
     SERIES,
     error_points,
-    layer_color,
     legend,
     log_axis,
+    mark_resumes,
     new_figure,
     smooth,
     smoothing_span,
@@ -39,6 +47,10 @@ def run_figures(run: Run) -> list[str]:
         half_life_figure,
         lambda_figure,
         lambda_heads_figure,
+        logits_figure,
+        importance_norms_figure,
+        phase_change_figure,
+        gradient_shares_figure,
     )
     return [svg for figure in draw if (svg := figure(run)) is not None]
 
@@ -58,7 +70,7 @@ def loss_figure(run: Run) -> str | None:
     entropy = next((row.value for row in run.scores if row.metric == "unigram_entropy" and row.value is not None), None)
     if entropy is not None:
         axes.axhline(entropy, color=MUTED, linestyle=(0, (5, 4)), linewidth=1, label="unigram entropy of held-out text")
-    _mark_resumes(axes, run)
+    mark_resumes(axes, run)
     legend(axes)
     return to_svg(figure, f"loss {run.path}")
 
@@ -86,7 +98,7 @@ def throughput_figure(run: Run) -> str | None:
     axes.axhline(median, color=SERIES[1], linewidth=1, linestyle=(0, (5, 4)), label=f"median {median:,.0f} tokens/s")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-    _mark_resumes(axes, run)
+    mark_resumes(axes, run)
     legend(axes)
     return to_svg(figure, f"throughput {run.path}")
 
@@ -101,63 +113,8 @@ def gradient_norm_figure(run: Run) -> str | None:
     _line(axes, run.steps, lambda row: row.gradient_norm, span=span)
     if any(row.gradient_norm > 0 for row in run.steps):
         log_axis(axes)
-    _mark_resumes(axes, run)
+    mark_resumes(axes, run)
     return to_svg(figure, f"gradient norm {run.path}")
-
-
-def half_life_figure(run: Run) -> str | None:
-    """Half-life of the decay of each layer: after so many tokens importance has halved."""
-    if not run.monitors:
-        return None
-    figure, axes = new_figure("Half-life of importance, by layer", _STEP, "half-life (tokens, log scale)")
-    _layers(axes, run, [row.half_life_tokens for row in run.monitors])
-    log_axis(axes)
-    return to_svg(figure, f"half-life {run.path}")
-
-
-def lambda_figure(run: Run) -> str | None:
-    """Weight λ of importance beside content, mean over heads, of each layer over steps."""
-    if not run.monitors or not all(run.monitors[-1].lambda_):
-        return None
-    figure, axes = new_figure("Weight λ of importance, mean over heads, by layer", _STEP, "λ")
-    _layers(axes, run, [[float(np.mean(heads)) for heads in row.lambda_] for row in run.monitors])
-    return to_svg(figure, f"lambda {run.path}")
-
-
-def lambda_heads_figure(run: Run) -> str | None:
-    """λ of every head at the last monitored step, and the mean of each layer."""
-    if not run.monitors or not all(run.monitors[-1].lambda_):
-        return None
-    last = run.monitors[-1]
-    figure, axes = new_figure(f"Weight λ of every head at step {last.step:,}", "layer", "λ")
-    for layer, heads in enumerate(last.lambda_):
-        color = layer_color(layer, len(last.lambda_))
-        axes.scatter([layer + 1] * len(heads), heads, s=18, color=color, alpha=0.65, linewidths=0)
-        axes.hlines(float(np.mean(heads)), layer + 0.7, layer + 1.3, color=INK, linewidth=1.6)
-    axes.plot([], [], color=INK, linewidth=1.6, label="mean of the layer")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=14))
-    axes.grid(visible=False, axis="x")
-    legend(axes)
-    return to_svg(figure, f"lambda of heads {run.path}")
-
-
-def _layers(axes: Axes, run: Run, per_step: Sequence[Sequence[float]]) -> None:
-    """One line a layer on a colour ramp; the first and the last layer are named at their right ends."""
-    steps = np.array([row.step for row in run.monitors], dtype=float)
-    ends = per_step[-1]
-    marker = "o" if len(steps) == 1 else None
-    for layer in range(len(ends)):
-        values = np.array([row[layer] if layer < len(row) else np.nan for row in per_step])
-        color = layer_color(layer, len(ends))
-        is_outer = layer in (0, len(ends) - 1)
-        axes.plot(*thin(steps, values), color=color, linewidth=1.8 if is_outer else 1.0, marker=marker)
-        if is_outer:
-            # The greater of the two stands above its line, so that the names never cover one another.
-            side = "bottom" if values[-1] > min(ends[0], ends[-1]) else "top"
-            name, end = f"layer {layer + 1}", (steps[-1], values[-1])
-            axes.annotate(name, end, (5, 0), textcoords="offset points", va=side, color=color, fontsize=8.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-    _mark_resumes(axes, run)
 
 
 def _line(
@@ -176,10 +133,3 @@ def _line(
     marker = "o" if len(rows) == 1 else None
     axes.plot(x, y, color=SERIES[0], alpha=alpha, linewidth=width, marker=marker, markersize=4, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-
-
-def _mark_resumes(axes: Axes, run: Run) -> None:
-    """A thin line at every step from which an attempt took the run up again."""
-    resumes = [row.from_step for row in run.attempts[1:] if row.from_step is not None]
-    for index, step in enumerate(resumes):
-        axes.axvline(step, color=INK, alpha=0.35, linewidth=0.8, label="resumed" if index == 0 else None, zorder=0.5)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from sisa_scale.runs.evaluations import ScoreRow
+from sisa_scale.runs.files import Run
 
 WIDTH_INCHES, HEIGHT_INCHES = 6.4, 3.5
 INK, MUTED, GRID = "#1f2328", "#656d76", "#d8dee4"
@@ -113,6 +114,13 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept |= {int(part[values.argmin()]), int(part[np.nan_to_num(y[part], nan=-np.inf).argmax()])}
     chosen = np.array(sorted(kept | {0, len(x) - 1}))
     return x[chosen], y[chosen]
+
+
+def mark_resumes(axes: Axes, run: Run) -> None:
+    """A thin line at every step from which an attempt took the run up again."""
+    resumes = [row.from_step for row in run.attempts[1:] if row.from_step is not None]
+    for index, step in enumerate(resumes):
+        axes.axvline(step, color=INK, alpha=0.35, linewidth=0.8, label="resumed" if index == 0 else None, zorder=0.5)
 
 
 def to_svg(figure: Figure, salt: str) -> str:

@@ -31,8 +31,7 @@ class SisaConfig:
     )
     decay_range_nats: float = setting(
         "largest total log-decay over trained_length_tokens; bounds the per-token decay at range/length so that a "
-        "constant anchor stays exact and finite. In query_blocks the largest over one block, which the decay saturates "
-        "at",
+        "constant anchor stays exact and finite. query_blocks has no bound and does not read it",
         default=80.0,
         above=0.0,
         maximum=160.0,
@@ -99,10 +98,14 @@ class SisaConfig:
         is_outgrown = max_length_tokens > trained_length_tokens and self.decay_kind == "data"
         return "query_blocks" if form == "single_call" and is_outgrown else form
 
-    def queries_per_call(self, trained_length_tokens: int) -> int:
-        """Return the block of query_blocks: its anchor must hold the decay of all its tokens.
+    def is_unbounded(self, trained_length_tokens: int) -> bool:
+        """Return whether a token may decay by any number of nats, in every form that computes it."""
+        return self.trained_form(trained_length_tokens) == "query_blocks"
 
-        A bounded decay needs no shorter block than the length that its bound was made for.
+    def queries_per_call(self, trained_length_tokens: int) -> int:
+        """Return the block of query_blocks.
+
+        A bounded decay needs no shorter block than the length that its bound was made for: one anchor holds it.
         """
         is_bounded = self.trained_form(trained_length_tokens) == "single_call"
         return trained_length_tokens if is_bounded else min(self.block_tokens, trained_length_tokens)
@@ -180,18 +183,16 @@ class SisaConfig:
 
     def length_violations(self, trained_length_tokens: int) -> Iterator[Violation]:
         """Rules between the section and the first training's longest sequence: one anchor must hold the decay."""
-        form = self.trained_form(trained_length_tokens)
-        if self.decay_kind != "data" or form == "published":
+        if self.decay_kind != "data" or self.trained_form(trained_length_tokens) != "single_call":
             return
-        covered = self.queries_per_call(trained_length_tokens)
-        if self._exceeds_range(covered):
-            largest, shorten = self.decay_range_nats / covered, "shorten the length, or write form: query_blocks"
+        if self._exceeds_range(trained_length_tokens):
+            largest = self.decay_range_nats / trained_length_tokens
             yield Violation(
                 "sisa.decay_range_nats",
-                f"{self.decay_range_nats} nats over {covered} tokens",
+                f"{self.decay_range_nats} nats over {trained_length_tokens} tokens",
                 f"the largest decay per token, {largest:.2g}, must exceed the initial one, {self._initial_decay():.2g}",
-                "Lower model.sisa.decay_bias_init, raise decay_range_nats (to 160 at most), or "
-                f"{shorten if form == 'single_call' else 'lower block_tokens'}.",
+                "Lower model.sisa.decay_bias_init, raise decay_range_nats (to 160 at most), shorten the length, or "
+                "write form: query_blocks.",
             )
 
     def _exceeds_range(self, tokens: int) -> bool:
@@ -254,6 +255,7 @@ def augmented_work(work: AttentionWork, model: "ModelConfig", layer: int) -> Att
         importance_width=sisa.extra_channels(layer),
         queries_per_call=sisa.queries_per_call(model.trained_positions) if is_by_blocks else None,
         is_sigmoid=sisa.activation == "sigmoid",
+        has_unbounded_decay=is_by_blocks and sisa.is_unbounded(model.trained_positions),
     )
 
 

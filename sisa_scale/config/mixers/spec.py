@@ -36,7 +36,8 @@ class AttentionWork:
     """Scores and sums over keys: every query with all keys up to its own, or with the last `window_tokens`.
 
     importance_width: channels that keys have beyond the content's; queries_per_call: queries that one kernel call
-    reads, None for all; is_sigmoid: computed in chunks by `kernels.sigmoid_attention`.
+    reads, None for all; is_sigmoid: computed in chunks by `kernels.sigmoid_attention`; has_unbounded_decay: blocks of
+    queries are computed in two parts (`mixers.unbounded_decay`).
     """
 
     heads: int
@@ -46,6 +47,7 @@ class AttentionWork:
     window_tokens: int | None = None
     queries_per_call: int | None = None
     is_sigmoid: bool = False
+    has_unbounded_decay: bool = False
 
 
 @dataclass(frozen=True, slots=True)

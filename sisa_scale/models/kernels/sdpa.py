@@ -68,25 +68,29 @@ def attend_where(mask_BLM: Tensor | None, q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ
     return out_BHLJ.transpose(1, 2)
 
 
-class CausalBlocks:
-    """The masks of causal attention that is computed a block of queries at a time, as parts of one.
+class BlockMasks:
+    """The masks of attention that is computed a block of queries at a time, as parts of one.
 
-    `is_causal` aligns a mask that is not square to the wrong corner, and torch's lower-right bias cannot be made inside
+    All keys before a block are visible to its queries; is_hidden_TT says which of its own places are not. torch's
+    `is_causal` aligns a mask that is not square to the wrong corner, and its lower-right bias cannot be made inside
     torch.compile. Every block but the first takes one of these, so it leaves the fastest kernels. For all blocks there
     is one tensor of block x length, in the dtype of queries and keys: of a boolean mask, every call would make that.
     """
 
-    def __init__(self, length: int, block: int, like: Tensor) -> None:
-        columns = length + -length % block
-        is_hidden_BM = torch.ones(block, columns, dtype=torch.bool, device=like.device).triu(columns - block + 1)
-        self._mask_BM = torch.zeros((), dtype=like.dtype, device=like.device).masked_fill(is_hidden_BM, -torch.inf)
+    def __init__(self, is_hidden_TT: Tensor, length: int, like: Tensor) -> None:
+        block = is_hidden_TT.shape[0]
+        is_hidden_TM = pad(is_hidden_TT, (length + -length % block - block, 0))
+        self._mask_TM = torch.zeros((), dtype=like.dtype, device=like.device).masked_fill(is_hidden_TM, -torch.inf)
         self._is_aligned = block % MASK_ALIGNMENT == 0
 
-    def of(self, start: int, stop: int) -> Tensor | None:
-        """Return what queries [start, stop) add to their logits of keys [0, stop); None where is_causal does it."""
-        if start == 0:
-            return None
-        block, columns = self._mask_BM.shape
+    @classmethod
+    def causal(cls, length: int, block: int, like: Tensor) -> "BlockMasks":
+        """Return those of causal attention."""
+        return cls(torch.ones(block, block, dtype=torch.bool, device=like.device).triu(1), length, like)
+
+    def of(self, start: int, stop: int) -> Tensor:
+        """Return what queries [start, stop) add to their logits of keys [0, stop)."""
+        block, columns = self._mask_TM.shape
         first = columns - start - block
-        mask_BM = self._mask_BM[: stop - start, first : first + stop]
-        return (mask_BM if self._is_aligned else mask_BM.contiguous())[None]
+        mask_TM = self._mask_TM[: stop - start, first : first + stop]
+        return (mask_TM if self._is_aligned else mask_TM.contiguous())[None]

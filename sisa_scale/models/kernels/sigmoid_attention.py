@@ -17,9 +17,18 @@ CHUNK_TOKENS = 256
 
 
 def attend_sigmoid(
-    q_BLHK: Tensor, k_BMHK: Tensor, v_BMHJ: Tensor, *, scale: float, is_visible_BLM: Tensor | None = None
+    q_BLHK: Tensor,
+    k_BMHK: Tensor,
+    v_BMHJ: Tensor,
+    *,
+    scale: float,
+    is_visible_BLM: Tensor | None = None,
+    num_seen_BL: Tensor | None = None,
 ) -> Tensor:
-    """Return the weighted values, (B, L, H, J); without a mask, queries are the last L positions and see the past."""
+    """Return the weighted values, (B, L, H, J); without a mask, queries are the last L positions and see the past.
+
+    num_seen_BL: how many keys a query sees in all, where these are not all of them.
+    """
     ahead = k_BMHK.shape[1] - q_BLHK.shape[1]
     k_BHKM, v_BHMJ = k_BMHK.permute(0, 2, 3, 1), v_BMHJ.transpose(1, 2)
     chunks = []
@@ -33,7 +42,8 @@ def attend_sigmoid(
             visible = is_visible_BLM[:, start:end]
         keys = visible.shape[-1]
         logits_BHLM = upcast(q_BHLK @ k_BHKM[..., :keys]) * scale
-        logits_BHLM = logits_BHLM - visible.sum(-1).to(logits_BHLM.dtype).log()[:, None, :, None]
+        num_seen = visible.sum(-1) if num_seen_BL is None else num_seen_BL[:, start:end]
+        logits_BHLM = logits_BHLM - num_seen.to(logits_BHLM.dtype).log()[:, None, :, None]
         weights_BHLM = logits_BHLM.masked_fill(~visible[:, None], -torch.inf).sigmoid()
         chunks.append((weights_BHLM.to(v_BHMJ.dtype) @ v_BHMJ[:, :, :keys]).transpose(1, 2))
     return torch.cat(chunks, dim=1)

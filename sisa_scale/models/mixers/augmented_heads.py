@@ -39,6 +39,7 @@ class AugmentedHeads(nn.Module):
         self.num_phases = self.d_s // 2 if self.config.has_rotation else 0
         self.form = self.config.form_at(config.num_positions, config.trained_positions)
         self.decay_limit = self.config.decay_limit(config.trained_positions)
+        self.is_unbounded = self.config.is_unbounded(config.trained_positions)
         self.block_tokens = self.config.queries_per_call(config.trained_positions)
         has_decay, has_importance = self.config.has_learned_decay, self.config.has_importance
 

@@ -31,6 +31,21 @@ class RotatedHeads(NamedTuple):
         return RotatedHeads(self.content_BLHK[:, tokens], self.importance_BLHS[:, tokens])
 
 
+class LogitParts(NamedTuple):
+    """What the logits of a layer are made of, for every head: scale q.k + weight exp(-(total_i - total_j)) C.B.
+
+    total_BLH is the sum of decay_BLH so far, in float64, and phase_BLHP that of the phase steps.
+    """
+
+    q: RotatedHeads
+    k: RotatedHeads
+    decay_BLH: Tensor
+    total_BLH: Tensor
+    phase_BLHP: Tensor
+    weight_H: Tensor
+    scale: float
+
+
 def rotate_heads(
     x_BLHC: Tensor, norm: HeadNorm, cos_sin_2LK: Tensor, cos_BLHP: Tensor, sin_BLHP: Tensor
 ) -> RotatedHeads:

@@ -8,7 +8,8 @@ many groups as heads this is SISA. Meta tokens decay and turn like all others. A
 logit, since the logit depends on differences alone.
 
 The forms are SISA's: single_call has a constant anchor and a bounded decay, over all positions including the meta
-tokens; query_blocks an anchor per block of queries. The cache keeps rotated keys without their decay, and its sums.
+tokens; query_blocks an anchor per block of queries, and explicit logits inside a block where the decay is unbounded
+(models.mixers.unbounded_decay). The cache keeps rotated keys without their decay, and its sums.
 
 Weights beyond the path's without SISA, a layer: d H d_s (C) + d G (d_s + d_s / 2 + 1) (B, phase, decay) in the
 projection, and H (lambda) + G (decay bias), less what a control drops.
@@ -25,8 +26,16 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.mixers.importance import RotatedHeads, bounded_decay, rotate_heads, running_sums, scaled_heads
+from sisa_scale.models.mixers.importance import (
+    LogitParts,
+    RotatedHeads,
+    bounded_decay,
+    rotate_heads,
+    running_sums,
+    scaled_heads,
+)
 from sisa_scale.models.mixers.local_attention import AttentionCache, LocalAttention
+from sisa_scale.models.mixers.unbounded_decay import DecayingHeads, attend_unbounded, in_blocks
 from sisa_scale.models.precision import upcast
 
 
@@ -59,6 +68,7 @@ class LocalSisa(LocalAttention):
         self.key_width = self.head_width + self.d_s
         self.form = config.form_at(model.num_positions, model.trained_positions)
         self.decay_limit = config.decay_limit(model.trained_positions)
+        self.is_unbounded = config.is_unbounded(model.trained_positions)
         self.block_tokens = config.queries_per_call(model.trained_positions)
         self.half_range = 0.5 * config.decay_range_nats if config.has_learned_decay else 0.0
         self.widths = [
@@ -101,6 +111,23 @@ class LocalSisa(LocalAttention):
         exponent_BLG = self.half_range - total_BLG
         out = self._attend(self._query(q, exponent_BLG), self._key(k, -exponent_BLG), v_BLGJ, document_BL)
         return self.exchange.to_tokens(out)
+
+    def logit_parts(self, qkv_BLC: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> LogitParts:
+        """Return what the logits are made of when `forward` is given the same."""
+        *qkv, decay, phase = self._to_heads(qkv_BLC)
+        decay_BLG, phase_BLC = self._rates(decay, phase)
+        own_BL = None if self.num_first_tokens else document_BL
+        total_BLG, phase_BLGP = running_sums(decay_BLG, phase_BLC, own_BL, is_long=True)
+        q, k, _ = self._rotated(qkv, cos_sin_2LK, phase_BLGP)
+        return LogitParts(
+            q,
+            RotatedHeads(*map(self._for_every_head, k)),
+            self._per_head(decay_BLG),
+            self._per_head(total_BLG),
+            self._for_every_head(phase_BLGP),
+            self.scale * self._weight(),
+            self.scale,
+        )
 
     def extend(
         self, qkv_BLC: Tensor, cache: AttentionCache, cos_sin_2BLK: Tensor, is_token_BL: Tensor | None = None
@@ -152,10 +179,11 @@ class LocalSisa(LocalAttention):
 
     def _query(self, q: RotatedHeads, exponent_BLG: Tensor) -> Tensor:
         """Scale importance by e^exponent and the logit's weight, lambda sqrt(d_h), which SDPA divides by sqrt(d_h)."""
+        return scaled_heads(q, self._per_head(exponent_BLG), self._weight())
+
+    def _weight(self) -> Tensor:
         weight_H = self.head_width**0.5 * softplus(upcast(self.exchange.own(self.lambda_raw)))
-        if self.config.logit_scale == "sqrt_d_s":
-            weight_H = weight_H * self.d_s**-0.5
-        return scaled_heads(q, self._for_every_head(exponent_BLG[..., None])[..., 0], weight_H)
+        return weight_H * self.d_s**-0.5 if self.config.logit_scale == "sqrt_d_s" else weight_H
 
     def _key(self, k: RotatedHeads, exponent_BSG: Tensor) -> Tensor:
         """Scale importance by e^exponent."""
@@ -172,8 +200,11 @@ class LocalSisa(LocalAttention):
     ) -> Tensor:
         """Attend a block of queries at a time, the last L of S tokens, with the first one's sum as the anchor.
 
-        totals and positions are the queries', then the keys'. Inside a block the decay saturates at the range.
+        totals and positions are the queries', then the keys'. A bounded decay stays within the range inside a block;
+        sums of documents that the block does not see are cut off there.
         """
+        if self.is_unbounded:
+            return self._attend_unbounded(q, k, v_BSGJ, totals, positions, document_BL)
         pieces, length, step = [], totals[0].shape[1], self.block_tokens
         ahead = totals[1].shape[1] - length
         for start in range(0, length, step):
@@ -189,6 +220,44 @@ class LocalSisa(LocalAttention):
                 sees_BLS = sees_BLS & self._shares(document_BL[:, now], document_BL[:, seen])
             pieces.append(self._attend_masked(q_BLHK, k_BSGK, v_BSGJ[:, seen], sees_BLS))
         return torch.cat(pieces, dim=1)
+
+    def _attend_unbounded(
+        self,
+        q: RotatedHeads,
+        k: RotatedHeads,
+        v_BSGJ: Tensor,
+        totals: tuple[Tensor, Tensor],
+        positions: tuple[Tensor, Tensor],
+        document_BL: Tensor | None,
+    ) -> Tensor:
+        ahead, block = totals[1].shape[1] - totals[0].shape[1], min(self.block_tokens, totals[0].shape[1])
+        place_BNT = in_blocks(positions[0], block)
+        own_BNTT = self._sees(place_BNT, place_BNT).tril()
+        if document_BL is not None:
+            document_BNT = in_blocks(document_BL, block)
+            is_first_BN1T = place_BNT[..., None, :] < self.num_first_tokens
+            own_BNTT = own_BNTT & ((document_BNT[..., :, None] == document_BNT[..., None, :]) | is_first_BN1T)
+
+        def earlier(start: int, stop: int) -> Tensor:
+            now, before = slice(start, stop), slice(0, ahead + start)
+            sees_BTE = self._sees(positions[0][:, now], positions[1][:, before])
+            if document_BL is None:
+                return sees_BTE
+            return sees_BTE & self._shares(document_BL[:, now], document_BL[:, before])
+
+        heads = DecayingHeads(
+            q,
+            RotatedHeads(*map(self._for_every_head, k)),
+            self._for_every_head(v_BSGJ),
+            self._per_head(totals[0]),
+            self._per_head(totals[1]),
+            (self._weight(), self.lambda_raw.new_ones(())),
+            self.scale,
+        )
+        return attend_unbounded(heads, own_BNTT, earlier).flatten(2)
+
+    def _per_head(self, x_BLG: Tensor) -> Tensor:
+        return self._for_every_head(x_BLG[..., None])[..., 0]
 
     def _anchor(self, total_BLG: Tensor, start: int, part: slice, document_BL: Tensor | None) -> Tensor:
         """Return the sum at a block's first query, for all; where documents have their own sums, 0 for all others'."""

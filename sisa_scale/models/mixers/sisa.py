@@ -10,8 +10,12 @@ depends on nothing later. The published anchor is computed from the whole sequen
 depend on later tokens. The forms differ in c alone:
 
     single_call    c = -range / 2, and the decay of one token is bounded by range / max_length
-    query_blocks   c = g before the block of queries - range / 2, one call per block; a token's decay is unbounded
+    query_blocks   c = g before the block of queries, one call per block, and the logits inside a block as they are
+                   written (see models.mixers.unbounded_decay): a token's decay is unbounded
     published      the authors'; for their checkpoints only
+
+A single_call that reads more tokens than its bound was made for takes blocks, too: of as many tokens as the bound was
+made for, with c = g before the block - range / 2, since that holds the decay of a whole block.
 
 Controls take parts away (see SisaConfig). forget_gate and alibi have no importance term; they add g_i - g_j to the
 content logit, by extra channels as well.
@@ -31,16 +35,24 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.cache import AnchoredCache, SisaCache
 from sisa_scale.models.kernels.flash4 import kernel_width
-from sisa_scale.models.kernels.sdpa import CausalBlocks, attend, attend_where
+from sisa_scale.models.kernels.prefix_sum import same_document
+from sisa_scale.models.kernels.sdpa import BlockMasks, attend, attend_where
 from sisa_scale.models.kernels.sigmoid_attention import attend_sigmoid
 from sisa_scale.models.mixers.augmented_heads import AugmentedHeads
 from sisa_scale.models.mixers.importance import (
     PUBLISHED_CLAMP,
+    LogitParts,
     RotatedHeads,
     document_mask,
     published_exponent,
     running_sums,
     scaled_heads,
+)
+from sisa_scale.models.mixers.unbounded_decay import (
+    DecayingHeads,
+    attend_unbounded,
+    attend_unbounded_sigmoid,
+    in_blocks,
 )
 
 PIECE_TOKENS = 1024  # new tokens that `extend` reads at once: bounds its masks
@@ -85,7 +97,8 @@ class Sisa(AugmentedHeads):
         if document_BL is not None and mask_BLM is None:
             mask_BLM = document_mask(document_BL, v_BLHJ.dtype)
         if self.form == "query_blocks":
-            return self._merge(self._attend_by_blocks(q, k, v_BLHJ, total_BLH, document_BL, mask_BLM))
+            attend_by_blocks = self._attend_unbounded if self.is_unbounded else self._attend_by_blocks
+            return self._merge(attend_by_blocks(q, k, v_BLHJ, total_BLH, document_BL, mask_BLM))
         if not self.config.has_importance:
             q_BLHC, k_BLHC = self.biased(q, k, -total_BLH)
         elif self.form == "published":
@@ -95,6 +108,16 @@ class Sisa(AugmentedHeads):
         else:
             q_BLHC, k_BLHC = self.scaled(q, k, self.half_range - total_BLH, self.num_zeros)
         return self._merge(self._attend(q_BLHC, k_BLHC, v_BLHJ, mask_BLM))
+
+    def logit_parts(
+        self, x_BLD: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None, _mask_BLM: Tensor | None = None
+    ) -> LogitParts:
+        """Return what the logits are made of when `forward` is given the same."""
+        q_BLHC, k_BLHC, _, decay_BLH, phase_BLC = self.projected(x_BLD)
+        total_BLH, phase_BLHP = running_sums(decay_BLH, phase_BLC, document_BL, is_long=True)
+        q, k = self.rotate(q_BLHC, k_BLHC, cos_sin_2LK, phase_BLHP)
+        scale = self.head_width**-0.5
+        return LogitParts(q, k, decay_BLH, total_BLH, phase_BLHP, scale * self.weight().square(), scale)
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> SisaCache:
         """Return the cache of rows that hold no token yet; `dtype` is that of its keys and values."""
@@ -148,11 +171,12 @@ class Sisa(AugmentedHeads):
     ) -> Tensor:
         """Attend a block of queries at a time, with the keys' factors made anew from the sum before the block.
 
-        Inside a block the decay saturates at `decay_range_nats`; up to there the result is exact.
+        A bounded decay stays within the range inside a block. Only sums of documents that no query of the block sees
+        exceed it: cut off, they stay finite.
         """
         blocks, length, weight_H = [], v_BLHJ.shape[1], self.weight()
         step = min(self.block_tokens, length)
-        causal = CausalBlocks(length, step, v_BLHJ) if mask_BLM is None else None
+        causal = BlockMasks.causal(length, step, v_BLHJ) if mask_BLM is None else None
         for start in range(0, length, step):
             stop = min(start + step, length)
             now, seen = slice(start, stop), slice(0, stop)
@@ -165,10 +189,33 @@ class Sisa(AugmentedHeads):
             q_BLHC = scaled_heads(q.at(now), self.half_range - since_BMH[:, now], weight_H)
             k_BMHC = scaled_heads(k.at(seen), since_BMH - self.half_range, weight_H)
             block_mask = None if mask_BLM is None else mask_BLM[:, now, seen]
-            if causal is not None:
+            if causal is not None and start:  # the first block is what is_causal is made for
                 block_mask = causal.of(start, stop)
             blocks.append(self._attend(q_BLHC, k_BMHC, v_BLHJ[:, seen], block_mask))
         return torch.cat(blocks, dim=1)
+
+    def _attend_unbounded(
+        self,
+        q: RotatedHeads,
+        k: RotatedHeads,
+        v_BLHJ: Tensor,
+        total_BLH: Tensor,
+        document_BL: Tensor | None,
+        mask_BLM: Tensor | None,
+    ) -> Tensor:
+        block = min(self.block_tokens, v_BLHJ.shape[1])
+        if document_BL is None:
+            own_BNTT = torch.ones(1, 1, block, block, dtype=torch.bool, device=v_BLHJ.device).tril()
+        else:
+            own_BNTT = same_document(in_blocks(document_BL, block))
+
+        def earlier(start: int, stop: int) -> Tensor | None:
+            return None if mask_BLM is None else mask_BLM[:, start:stop, :start]
+
+        weight_H = self.weight()
+        heads = DecayingHeads(q, k, v_BLHJ, total_BLH, total_BLH, (weight_H, weight_H), self.head_width**-0.5)
+        attend = attend_unbounded_sigmoid if self.config.activation == "sigmoid" else attend_unbounded
+        return attend(heads, own_BNTT, earlier)
 
     def _attend(self, q_BLHC: Tensor, k_BMHC: Tensor, v_BMHJ: Tensor, mask_BLM: Tensor | None) -> Tensor:
         scale = self.head_width**-0.5

@@ -1,11 +1,13 @@
 """torch.compile of a model's blocks. Equal blocks share one graph."""
 
+import warnings
 from typing import Any
 
 import torch
 from torch import nn
 
 from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.kernels.materialize import store_in_kernels
 
 _GRAPHS_PER_BLOCK = 2
@@ -34,10 +36,32 @@ def compile_blocks(blocks: nn.ModuleList, **settings: Any) -> None:
     from torch._dynamo import config  # takes seconds to import, and no run that does not compile needs it
 
     store_in_kernels()
+    keep_backward_out_of_autocast()
     config.recompile_limit = max(config.recompile_limit, _GRAPHS_PER_BLOCK * len(blocks))
     for block in blocks:
         # Its forward alone: hooks of DeepSpeed gather weights around it.
         block.forward = torch.compile(block.forward, **settings)
+
+
+def keep_backward_out_of_autocast() -> None:
+    """Have backward passes that are traced from now on compute in the dtypes of the forward pass, as eager ones do.
+
+    torch traces them under the autocast that surrounds the forward pass, where products of the backward pass ignore an
+    inner `autocast(enabled=False)`: gradients of prefix sums and scans would be taken in bf16. The switch is private;
+    torch 2.11 to 2.13 have it.
+    """
+    from torch._functorch import config
+
+    if not hasattr(config, "backward_pass_autocast"):
+        warnings.warn(
+            f"torch {torch.__version__} has no torch._functorch.config.backward_pass_autocast, so compiled blocks take "
+            "gradients of prefix sums and scans in bf16, not in fp32. Use torch 2.11 to 2.13, or write "
+            "execution.compile: false.",
+            SisaScaleWarning,
+            stacklevel=2,
+        )
+        return
+    config.backward_pass_autocast = "off"
 
 
 def uses_cuda_graphs(execution: ExecutionConfig) -> bool:

@@ -17,9 +17,10 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.documents import IGNORED_TARGET
 from sisa_scale.data.read.stream import Batch
 from sisa_scale.faults import fault_point
-from sisa_scale.models.decoder import Decoder, LayerMonitor
+from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.head import TokenScores
 from sisa_scale.models.kernels.float8 import Float8Modules, use_float8
+from sisa_scale.models.monitors import LayerMonitor
 from sisa_scale.training.engine.communicator import Communicator
 from sisa_scale.training.engine.compile import (
     begin_cuda_graphs,
@@ -189,7 +190,7 @@ class Engine:
 
     @torch.no_grad()
     def monitor(self, tokens_BL: Tensor, document_BL: Tensor | None = None) -> list[LayerMonitor]:
-        """Return half-life and lambda of every SISA layer; under ZeRO-3 all workers must call this together."""
+        """Return the readings of every SISA layer; under ZeRO-3 all workers must call this together."""
         device = self.workers.device
         bf16 = self.config.execution.precision == "bf16"
         document_BL = None if document_BL is None else document_BL.to(device)

@@ -7,6 +7,7 @@ import torch
 from sisa_scale.evaluation.resources import load_resources
 from sisa_scale.evaluation.suite import run_suite
 from sisa_scale.faults import fault_point
+from sisa_scale.models.monitors import GradientShares, LayerMonitor, phase_change
 from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.monitors import MonitorRow
 from sisa_scale.training.hooks.tracker import Tracker, evaluation_values
@@ -15,20 +16,52 @@ from sisa_scale.training.step import StepReport, TrainState
 
 
 class ImportanceMonitor:
-    """Writes the half-life and lambda of every SISA layer, read on the first held-out sequences."""
+    """Writes what every SISA layer does, read on the first held-out sequences, and whose the gradient is.
+
+    What a step changes takes a reading before it and one after it. Nothing of it changes a number of the training.
+    """
 
     def __init__(self, run: Run, tokens_BL: torch.Tensor, document_BL: torch.Tensor | None = None) -> None:
         self.run, self.tokens_BL, self.document_BL = run, tokens_BL, document_BL
+        self._gradients: GradientShares | None = None
+        self._before: tuple[int, list[LayerMonitor]] | None = None
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
-        """Read the layers every so many steps and at the end; all workers read together."""
-        every = self.run.config.evaluation.monitor_every_steps
-        if not every or (state.step % every and not report.is_last):
+        """Read the layers before and after every so many steps and at the end; all workers read together."""
+        is_due, is_next_due = report.is_last or self._is_due(state.step), self._is_due(state.step + 1)
+        if not (is_due or is_next_due):
             return
         layers = self.run.engine.monitor(self.tokens_BL, self.document_BL)
-        if self.run.workers.is_main and layers:
-            half_lives, lambdas = [layer.half_life_tokens for layer in layers], [layer.lambda_H for layer in layers]
-            self.run.directory.add_monitor(MonitorRow(state.step, half_lives, lambdas))
+        if not (self.run.workers.is_main and layers):
+            return
+        if self._gradients is None:
+            self._gradients = GradientShares(self.run.engine.model)
+        if is_due:
+            self._write(state.step, layers)
+        if is_next_due:
+            self._gradients.read_next()
+        self._before = state.step, layers
+
+    def _is_due(self, step: int) -> bool:
+        return step % self.run.config.evaluation.monitor_every_steps == 0 or step == self.run.config.total_steps
+
+    def _write(self, step: int, layers: list[LayerMonitor]) -> None:
+        changes: list[float] = []
+        if self._before is not None and self._before[0] == step - 1:
+            changes = [phase_change(*pair) for pair in zip(self._before[1], layers, strict=True)]
+        assert self._gradients is not None
+        row = MonitorRow(
+            step,
+            half_life_tokens=[layer.half_life_tokens for layer in layers],
+            lambda_=[layer.lambda_H for layer in layers],
+            largest_content_logit=[layer.largest_content_logit for layer in layers],
+            largest_importance_logit=[layer.largest_importance_logit for layer in layers],
+            norm_c=[layer.norm_c for layer in layers],
+            norm_b=[layer.norm_b for layer in layers],
+            phase_change_radians=changes,
+            gradient_shares=self._gradients.take() or {},
+        )
+        self.run.directory.add_monitor(row)
 
 
 class Evaluation:

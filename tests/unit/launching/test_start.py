@@ -22,7 +22,7 @@ def test_a_run_begins_once_and_is_reopened_after_that(tiny: RunConfig, tmp_path:
     with pytest.raises(SisaScaleError, match="runs/tiny"):
         begin(tiny)
     assert reopen(Path("runs/tiny"), ("learning_rate=1e-4",)).optimizer.learning_rate == 1e-4
-    with pytest.raises(CheckpointError, match=r"no config\.yaml"):
+    with pytest.raises(CheckpointError, match=r"found no run"):
         reopen(tmp_path / "nothing", ())
 
 

@@ -50,7 +50,7 @@ def report(tmp_path: Path, *runs: Path) -> str:
 
 def test_one_run(write_run: WriteRun, tmp_path: Path) -> None:
     outline = Outline(report(tmp_path, write_run()))
-    assert outline.tags.count("svg") == 8
+    assert outline.tags.count("svg") == 12
     for text in ("152M", "3.93M", "bits per byte", "cloze-heldout", "needle-random", "preempted (SIGTERM)"):
         assert text in outline.text
     assert "mixer: sisa" in outline.text
@@ -98,7 +98,7 @@ def test_all_values_are_escaped(write_run: WriteRun, tmp_path: Path) -> None:
 def test_hardly_begun_runs(write_run: WriteRun, tmp_path: Path) -> None:
     empty, single = write_run("empty", num_steps=0), write_run("single", num_steps=1, num_layers=2)
     assert "No step has been recorded yet" in Outline(report(tmp_path, empty)).text
-    assert Outline(report(tmp_path, empty, single)).tags.count("svg") == 2 + 8
+    assert Outline(report(tmp_path, empty, single)).tags.count("svg") == 2 + 12
     assert Outline(report(tmp_path, empty, empty)).tags.count("svg") == 0
 
 

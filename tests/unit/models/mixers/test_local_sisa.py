@@ -274,15 +274,21 @@ def test_decoding_is_exact_however_fast_a_head_decays() -> None:
         torch.testing.assert_close(extend_in_parts(mixer, x, cuts), whole, rtol=0, atol=1e-10)
 
 
-def test_a_block_that_decays_beyond_the_range_stays_finite() -> None:
-    mixer = build("global").float()
-    path_of(mixer).decay_bias.data.fill_(30.0)  # 150 nats in a block of 5
-    x = torch.randn(2, LENGTH, WIDTH)
-    y = mixer(x, turns(LENGTH).float())
-    assert y.isfinite().all()
-    torch.testing.assert_close(
-        mixer.extend(x, mixer.new_cache(2, x.device, x.dtype), turns(LENGTH).float()[:, None]), y
-    )
+@pytest.mark.parametrize("nats", [0.01, 0.8, 8.0, 300.0])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_forward_and_cache_are_the_equation_at_any_decay(layer: str, nats: float) -> None:
+    mixer = build(layer)
+    path = path_of(mixer)
+    path.decay_bias.data.copy_(torch.tensor([nats, 2 * nats]).double().expm1().log().nan_to_num(posinf=nats))
+    document = torch.tensor([[0] * 15 + [1] * 26] * 2)
+    projected = torch.randn(2, LENGTH, path.channels).double()
+    for read in (None, document):
+        torch.testing.assert_close(
+            path(projected, turns(LENGTH), read), reference(mixer, projected, read), rtol=0, atol=1e-10
+        )
+    x = torch.randn(2, LENGTH, WIDTH).double()
+    for cuts in ([], [20, 33], list(range(1, LENGTH))):
+        torch.testing.assert_close(extend_in_parts(mixer, x, cuts), mixer(x, turns(LENGTH)), rtol=0, atol=1e-10)
 
 
 def test_the_cache_of_a_local_layer_stays_short() -> None:
