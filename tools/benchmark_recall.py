@@ -40,11 +40,13 @@ CHECK_STEPS, SOLVED = 100, 0.99
 
 _MAMBA2 = Mamba2Config(head_width=64, chunk_tokens=32)
 _MAMBA3 = Mamba3Config(head_width=64, chunk_tokens=32)
-_SISA = SisaConfig(d_s=16)
+_SISA, _NORMALIZED = SisaConfig(d_s=16), SisaConfig(d_s=16, normalize_importance=True)
 _LAST = {"attention_every": NUM_LAYERS, "attention_offset": NUM_LAYERS - 1}
 MODELS: dict[str, dict[str, Any]] = {
     "transformer": {"kind": "transformer"},
+    "transformer-normalized": {"kind": "transformer", "qk_norm": True},
     "sisa": {"kind": "sisa", "sisa": _SISA},
+    "sisa-normalized": {"kind": "sisa", "qk_norm": True, "sisa": _NORMALIZED},
     "mamba2": {"kind": "mamba2", "mamba2": _MAMBA2},
     "mamba3": {"kind": "mamba3", "mamba3": _MAMBA3},
     "jamba": {"kind": "jamba", "mamba2": _MAMBA2, "jamba": JambaConfig(**_LAST), "position": "none"},

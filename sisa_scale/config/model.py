@@ -147,6 +147,11 @@ class ModelConfig:
         return any(spec.has_importance(self) for spec in self.specs)
 
     @property
+    def is_normalized(self) -> bool:
+        """Whether queries and keys are normalized, in content or importance; those of published SISA are not."""
+        return self.qk_norm or (self.sisa is not None and self.sisa.normalize_importance)
+
+    @property
     def _own_mixer(self) -> str:
         return next((spec.name for spec in mixer_specs() if spec.kind == self.kind), self.kind)
 

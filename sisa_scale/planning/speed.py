@@ -51,7 +51,11 @@ def expected_mfu(config: RunConfig) -> float:
     calls = attention_calls(model, config.data.sequence_tokens)
     is_single = calls is None or calls.calls == 1
     measured = [model.spec(layer).measured or slowest_measured()[1] for layer in range(model.num_layers)]
-    slowness = sum(1 / (layer.mfu * (1.0 if is_single else layer.several_calls)) for layer in measured)
+    slowness = sum(
+        1
+        / (layer.mfu * (1.0 if is_single else layer.several_calls) * (layer.normalized if model.is_normalized else 1.0))
+        for layer in measured
+    )
     return model.num_layers / slowness
 
 

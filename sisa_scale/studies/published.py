@@ -1,7 +1,7 @@
 """The published numbers of the SISA paper (arXiv 2606.02332), read from `paper_results.csv`, beside those of our runs.
 
-A run is told by its config: the kind of model, the number of parameters and, for SISA, d_s. A row that no run fits
-stays, with nothing beside it.
+A run is told by its config: the kind of model, the number of parameters and, for SISA, d_s. Models with normalized
+queries and keys fit no row: the paper has none. A row that no run fits stays, with nothing beside it.
 """
 
 import csv
@@ -155,6 +155,8 @@ def size_of(model: ModelConfig) -> str | None:
 
 def _is_same(row: Published, model: ModelConfig) -> bool:
     d_s = model.sisa.d_s if model.sisa is not None else None
+    if model.is_normalized:
+        return False  # another function than the paper's
     return model.kind == row.model and size_of(model) == row.size and (row.model != "sisa" or row.d_s in (None, d_s))
 
 

@@ -28,6 +28,7 @@ MODELS = {
     ],
     "forget gate": ["decay_kind=forget_gate", "has_rotation=false"],
     "query blocks": ["model.sisa.form=query_blocks", "block_tokens=32"],
+    "sisa normalized": ["qk_norm=true", "qk_norm_gain=true", "normalize_importance=true"],
     "pattern": ["model.kind=pattern", "pattern=[mamba3, sisa]", MAMBA3],
 }
 ROUNDING_NATS = 2e-3

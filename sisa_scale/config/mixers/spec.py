@@ -92,12 +92,14 @@ class Measured:
     """Speeds of a model of such mixers: docs/performance.md, "One H100, 152M, all architectures".
 
     mfu: compiled, bf16, 16 x 2048 tokens in a micro-batch; several_calls: factor on it when attention takes several
-    calls; selective_share: what `selective` adds to the time of a step, as a share, None where it was not measured.
+    calls; selective_share: what `selective` adds to the time of a step, as a share, None where it was not measured;
+    normalized: factor where queries and keys are normalized ("Norms of queries and keys" there).
     """
 
     mfu: float
     several_calls: float = 1.0
     selective_share: float | None = None
+    normalized: float = 1.0
 
 
 class MixerSpec:

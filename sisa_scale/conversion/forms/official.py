@@ -128,6 +128,13 @@ def write_official(path: Path, weights: Weights, advance: Callable[[int], None])
 def _layout_of(weights: Weights) -> OfficialLayout:
     run = weights.description.run
     model, sisa = run.model, run.model.sisa
+    if model.is_normalized:
+        raise ConfigError.at(
+            weights.description.origin,
+            found="normalized queries and keys (model.qk_norm or model.sisa.normalize_importance)",
+            allowed="the paper's layout holds models as published, which normalize neither",
+            remedy="Convert to safetensors or huggingface, which hold every model.",
+        )
     is_published = sisa is None or (
         isinstance(sisa.d_s, int) and sisa.decay_kind == "data" and sisa.has_rotation and sisa.logit_scale == "none"
     )

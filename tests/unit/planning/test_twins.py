@@ -10,7 +10,7 @@ from sisa_scale.resources import resource_root
 
 JAMBA = "{kind: jamba, position: none, jamba: {attention_every: 6, attention_offset: 3}, mamba2: {}}"
 HYMBA = "{kind: hymba, hymba: {num_kv_heads: 3, num_meta_tokens: 128}}"
-MAMBA3 = "{kind: mamba3, num_layers: 12, mamba3: {}}"
+MAMBA3 = "{kind: mamba3, qk_norm: false, num_layers: 12, mamba3: {}}"
 
 
 def twin(directory: Path, model: str, *more: str, of: str = "sisa/152m") -> Path:

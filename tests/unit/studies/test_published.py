@@ -74,13 +74,15 @@ def test_missing_runs_are_missing() -> None:
 
 
 def test_our_run_stands_beside_its_twin_and_no_other(tmp_path: Path) -> None:
-    ours = run(tmp_path / "a", "sisa/50m-ds16", {1000: {"lambada": 9.0}, 9536: {"lambada": 18.5, "needle-paper": 99.0}})
+    ours = run(
+        tmp_path / "a", "paper/sisa/50m-ds16", {1000: {"lambada": 9.0}, 9536: {"lambada": 18.5, "needle-paper": 99.0}}
+    )
     rows = put_beside(ends(read_published()), [ours], by_step=False)
     found = {(row.published.size, row.published.model, row.published.d_s, row.published.metric): row
              for row in rows if row.ours is not None}  # fmt: skip
     assert found.keys() == {("50m", "sisa", 16, "lambada"), ("50m", "sisa", 16, "needle")}
     row = found["50m", "sisa", 16, "lambada"]
-    assert (row.ours, row.ours_standard_error, row.ours_step, row.run) == (18.5, 1.0, 9536, "sisa-50m-ds16")
+    assert (row.ours, row.ours_standard_error, row.ours_step, row.run) == (18.5, 1.0, 9536, "paper-sisa-50m-ds16")
     stepwise = put_beside(read_published(), [ours], by_step=True)
     at_1000 = [row for row in stepwise if row.ours is not None and row.published.step == 1000]
     assert [row.ours for row in at_1000 if row.published.metric == "lambada"] in ([], [9.0])
@@ -89,13 +91,19 @@ def test_our_run_stands_beside_its_twin_and_no_other(tmp_path: Path) -> None:
     assert all(row.ours is None for row in at_7000)
 
 
+@pytest.mark.parametrize("recipe", ["sisa/50m-ds16", "transformer/50m"])
+def test_a_normalized_model_is_none_of_the_papers(tmp_path: Path, recipe: str) -> None:
+    ours = run(tmp_path / "a", recipe, {9536: {"lambada": 18.5}})
+    assert all(row.run is None for row in put_beside(read_published(), [ours], by_step=False))
+
+
 def test_cloze_is_not_lambada(tmp_path: Path) -> None:
-    ours = run(tmp_path / "a", "transformer/50m", {9536: {"lambada": 50.0}})
+    ours = run(tmp_path / "a", "paper/transformer/50m", {9536: {"lambada": 50.0}})
     text = (tmp_path / "a" / "evaluations.jsonl").read_text().replace("lambada-openai", "cloze-heldout")
     (tmp_path / "a" / "evaluations.jsonl").write_text(text)
     rows = put_beside(ends(read_published()), [read_run(ours.path)], by_step=False)
     assert all(row.ours is None for row in rows)
-    assert any(row.run == "transformer-50m" for row in rows)
+    assert any(row.run == "paper-transformer-50m" for row in rows)
 
 
 def test_footnotes_are_those_of_the_rows() -> None:

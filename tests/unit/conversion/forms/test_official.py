@@ -1,6 +1,7 @@
 """The paper's files, against its mathematics written out with explicit loops and matrices in float64."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,11 +112,16 @@ def test_fp32_weights_are_exported_as_fp32(tmp_path: Path) -> None:
     assert all(torch.equal(a[name], b[name]) and b[name].dtype == torch.float32 for name in a)
 
 
-def test_a_bounded_decay_is_not_exported_as_the_published_function(tmp_path: Path) -> None:
+def test_another_function_is_not_exported_as_the_published_one(tmp_path: Path) -> None:
     from conversion_cases import native, small
 
     with pytest.raises(ConfigError, match="single_call"):
         convert(native(tmp_path / "a", small("sisa")), tmp_path / "b.pt", "official")
+    for name in ("sisa normalized", "transformer normalized"):
+        with pytest.raises(ConfigError, match="normalized queries and keys") as caught:
+            convert(native(tmp_path / name, small(name)), tmp_path / "b.pt", "official")
+        assert len(caught.value.problems) == 1
+        shutil.rmtree(tmp_path / name)
     with pytest.raises(ConfigError, match="kind mamba2"):
         convert(native(tmp_path / "c", small("mamba2")), tmp_path / "b.pt", "official")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]

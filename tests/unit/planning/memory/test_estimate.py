@@ -15,22 +15,29 @@ from sisa_scale.planning.twins import load_recipe
 SELECTIVE = ("activation_checkpointing=selective", "loss_chunk_tokens=4096")
 LONG = ("sequence_tokens=32768", "max_length_tokens=32768", "micro_batch_sequences=1")
 FLASH_4, TWO = "attention_backend=flash_4", "resources.workers=2"
-LARGE = ("global_batch_tokens=262144", "micro_batch_sequences=4", "activation_checkpointing=none", FLASH_4)
-WIDE = ("micro_batch_sequences=4", "activation_checkpointing=none", "attention_backend=cudnn")
+AS_PUBLISHED = ("qk_norm=false", "normalize_importance=false")
+LARGE = (
+    "global_batch_tokens=262144",
+    "micro_batch_sequences=4",
+    "activation_checkpointing=none",
+    FLASH_4,
+    *AS_PUBLISHED,
+)
+WIDE = ("micro_batch_sequences=4", "activation_checkpointing=none", "attention_backend=cudnn", *AS_PUBLISHED)
 # Rows of SISA but those of 20.6, 20.9, 55.1, 55.3, 64.4, 88.1 and 97.2 GB were measured before it stored its importance
 # channels.
 MEASURED_GB = {
-    ("transformer/152m",): 19.2,
-    ("transformer/152m", *SELECTIVE): 13.4,
-    ("transformer/369m",): 25.7,
-    ("sisa/152m-ds16",): 20.6,
-    ("sisa/152m-ds16", "zero_stage=2"): 20.0,
-    ("sisa/152m-ds16", FLASH_4): 20.9,
-    ("sisa/152m-ds16", FLASH_4, TWO): 19.8,
-    ("sisa/152m-ds16", FLASH_4, TWO, "zero_stage=2"): 19.1,
-    ("sisa/152m-ds16", *SELECTIVE): 13.5,
-    ("sisa/152m-ds16", "activation_checkpointing=full"): 6.3,
-    ("sisa/152m-ds16", *LONG, "decay_range_nats=160", "decay_bias_init=-6"): 20.4,
+    ("paper/transformer/152m",): 19.2,
+    ("paper/transformer/152m", *SELECTIVE): 13.4,
+    ("paper/transformer/369m",): 25.7,
+    ("paper/sisa/152m-ds16",): 20.6,
+    ("paper/sisa/152m-ds16", "zero_stage=2"): 20.0,
+    ("paper/sisa/152m-ds16", FLASH_4): 20.9,
+    ("paper/sisa/152m-ds16", FLASH_4, TWO): 19.8,
+    ("paper/sisa/152m-ds16", FLASH_4, TWO, "zero_stage=2"): 19.1,
+    ("paper/sisa/152m-ds16", *SELECTIVE): 13.5,
+    ("paper/sisa/152m-ds16", "activation_checkpointing=full"): 6.3,
+    ("paper/sisa/152m-ds16", *LONG, "decay_range_nats=160", "decay_bias_init=-6"): 20.4,
     ("sisa/1.3b", "resources.workers=1", *LARGE): 63.9,
     ("sisa/1.3b", TWO, *LARGE): 56.0,
     ("sisa/1.3b", TWO, *LARGE, "zero_stage=2"): 53.0,

@@ -129,7 +129,7 @@ def test_controls_of_sisa_hold_that(control: dict[str, Any]) -> None:
     assert found.saved.at(SEQUENCES) == pytest.approx(real.saved, rel=0.001)
 
 
-@pytest.mark.parametrize("name", ["sisa", "mamba2"])
+@pytest.mark.parametrize("name", ["sisa", "sisa normalized", "mamba2"])
 @pytest.mark.parametrize("again", ["none", "selective"])
 def test_compiled_blocks_hold_what_the_partition_keeps(name: str, again: Recomputation) -> None:
     config = tiny(name)
