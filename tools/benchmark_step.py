@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sisa_scale.cli.console import render
+from sisa_scale.runs.layout import ATTENTION_BACKEND, METRICS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +48,9 @@ class Conditions:
 def measure(recipe: str, conditions: Conditions, run_dir: Path) -> dict[str, Any]:
     """Run one recipe and return its row; raises RuntimeError with the end of its output when it fails."""
     train(recipe, conditions.settings(run_dir), conditions)
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run_dir / METRICS).read_text().splitlines()]
     steady = lines[conditions.warmup :] or lines
-    record = run_dir / "attention_backend.json"
+    record = run_dir / ATTENTION_BACKEND
     kernels = json.loads(record.read_text()) if record.exists() else {"backend": "cpu", "milliseconds": {}}
     has_mfu = steady[-1]["mfu"] is not None
     memory = lines[-1]["peak_memory_bytes"]

@@ -6,6 +6,7 @@ import click
 
 from sisa_scale.cli.console import announce
 from sisa_scale.reporting.html import write_report
+from sisa_scale.runs.layout import REPORT
 
 
 @click.command("report")
@@ -14,5 +15,5 @@ from sisa_scale.reporting.html import write_report
 def command(run_dirs: tuple[Path, ...], out: Path | None) -> None:
     """Draw one run as an HTML page, or several beside each other."""
     if out is None:
-        out = run_dirs[0] / "report.html" if len(run_dirs) == 1 else Path("comparison.html")
+        out = run_dirs[0] / REPORT if len(run_dirs) == 1 else Path("comparison.html")
     announce(f"wrote {write_report(run_dirs, out)}")
