@@ -1,4 +1,4 @@
-"""Ranks that know the optimizer of docs/extending.md, whose files lie beside the recipe. Argument: see worker_program."""
+"""Ranks that know the optimizer of docs/extending.md, whose files lie beside the recipe. Argument: as there."""
 
 import json
 import runpy

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from sisa_scale.compat.torch import nccl_trace
 from sisa_scale.files import write_json
 from sisa_scale.runs.exit_codes import HUNG
 from sisa_scale.runs.provenance import now
@@ -161,9 +162,7 @@ class Watchdog:
 
     def _dump_nccl(self) -> None:
         try:
-            from torch._C._distributed_c10d import _dump_nccl_trace  # type: ignore[attr-defined]
-
-            (self.directory / f"rank_{self.rank}.nccl.pickle").write_bytes(_dump_nccl_trace())
+            (self.directory / f"rank_{self.rank}.nccl.pickle").write_bytes(nccl_trace())
         except (ImportError, RuntimeError, OSError) as error:  # a private function of torch, and best effort
             self._stacks.write(f"no NCCL flight recorder: {error}\n")
 

@@ -5,9 +5,9 @@ import secrets
 from collections import defaultdict
 from typing import Any
 
+from sisa_scale.compat.wandb import last_step
 from sisa_scale.config.run import RunConfig, to_plain
 from sisa_scale.files import write_text
-from sisa_scale.training.hooks.wandb_files import last_step
 
 
 class Tracker:
