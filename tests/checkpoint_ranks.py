@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+STATES = ("exp_avg", "exp_avg_sq")
 LENGTH = 1000
 PRELOAD = ["sisa_scale.checkpoint.saving", "sisa_scale.checkpoint.verifying", "sisa_scale.training.engine.communicator"]
 
@@ -49,7 +50,7 @@ def _rank(environment: dict[str, str], run_dir: Path, directory: str | None, ste
     os.environ.update(environment)
     import torch
 
-    from sisa_scale.checkpoint.manifest import KINDS, Manifest
+    from sisa_scale.checkpoint.manifest import WEIGHT, Manifest
     from sisa_scale.checkpoint.saving import Written, write_checkpoint
     from sisa_scale.checkpoint.slices import CheckpointReader, HostBuffer, Slice
     from sisa_scale.checkpoint.store import CheckpointStore
@@ -68,17 +69,19 @@ def _rank(environment: dict[str, str], run_dir: Path, directory: str | None, ste
         if found is not None:
             start = found.manifest.step
             reader = CheckpointReader(found.directory, found.manifest)
-            assert all(reader.read(kind, "w").tolist() == [float(start)] * LENGTH for kind in KINDS)
+            assert all(reader.read(kind, "w").tolist() == [float(start)] * LENGTH for kind, _ in found.manifest.tensors)
 
     buffer = HostBuffer(is_pinned=False)
     low, high = (LENGTH * (workers.rank + add) // workers.world_size for add in (0, 1))
     for step in steps:
-        slices = [Slice(kind, "w", low, torch.full((high - low,), float(step))) for kind in KINDS]
+        slices = [Slice(kind, "w", low, torch.full((high - low,), float(step))) for kind in (WEIGHT, *STATES)]
 
         def manifest(parts: list[Written], step: int = step) -> Manifest:
             pieces = tuple(piece for _, pieces in parts for piece in pieces)
             files = tuple(file for file, _ in parts)
-            return Manifest(step, step, {}, "", workers.world_size, 1, {"w": [LENGTH]}, pieces, files)
+            shapes, states = {"w": [LENGTH]}, {"w": STATES}
+            world_size = workers.world_size
+            return Manifest(step, step, {}, "", world_size, 1, shapes, pieces, files, optimizer_states=states)
 
         try:
             write_checkpoint(store, peers, step, buffer.copy(slices, torch.get_rng_state()), manifest)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from zoo import decoder, tiny
 
+from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.config.loading.load import config_from_plain
+from sisa_scale.config.optimizers.adamw import ADAMW
 from sisa_scale.config.run import to_plain
 from sisa_scale.conversion.forms.native import write_native
-from sisa_scale.conversion.weights import WEIGHT, Description
+from sisa_scale.conversion.weights import Description
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.sdpa import portable_backend
 from sisa_scale.runs.directory import RunDirectory
@@ -37,13 +39,13 @@ def run_config(model: Any, data: str = "data") -> dict[str, Any]:
 
 
 class MemoryWeights:
-    """A model in memory, with moments that differ from its weights."""
+    """A model in memory, with states of AdamW that differ from its weights."""
 
-    def __init__(self, model: Decoder, *, has_moments: bool = False, data: str = "data", step: int = 3) -> None:
+    def __init__(self, model: Decoder, *, optimizer: bool = False, data: str = "data", step: int = 3) -> None:
         self.tensors = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.shapes = {name: tuple(p.shape) for name, p in self.tensors.items()}
         self.description = Description(run_config(model.config, data), step, step * 128, "f" * 64, "memory")
-        self.has_moments = has_moments
+        self.optimizer_states = ADAMW.stored_states(self.shapes) if optimizer else {}
 
     def read(self, name: str, kind: str = WEIGHT) -> Tensor:
         return self.tensors[name] * {WEIGHT: 1.0, "exp_avg": 2.0, "exp_avg_sq": 3.0}[kind]

@@ -4,7 +4,8 @@
         rank_00000.safetensors   the slices one rank owned, and its random state
         manifest.json            written last: slices, sizes and SHA-256 of every file, the run's config and position
 
-A slice is a contiguous range of one flattened tensor: the fp32 weight of a parameter or one of its Adam moments.
+A slice is a contiguous range of one flattened tensor: the fp32 weight of a parameter or one of the optimizer's
+states of it.
 Slices say nothing of ranks or ZeRO stages, so any world size and stage can read what any other wrote. A directory
 without a manifest is not a checkpoint. In an object store the files carry the writer's name, too.
 """
@@ -13,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +26,8 @@ from sisa_scale.files import sha256_file, write_text
 
 FORMAT = "sisa-scale-checkpoint"
 VERSION = 1
-KINDS = ("weight", "exp_avg", "exp_avg_sq")
+WEIGHT = "weight"
+_FIRST_STATES = ("exp_avg", "exp_avg_sq")  # of manifests that do not say: AdamW was the only optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Manifest:
     slices: tuple[SliceInfo, ...]
     files: tuple[FileInfo, ...]  # by rank
     skipped_steps: int = 0  # of the steps, those that changed no weight
+    optimizer_states: dict[str, tuple[str, ...]] = dataclasses.field(kw_only=True)  # names by parameter, or nothing
 
     def to_text(self) -> str:
         """Return the manifest with its own checksum as one line of JSON."""
@@ -96,12 +100,18 @@ class Manifest:
         del body["format"], body["version"]
         body["slices"] = tuple(SliceInfo(*fields) for fields in body["slices"])
         body["files"] = tuple(FileInfo(**fields) for fields in body["files"])
+        body["optimizer_states"] = _states(body)
         return cls(**body)
 
     @property
-    def has_moments(self) -> bool:
-        """Whether Adam's moments are there: not in converted or averaged weights, which no run can go on from."""
-        return {piece.kind for piece in self.slices} != {KINDS[0]}
+    def has_optimizer_states(self) -> bool:
+        """Whether they are there: not in converted or averaged weights, which no run can go on from."""
+        return bool(self.optimizer_states)
+
+    @property
+    def tensors(self) -> list[tuple[str, str]]:
+        """Kind and parameter of every tensor."""
+        return tensors(self.shapes, self.optimizer_states)
 
     def coverage_problems(self) -> list[str]:
         """Return what is missing or doubled: every tensor must be covered once, without gaps."""
@@ -113,7 +123,7 @@ class Manifest:
             size = 1
             for extent in shape:
                 size *= extent
-            for kind in KINDS if self.has_moments else KINDS[:1]:
+            for kind in (WEIGHT, *self.optimizer_states.get(name, ())):
                 end = 0
                 for start, length in sorted(ranges[kind, name]):
                     if start != end:
@@ -124,6 +134,15 @@ class Manifest:
                     if end != size:
                         problems.append(f"{kind} of {name}: {end} of {size} elements")
         return problems
+
+
+def tensors(names: Collection[str], optimizer_states: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Return kind and parameter of every tensor of a checkpoint: all weights, then the states, kind by kind."""
+    kinds = dict.fromkeys(kind for states in optimizer_states.values() for kind in states)
+    return [
+        *((WEIGHT, name) for name in names),
+        *((kind, name) for kind in kinds for name in names if kind in optimizer_states.get(name, ())),
+    ]
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -171,6 +190,14 @@ def verify_files(directory: Path, files: tuple[FileInfo, ...]) -> None:
             raise damaged(path, f"{num_bytes} bytes", f"the manifest says {info.num_bytes}")
         if digest != info.sha256:
             raise damaged(path, f"SHA-256 {digest[:12]}...", f"the manifest says {info.sha256[:12]}...")
+
+
+def _states(body: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the states that a manifest records, or those that one without a record has."""
+    if "optimizer_states" in body:
+        return {name: tuple(states) for name, states in body["optimizer_states"].items()}
+    has_states = {piece.kind for piece in body["slices"]} != {WEIGHT}
+    return dict.fromkeys(body["shapes"], _FIRST_STATES) if has_states else {}
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ def command(checkpoint: Path, as_json: bool) -> None:
         "step": said.step,
         "tokens": said.tokens,
         "data_fingerprint": said.data_fingerprint,
-        "has_optimizer_state": weights.has_moments,
+        "has_optimizer_state": bool(weights.optimizer_states),
     }
     if not as_json:
         for name, value in facts.items():

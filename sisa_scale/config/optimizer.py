@@ -1,16 +1,20 @@
-"""Sections `optimizer` and `schedule`: AdamW and its learning rate."""
+"""Sections `optimizer` and `schedule`: how weights are updated, and the learning rate."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from sisa_scale.config.duration import Duration
-from sisa_scale.config.fields import setting
+from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.optimizers.spec import OptimizerSpec
+from sisa_scale.config.optimizers.table import OPTIMIZERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW. Weight decay acts on matrices only: never on norms, biases or lambda."""
+    """Weight decay acts on matrices only: never on norms, biases or lambda."""
 
+    kind: str = setting("which optimizer: adamw", default="adamw")
     learning_rate: float = setting("peak learning rate", above=0.0)
     beta1: float = setting("decay of the first moment", default=0.9, minimum=0.0, maximum=0.99999)
     beta2: float = setting("decay of the second moment", default=0.95, minimum=0.0, maximum=0.99999)
@@ -20,6 +24,16 @@ class OptimizerConfig:
     lambda_learning_rate_scale: float = setting(
         "learning rate of SISA's lambda relative to the rest (the paper's 0.1)", default=0.1, minimum=0.0
     )
+
+    @property
+    def spec(self) -> OptimizerSpec:
+        """The description of the optimizer."""
+        return OPTIMIZERS[self.kind]
+
+    def violations(self) -> Iterator[Violation]:
+        """Rules inside the section."""
+        if self.kind not in OPTIMIZERS:
+            yield Violation("kind", self.kind, f"must be one of {', '.join(OPTIMIZERS)}", "Choose one of them.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

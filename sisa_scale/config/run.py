@@ -40,7 +40,7 @@ class RunConfig:
     )
     model: ModelConfig = setting("the function that is trained")
     data: DataConfig = setting("which tokens in which order")
-    optimizer: OptimizerConfig = setting("AdamW")
+    optimizer: OptimizerConfig = setting("how weights are updated")
     schedule: ScheduleConfig = setting("length of the run and learning rate")
     execution: ExecutionConfig = setting("memory and speed of a step")
     resources: ResourcesConfig = setting("workers and Ray", default_factory=ResourcesConfig)

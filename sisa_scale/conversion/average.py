@@ -7,19 +7,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.config.run import to_plain
 from sisa_scale.conversion.convert import SHARD_BYTES, Advance, staged
 from sisa_scale.conversion.forms.native import NativeWeights, write_native
 from sisa_scale.conversion.forms.opening import open_weights
 from sisa_scale.conversion.verify import check_equal_logits
-from sisa_scale.conversion.weights import WEIGHT, Weights
+from sisa_scale.conversion.weights import WEIGHTS_ALONE, Weights
 from sisa_scale.errors import CheckpointError
 
 
 class AveragedWeights:
     """Equal shares of several checkpoints of one model; summed in float64, so that their order does not matter much."""
 
-    has_moments = False
+    optimizer_states = WEIGHTS_ALONE
 
     def __init__(self, parts: Sequence[Weights]) -> None:
         """Take the description of the part with the most steps; raises CheckpointError for different models."""
@@ -49,7 +50,7 @@ class AveragedWeights:
 
 
 def average(sources: Sequence[Path], destination: Path, advance: Advance = lambda num_bytes: None) -> None:
-    """Write a checkpoint without moments that holds the mean of the weights; `destination` must not exist."""
+    """Write a checkpoint that holds the mean of the weights, and no states; `destination` must not exist."""
     mean = AveragedWeights([open_weights(source) for source in sources])
     with staged(destination) as staging:
         staging.mkdir()

@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.run import RunConfig
@@ -17,8 +19,8 @@ from sisa_scale.errors import CheckpointError, SisaScaleWarning
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.sdpa import portable_backend
 
-WEIGHT = "weight"
-MOMENTS = ("exp_avg", "exp_avg_sq")
+# The `optimizer_states` of a form without any.
+WEIGHTS_ALONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 _LOSSLESS = (torch.float32, torch.bfloat16, torch.float16)
 _REMEDY = "Convert it again from its origin, or use the model section it was trained with."
 
@@ -27,7 +29,7 @@ _REMEDY = "Convert it again from its origin, or use the model section it was tra
 class Description:
     """Where weights come from. config: the run's, as `to_plain` wrote it; origin: for error messages.
 
-    skipped_steps: of the steps, those that changed no weight, which Adam does not count.
+    skipped_steps: of the steps, those that changed no weight, which the optimizer does not count.
     """
 
     config: Mapping[str, Any]
@@ -67,7 +69,7 @@ class Description:
 
 
 class Weights(Protocol):
-    """A checkpoint of any form. has_moments: whether Adam's moments are there, too."""
+    """A checkpoint of any form."""
 
     @property
     def description(self) -> Description:
@@ -80,8 +82,8 @@ class Weights(Protocol):
         ...
 
     @property
-    def has_moments(self) -> bool:
-        """Whether `read` knows the kinds exp_avg and exp_avg_sq."""
+    def optimizer_states(self) -> Mapping[str, tuple[str, ...]]:
+        """The kinds that `read` knows besides the weight, by parameter; empty: weights alone."""
         ...
 
     def read(self, name: str, kind: str = WEIGHT) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from sisa_scale.compat.torch import overload
 from sisa_scale.config.execution import Recomputation
 from sisa_scale.models.kernels.flash4 import flash4
 from sisa_scale.models.sequence_parallel import all_to_all
@@ -27,8 +28,8 @@ _KEPT = frozenset(
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
         torch.ops.aten._scaled_dot_product_efficient_attention.default,
         torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-        flash4._opoverload,
-        all_to_all._opoverload,
+        overload(flash4),
+        overload(all_to_all),
     )
 )
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import _resolve_process_group
-from torch.distributed.distributed_c10d import GroupName
+
+from sisa_scale.compat.torch import process_group
 
 # Operators belong to this module by name: its copy in an exported model, loaded in the same process, has its own.
 _NAMESPACE = re.sub(r"\W", "_", __name__)
@@ -102,7 +102,7 @@ def all_to_all(x_PX: Tensor, group: str) -> Tensor:
     """Return what each worker of a group, by its name, sends this one: of each its x[rank of this one]."""
     x_PX = x_PX.contiguous()  # where a compiler has it laid out otherwise
     received_PX = torch.empty_like(x_PX)
-    dist.all_to_all_single(received_PX, x_PX, group=_resolve_process_group(GroupName(group)))
+    dist.all_to_all_single(received_PX, x_PX, group=process_group(group))
     return received_PX
 
 

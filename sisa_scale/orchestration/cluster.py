@@ -101,8 +101,10 @@ def _start_here(resources: ResourcesConfig, scratch: str, quiet: dict[str, Any])
     """Start a cluster of this machine; a second time if the first one fails, as it may on a busy machine."""
     import ray
 
+    from sisa_scale.compat.ray import scratch_in
+
     num_cpus = max(resources.workers * resources.cpus_per_worker, os.cpu_count() or 1)
-    local = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": scratch}
+    local = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, **scratch_in(scratch)}
     for is_last in (False, True):
         try:
             ray.init("local", include_dashboard=False, **local, **quiet)

@@ -23,7 +23,9 @@ def living_nodes() -> dict[str, Mapping[str, float]]:
     """Return the resources of every node that Ray counts as alive, that answers and is not drained, by node id."""
     import ray
 
-    draining = ray._private.state.state.get_draining_nodes()
+    from sisa_scale.compat.ray import draining_nodes
+
+    draining = draining_nodes()
     nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
     with ThreadPoolExecutor(max_workers=64) as pool:
         replies = list(pool.map(_accepts, nodes))

@@ -9,9 +9,8 @@ from typing import Any
 
 import ray
 from ray.train import ScalingConfig
-from ray.train.v2._internal.execution.callback import ControllerCallback
-from ray.train.v2._internal.execution.controller.state import ResizingState
 
+from sisa_scale.compat.ray import ControllerCallback, ResizingState, away_from
 from sisa_scale.config.execution import ResourcesConfig
 from sisa_scale.orchestration.nodes import living_nodes, places
 from sisa_scale.runs.attempts import deaths_by_node
@@ -59,7 +58,7 @@ class Placement(ControllerCallback):  # type: ignore[misc]
         """Return a selector that keeps the workers off the nodes left out."""
         if not self._left_out:
             return None
-        return {ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(self._left_out)})"}
+        return away_from(self._left_out)
 
     def _suspects(self, nodes: dict[str, Any], each: dict[str, float]) -> list[str]:
         """Return the nodes that lost workers too often, the worst first, as long as the others suffice."""

@@ -18,6 +18,9 @@ from sisa_scale.planning.twins import Match
 
 Role = Literal["trunk", "branch", "run"]
 _DECISIVE = ("seed", "model", "data", "optimizer", "schedule", "evaluation")
+# Settings that came later, with the value that was the only one before: there they are left out of the hash, so that a
+# study planned earlier is still the same.
+_LATER: dict[tuple[str, str], Any] = {("optimizer", "kind"): "adamw"}
 PARAMS_CONVENTION = "all parameters, the tied head counted once"
 
 
@@ -72,6 +75,9 @@ class Piece:
     def config_sha256(self) -> str:
         """Hash of what decides the result: not of how and where it is computed."""
         plain = to_plain(self.config)
+        for (section, key), before in _LATER.items():
+            if plain[section][key] == before:
+                del plain[section][key]
         return hashlib.sha256(json.dumps({key: plain[key] for key in _DECISIVE}, sort_keys=True).encode()).hexdigest()
 
     def to_plain(self) -> dict[str, Any]:

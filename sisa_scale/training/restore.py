@@ -1,7 +1,6 @@
 """Where a run stands when its processes start: at its newest sound checkpoint, or at the beginning."""
 
 import hashlib
-import math
 import platform
 import warnings
 from collections import Counter
@@ -9,7 +8,6 @@ from contextlib import closing
 
 import torch
 
-from sisa_scale.checkpoint.manifest import KINDS
 from sisa_scale.checkpoint.saving import space_warning
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import Location, find_checkpoint
@@ -19,7 +17,7 @@ from sisa_scale.data.read.storage import is_remote
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.training.engine.engine import Engine
-from sisa_scale.training.engine.zero_layout import load_moments
+from sisa_scale.training.engine.zero_layout import load_states
 from sisa_scale.training.hooks.checkpoints import remove_surplus
 from sisa_scale.training.resume_rules import check_resumable
 from sisa_scale.training.run import Run
@@ -51,7 +49,7 @@ def _load(run: Run, model: Decoder, found: Found) -> TrainState:
     reader = CheckpointReader(found.directory, manifest)
     reader.load_weights(model.named_parameters())
     run.engine = _engine(run, model)
-    load_moments(run.engine, reader, manifest.step - manifest.skipped_steps)
+    load_states(run.engine, reader, manifest.step - manifest.skipped_steps)
     rng_state = reader.rng_state(run.workers.rank)
     if rng_state is not None:
         torch.set_rng_state(rng_state)
@@ -120,7 +118,7 @@ def _begin_weights(run: Run, model: Decoder) -> None:
 
 def _take_up(run: Run, state: TrainState) -> TrainState:
     if run.workers.is_main:
-        num_bytes = 4 * len(KINDS) * sum(math.prod(shape) for shape in run.engine.shapes.values())
+        num_bytes = run.config.optimizer.spec.checkpoint_bytes_of(run.engine.shapes)
         message = space_warning(run.store, num_bytes, 1 if run.store.steps() else 2)
         if message is not None:
             warnings.warn(message, SisaScaleWarning, stacklevel=2)

@@ -41,6 +41,15 @@ def check_resumable(
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
+    if begun.optimizer.kind != config.optimizer.kind:
+        problems.append(
+            Problem(
+                f"{checkpoint} optimizer.kind",
+                config.optimizer.kind,
+                f"the checkpoint has the states of {begun.optimizer.kind}, which no other optimizer can go on with",
+                f"Write {begun.optimizer.kind}, or begin a new run from its weights: begin_from=PATH.",
+            )
+        )
     if data_fingerprint is not None and data_fingerprint != manifest.data_fingerprint:
         problems.append(
             Problem(
@@ -50,7 +59,7 @@ def check_resumable(
                 "Point data.path (or data.mix) to that data, or begin a new run.",
             )
         )
-    if not manifest.has_moments:
+    if not manifest.has_optimizer_states:
         problems.append(
             Problem(
                 str(checkpoint),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from processes import metrics, start_workers, try_workers
 
-from sisa_scale.checkpoint.manifest import KINDS, read_manifest, verify_files
+from sisa_scale.checkpoint.manifest import read_manifest, verify_files
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
 from sisa_scale.faults import FIRED_VARIABLE, VARIABLE
@@ -31,9 +31,8 @@ def checksums(run_dir: Path) -> dict[int, str]:
         manifest = read_manifest(store.path(step))
         verify_files(store.path(step), manifest.files)
         reader, digest = CheckpointReader(store.path(step), manifest), hashlib.sha256()
-        for kind in KINDS:
-            for name in sorted(manifest.shapes):
-                digest.update(reader.read(kind, name).numpy())
+        for kind, name in sorted(manifest.tensors):
+            digest.update(reader.read(kind, name).numpy())
         found[step] = digest.hexdigest()
     return found
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from processes import metrics, start_workers
 
-from sisa_scale.checkpoint.manifest import KINDS
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
 
@@ -22,7 +21,7 @@ def losses(run_dir: Path) -> list[float]:
 def state(run_dir: Path) -> dict[tuple[str, str], torch.Tensor]:
     path, manifest = find_checkpoint(run_dir)
     reader = CheckpointReader(path, manifest)
-    return {(kind, name): reader.read(kind, name) for kind in KINDS for name in manifest.shapes}
+    return {(kind, name): reader.read(kind, name) for kind, name in manifest.tensors}
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2", "stage3", "one-worker"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from draw import KEEP_LAST, TOTAL_STEPS, Scenario
 
-from sisa_scale.checkpoint.manifest import KINDS, read_manifest, verify_files
+from sisa_scale.checkpoint.manifest import read_manifest, verify_files
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.errors import CheckpointError
@@ -145,13 +145,12 @@ def _check_checkpoints(run_dir: Path, reference: Path, *, is_same: bool) -> list
 
 
 def _digest(run_dir: Path) -> str:
-    """Return a digest of every weight and moment of the last checkpoint."""
+    """Return a digest of every weight and state of the last checkpoint."""
     directory = CheckpointStore(run_dir).path(TOTAL_STEPS)
     manifest = read_manifest(directory)
     reader, digest = CheckpointReader(directory, manifest), hashlib.sha256()
-    for kind in KINDS:
-        for name in sorted(manifest.shapes):
-            digest.update(reader.read(kind, name).numpy().tobytes())
+    for kind, name in sorted(manifest.tensors):
+        digest.update(reader.read(kind, name).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.config.run import to_plain
 from sisa_scale.conversion.forms.json_files import read_json
 from sisa_scale.conversion.forms.remote_code import remote_files
 from sisa_scale.conversion.forms.tensor_files import Entry, TensorFiles, write_shards
 from sisa_scale.conversion.weights import (
-    WEIGHT,
+    WEIGHTS_ALONE,
     Description,
     Weights,
     check_shapes,
@@ -33,7 +34,7 @@ _CONFIGURATION, _MODELING = "configuration_sisa_scale", "modeling_sisa_scale"
 class HuggingFaceWeights:
     """A directory that `write_huggingface`, or `save_pretrained` of a model from there, wrote."""
 
-    has_moments = False
+    optimizer_states = WEIGHTS_ALONE
 
     def __init__(self, path: Path) -> None:
         """Read config and headers, run no code; raises CheckpointError when they do not fit together."""

@@ -7,14 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sisa_scale.checkpoint.manifest import FileInfo, Manifest, SliceInfo, write_manifest
+from sisa_scale.checkpoint.manifest import WEIGHT, FileInfo, Manifest, SliceInfo, tensors, write_manifest
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.checkpoint.verifying import verified
 from sisa_scale.conversion.forms.tensor_files import Entry, plan_shards, write_file
 from sisa_scale.conversion.weights import (
-    MOMENTS,
-    WEIGHT,
     Description,
     Weights,
     check_shapes,
@@ -41,7 +39,7 @@ class NativeWeights:
         )
         self.shapes = parameter_shapes(self.description.run)
         check_shapes(self.path, manifest.shapes, self.shapes, self.description.run.model)
-        self.has_moments = manifest.has_moments
+        self.optimizer_states = manifest.optimizer_states
         self.reader = CheckpointReader(self.path, manifest)
 
     def read(self, name: str, kind: str = WEIGHT) -> Tensor:
@@ -51,7 +49,7 @@ class NativeWeights:
 
 
 def write_native(directory: Path, weights: Weights, shard_bytes: int, advance: Callable[[int], None]) -> None:
-    """Write a checkpoint that any number of workers can load, with Adam's moments if the source has them."""
+    """Write a checkpoint that any number of workers can load, with the optimizer's states if the source has them."""
     slices: list[SliceInfo] = []
     files: list[FileInfo] = []
     for number, shard in enumerate(plan_shards(_entries(weights), shard_bytes)):
@@ -74,15 +72,15 @@ def write_native(directory: Path, weights: Weights, shard_bytes: int, advance: C
         slices=tuple(slices),
         files=tuple(files),
         skipped_steps=origin.skipped_steps,
+        optimizer_states=dict(weights.optimizer_states),
     )
     write_manifest(directory, manifest)
 
 
 def _entries(weights: Weights) -> Iterator[Entry]:
-    for kind in (WEIGHT, *(MOMENTS if weights.has_moments else ())):
-        for name, shape in weights.shapes.items():
-            size = torch.Size(shape).numel()
-            yield Entry(f"{kind}/{name}/0", (size,), partial(_flat, weights, name, kind))
+    for kind, name in tensors(weights.shapes, weights.optimizer_states):
+        size = torch.Size(weights.shapes[name]).numel()
+        yield Entry(f"{kind}/{name}/0", (size,), partial(_flat, weights, name, kind))
 
 
 def _flat(weights: Weights, name: str, kind: str) -> Tensor:

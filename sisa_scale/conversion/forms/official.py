@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.config.loading.load import resolve
 from sisa_scale.config.loading.yaml_source import flatten_plain
 from sisa_scale.config.run import to_plain
 from sisa_scale.conversion.forms.official_layout import OfficialLayout
 from sisa_scale.conversion.weights import (
-    WEIGHT,
+    WEIGHTS_ALONE,
     Description,
     Weights,
     check_shapes,
@@ -37,7 +38,7 @@ _KEPT_WIDE = "lambda_raw"
 class OfficialWeights:
     """The model of a published file; its optimizer state is left."""
 
-    has_moments = False
+    optimizer_states = WEIGHTS_ALONE
 
     def __init__(self, path: Path) -> None:
         """Open the file; raises CheckpointError for anything that is not a published Transformer or SISA."""

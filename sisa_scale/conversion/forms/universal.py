@@ -4,7 +4,7 @@
     global_step12_universal/
         mp_rank_00_model_states.pt                step counts; no weights (under stage 3 read from zero_pp_rank_0_...)
         zero/optimizer_state.pt                   hyper-parameters of the optimizer
-        zero/NAME/fp32.pt exp_avg.pt exp_avg_sq.pt step.pt
+        zero/NAME/fp32.pt exp_avg.pt exp_avg_sq.pt step.pt     of AdamW; the states have their names in torch
     sisa_scale.json                               the model and its origin, which DeepSpeed does not read
 
 DeepSpeed loads it with `{"checkpoint": {"load_universal": true}}` into ZeRO stages 1, 2 and 3: unlike what its own
@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.conversion.forms.json_files import read_json
 from sisa_scale.conversion.weights import (
-    MOMENTS,
-    WEIGHT,
     Description,
     Weights,
     checked,
@@ -33,7 +32,6 @@ from sisa_scale.training.schedule import LearningRateSchedule
 
 LATEST = "latest_universal"
 DESCRIPTION = "sisa_scale.json"
-_FILES = {WEIGHT: "fp32", **{kind: kind for kind in MOMENTS}}
 # Hyper-parameters are paired with a reader's parameter groups by position: as many entries as anyone has groups.
 _MOST_GROUPS = 64
 # The oldest layout that DeepSpeed still reads as of today; ours does not depend on a release.
@@ -43,22 +41,21 @@ _DEEPSPEED_VERSION = "0.19.8"
 class UniversalWeights:
     """A directory that `write_universal` wrote."""
 
-    has_moments = True
-
     def __init__(self, path: Path) -> None:
         """Read the description; raises CheckpointError when a parameter of the model is missing."""
         self.path = path
         self.description = Description.from_json(read_json(path / DESCRIPTION), path / DESCRIPTION)
         self.shapes = parameter_shapes(self.description.run)
+        self.optimizer_states = self.description.run.optimizer.spec.stored_states(self.shapes)
         self._folder = path / _folder(self.description.step) / "zero"
-        for name in self.shapes:
-            for file in _FILES.values():
-                if not self._path(name, file).is_file():
-                    raise _damaged(self._path(name, file), "no such file")
+        for name, states in self.optimizer_states.items():
+            for kind in (WEIGHT, *states):
+                if not self._path(name, kind).is_file():
+                    raise _damaged(self._path(name, kind), "no such file")
 
     def read(self, name: str, kind: str = WEIGHT) -> Tensor:
         """Return one tensor."""
-        path = self._path(name, _FILES[kind])
+        path = self._path(name, kind)
         try:
             content = torch.load(path, weights_only=True, map_location="cpu")
             tensor = content["param"]
@@ -68,17 +65,17 @@ class UniversalWeights:
             raise _damaged(path, f"a {type(tensor).__name__}")
         return checked(path, f"{kind} of {name}", tensor, self.shapes[name])
 
-    def _path(self, name: str, file: str) -> Path:
-        return self._folder / name / f"{file}.pt"
+    def _path(self, name: str, kind: str) -> Path:
+        return self._folder / name / _file(kind)
 
 
 def write_universal(directory: Path, weights: Weights, advance: Callable[[int], None]) -> None:
-    """Write weights and moments, one tensor in memory at a time; raises CheckpointError without moments."""
+    """Write weights and states, one tensor in memory at a time; raises CheckpointError without states."""
     origin = weights.description
-    if not weights.has_moments:
+    if not weights.optimizer_states:
         raise CheckpointError.at(
             origin.origin,
-            found="weights without the moments of Adam",
+            found="weights without the optimizer's states",
             allowed="a universal checkpoint goes on with a training run, and holds them",
             remedy="Convert a checkpoint of the run itself, or use --to safetensors.",
         )
@@ -87,11 +84,12 @@ def write_universal(directory: Path, weights: Weights, advance: Callable[[int], 
     for name in weights.shapes:
         place = folder / "zero" / name
         place.mkdir(parents=True)
-        for kind, file in _FILES.items():
+        for kind in (WEIGHT, *weights.optimizer_states[name]):
             tensor = weights.read(name, kind)
-            torch.save({"param": tensor}, place / f"{file}.pt")
+            torch.save({"param": tensor}, place / _file(kind))
             advance(tensor.numel() * tensor.element_size())
-        torch.save(steps, place / "step.pt")
+        for count in origin.run.optimizer.spec.count_names:
+            torch.save(steps, place / _file(count))
     torch.save(_optimizer_state(weights, steps), folder / "zero" / "optimizer_state.pt")
     for prefix in ("", "zero_pp_rank_0_"):
         torch.save(_model_state(weights), folder / f"{prefix}mp_rank_00_model_states.pt")
@@ -105,8 +103,7 @@ def _optimizer_state(weights: Weights, steps: Tensor) -> dict[str, Any]:
     # No weight decay: each group of the reader keeps its own (stage 3 gives the first entry to all of them).
     group = {
         "lr": LearningRateSchedule(run).learning_rate(weights.description.step),
-        "betas": (optimizer.beta1, optimizer.beta2),
-        "eps": optimizer.epsilon,
+        **optimizer.spec.hyperparameters(optimizer),
         "params": [],
     }
     groups = [dict(group) for _ in range(_MOST_GROUPS)]
@@ -114,7 +111,10 @@ def _optimizer_state(weights: Weights, steps: Tensor) -> dict[str, Any]:
         "ds_version": _DEEPSPEED_VERSION,
         "clip_grad": optimizer.gradient_clip_norm,
         "param_groups": groups,
-        "optimizer_state_dict": {"state": {0: {"step": steps}}, "param_groups": groups},
+        "optimizer_state_dict": {
+            "state": {0: dict.fromkeys(optimizer.spec.count_names, steps)},
+            "param_groups": groups,
+        },
     }
 
 
@@ -132,6 +132,10 @@ def _model_state(weights: Weights) -> dict[str, Any]:
         "tokens": origin.tokens,
         "data_fingerprint": origin.data_fingerprint,
     }
+
+
+def _file(kind: str) -> str:
+    return f"{'fp32' if kind == WEIGHT else kind}.pt"
 
 
 def _folder(step: int) -> str:

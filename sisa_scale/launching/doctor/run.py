@@ -14,14 +14,13 @@ from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.launching.doctor.finding import Finding
 from sisa_scale.models.sizing import count_parameters
 
-_FP32_BYTES = 4
 _TIGHT = 0.9  # of the memory; more is within the error of an estimate
 _CONNECT_SECONDS = 5.0
 
 
 def checkpoint_bytes(config: RunConfig) -> int:
-    """Return the size of one checkpoint: weight and two moments in fp32."""
-    return 3 * _FP32_BYTES * count_parameters(config.model).total
+    """Return the size of one checkpoint: weights and states of the optimizer."""
+    return config.optimizer.spec.checkpoint_bytes(count_parameters(config.model).total)
 
 
 def check_shards(config: RunConfig) -> Iterator[Finding]:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sisa_scale.compat.torch import lower_as_stored_copy
+
 # Operators belong to this module by name: its copy in an exported model, loaded in the same process, has its own.
 _NAMESPACE = re.sub(r"\W", "_", __name__)
 
@@ -22,14 +24,7 @@ def materialize(x: Tensor) -> Tensor:
 
 def store_in_kernels() -> None:
     """Have kernels that torch.compile makes from now on write what they store where it stays, without a copy."""
-    from torch._inductor.lowering import lowerings, register_lowering  # takes seconds to import
-
-    def in_place_of_copy(x: Any) -> Any:
-        result = lowerings[torch.ops.aten.clone.default](x)
-        result.realize()
-        return result
-
-    register_lowering(_materialize._opoverload, type_promotion_kind=None)(in_place_of_copy)
+    lower_as_stored_copy(_materialize)
 
 
 def materialize_cos_sin(angles: Tensor) -> tuple[Tensor, Tensor]:

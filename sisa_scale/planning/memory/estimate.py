@@ -67,6 +67,7 @@ def plan_memory(config: RunConfig, gpu: Gpu | None = None) -> MemoryPlan:
         config.execution.zero_stage,
         config.resources.workers,
         config.accumulation_steps,
+        config.optimizer.spec.states_per_parameter,
         config.execution.offload_optimizer,
         config.execution.reshard_after_forward,
     )

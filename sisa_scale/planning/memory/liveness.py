@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sisa_scale.compat.torch import storage_key
 from sisa_scale.planning.memory.amounts import Amount, Held
 
 _PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "_scaled_mm")
@@ -130,7 +131,7 @@ def _key(node: torch.fx.Node) -> int:
 
 
 def _storage(value: Tensor) -> int:
-    return int(value.untyped_storage()._cdata)
+    return storage_key(value)
 
 
 def _bytes(node: torch.fx.Node, sequences: int) -> Amount:

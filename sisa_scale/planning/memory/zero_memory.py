@@ -1,12 +1,13 @@
-"""What ZeRO keeps on a device besides activations: weights, master copies, moments, gradients, buffers.
+"""What ZeRO keeps on a device besides activations: weights, master copies, optimizer states, gradients, buffers.
 
 Read off DeepSpeed 0.19 by following the allocations of real steps, with fp32 parameters (mixed precision is autocast)
-and AdamW fused. P parameters, W workers, 4 bytes each; "bucket" is REDUCE_BUCKET_ELEMENTS, whatever the model's size.
+and AdamW fused. P parameters, S states of the optimizer for each (AdamW: 2), W workers, 4 bytes each; "bucket" is
+REDUCE_BUCKET_ELEMENTS, whatever the model's size.
 
     stage                 0        1              2                    3
     weights               P        P              P                    P/W
     master copies         -        P/W            P/W                  P/W
-    moments               2 P      2 P/W          2 P/W                2 P/W
+    optimizer states      S P      S P/W          S P/W                S P/W
     gradient partition    -        -              -                    P/W
     bucket                -        backward pass  backward pass        always
     gradients             P        P              P, then P/W          those not yet reduced, and a copy of them
@@ -16,7 +17,7 @@ and AdamW fused. P parameters, W workers, 4 bytes each; "bucket" is REDUCE_BUCKE
 Of the gathered weights, no more than 10^9 parameters' are there at a time if they are gathered again for the backward
 pass (`execution.reshard_after_forward`). Under stage 1 bucket and gradients stay from the first micro-step to the last.
 
-With the optimizer offloaded, master copies, moments and the gradient partition are on the host, and the step takes
+With the optimizer offloaded, master copies, states and the gradient partition are on the host, and the step takes
 place there; that is read off DeepSpeed's code, not followed.
 """
 
@@ -38,6 +39,7 @@ class ZeroStates:
     stage: int
     workers: int
     accumulation_steps: int
+    states_per_parameter: int
     is_offloaded: bool = False
     is_resharded: bool = True
 
@@ -46,10 +48,10 @@ class ZeroStates:
         """What is there at all times once the first step is taken."""
         whole, part = self._whole, self._part
         if self.stage == 0:
-            return {"weights": whole, "moments": 2 * whole}
+            return {"weights": whole, "optimizer states": self.states_per_parameter * whole}
         terms = {"weights": part if self.stage == 3 else whole}
         if not self.is_offloaded:
-            terms |= {"master copies": part, "moments": 2 * part}
+            terms |= {"master copies": part, "optimizer states": self.states_per_parameter * part}
         if self.stage == 3:
             own = 0 if self.is_offloaded else part
             terms |= {"gradients": own, "communication buffers": FP32_BYTES * REDUCE_BUCKET_ELEMENTS}
@@ -57,8 +59,8 @@ class ZeroStates:
 
     @property
     def on_host(self) -> int:
-        """Bytes in the memory of the host: masters, moments and gradients."""
-        return 4 * self._part if self.is_offloaded else 0
+        """Bytes in the memory of the host: masters, optimizer states and gradients."""
+        return (2 + self.states_per_parameter) * self._part if self.is_offloaded else 0
 
     @property
     def forward(self) -> Terms:

@@ -8,6 +8,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from sisa_scale.compat.torch import spin_gpu
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
 from sisa_scale.models.kernels import flash4
@@ -77,7 +78,7 @@ def gpu_milliseconds(run: Callable[[], object]) -> float:
     for _ in range(_WARM_UPS):
         run()
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(_REPEATS + 1)]
-    torch.cuda._sleep(_HEAD_START)
+    spin_gpu(_HEAD_START)
     marks[0].record()
     for mark in marks[1:]:
         run()

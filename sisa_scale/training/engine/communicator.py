@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, TCPStore
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, not in its __all__
 
 from sisa_scale.errors import ConfigError
 from sisa_scale.models.sequence_parallel import SequenceGroup

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sisa_scale.compat.torch import allow_graphs
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.kernels.materialize import store_in_kernels
@@ -33,11 +34,9 @@ def compile_blocks(blocks: nn.ModuleList, **settings: Any) -> None:
     All blocks have the same code, of which torch compiles 8 graphs and then runs it uncompiled, with no more than a
     warning. A model may have as many kinds of blocks as it has layers (model.sisa.d_s), so the limit grows with them.
     """
-    from torch._dynamo import config  # takes seconds to import, and no run that does not compile needs it
-
     store_in_kernels()
     keep_backward_out_of_autocast()
-    config.recompile_limit = max(config.recompile_limit, _GRAPHS_PER_BLOCK * len(blocks))
+    allow_graphs(_GRAPHS_PER_BLOCK * len(blocks))
     for block in blocks:
         # Its forward alone: hooks of DeepSpeed gather weights around it.
         block.forward = torch.compile(block.forward, **settings)

@@ -36,6 +36,7 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         "gradient_accumulation_steps": config.accumulation_steps,
         "gradient_clipping": config.optimizer.gradient_clip_norm,
         "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,  # any that updates every element by itself (config/optimizers)
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW needs no compiler on the host
         "torch_autocast": {
             "enabled": execution.precision == "bf16",

@@ -1,18 +1,16 @@
 """DeepSpeed behind a small interface: build, step, score, and hand out its state."""
 
 import functools
-import logging
-import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from sisa_scale.compat.deepspeed import import_deepspeed, partitioned_gradient_norm
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.documents import IGNORED_TARGET
 from sisa_scale.data.read.stream import Batch
@@ -55,7 +53,8 @@ class Engine:
     def __init__(
         self, model: Decoder, config: RunConfig, workers: Communicator, *, ignores_targets: bool = False
     ) -> None:
-        deepspeed = _import_deepspeed()
+        deepspeed = import_deepspeed()
+        deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
         self.float8: Float8Modules | None = use_float8(model.blocks) if config.execution.float8_products else None
         if config.execution.compile:
             compile_blocks(model.blocks, **compile_settings(config.execution))
@@ -67,6 +66,7 @@ class Engine:
         if self.uses_cuda_graphs:
             keep_gradients(model.blocks)
         self.shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+        self.optimizer_states = config.optimizer.spec.stored_states(self.shapes)
         self.config, self.workers, self.ignores_targets = config, workers, ignores_targets
         self.micro_batch = config.execution.micro_batch_sequences
         self.optimizer = build_optimizer(model, config.optimizer)
@@ -110,7 +110,7 @@ class Engine:
 
         @functools.cache
         def is_admitted() -> bool:
-            norm = self._partitioned_gradient_norm() if unpartitioned_norm is None else float(unpartitioned_norm)
+            norm = partitioned_gradient_norm(self.engine) if unpartitioned_norm is None else float(unpartitioned_norm)
             answer = admit(torch.stack(losses).double().mean().item(), norm)
             fault_point("step.before_update")
             return answer
@@ -118,7 +118,7 @@ class Engine:
         return is_admitted
 
     def _before_update(self, optimizer: torch.optim.Optimizer, *_arguments: object) -> None:
-        """Leave the optimizer without gradients if the step is refused: it then changes neither weights nor moments.
+        """Leave the optimizer without gradients if the step is refused: it then changes neither weights nor states.
 
         DeepSpeed calls the optimizer once for every group of parameters, and cleans up as after any other step.
         """
@@ -159,11 +159,6 @@ class Engine:
         num_targets = max(1, int(self.workers.sum(torch.tensor(sum(counts)))))
         return [count * self.workers.world_size * len(counts) / num_targets for count in counts]
 
-    def _partitioned_gradient_norm(self) -> float:
-        """Return the gradient norm of a whole step under the stages 1 to 3, NaN if it is not finite."""
-        wrapper = self.engine.optimizer
-        return math.nan if wrapper.overflow else float(wrapper._global_grad_norm)
-
     def _unpartitioned_gradient_norm(self) -> Tensor | None:
         """Return the gradient norm of a whole step under stage 0, which DeepSpeed clips without telling its norm."""
         if self.config.execution.zero_stage > 0:
@@ -200,31 +195,3 @@ class Engine:
                 return self.model.monitor(tokens_BL.to(device), document_BL)
         finally:
             self.engine.train()
-
-
-def _import_muon() -> None:
-    """Import DeepSpeed's Muon, which is not used here, as it is but for `torch.compile` around its functions.
-
-    DeepSpeed imports it with every optimizer, and the decorator imports the compiler: seconds at every start.
-    """
-    compile_ = torch.compile
-    torch.compile = lambda function: function  # type: ignore[assignment]
-    try:
-        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
-    finally:
-        torch.compile = compile_
-
-
-def _import_deepspeed() -> Any:
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
-    import deepspeed
-    from deepspeed.ops import __compatible_ops__
-
-    _import_muon()
-    # The shared-memory op would be compiled with a C++ compiler at first use; gloo does the same work without one.
-    __compatible_ops__["deepspeed_shm_comm"] = False
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False, verbose=False)
-    return deepspeed

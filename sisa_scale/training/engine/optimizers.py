@@ -1,39 +1,35 @@
-"""AdamW and its parameter groups."""
+"""Optimizers over their parameter groups, built from their descriptions (`config/optimizers`)."""
 
 import math
+import pkgutil
 from collections.abc import Iterable
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from sisa_scale.config.optimizer import OptimizerConfig
 
 _LOADED_ELEMENTS = 4  # 16 bytes of float32
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
-    """Return AdamW over three groups: matrices (decayed), vectors (not), and SISA's lambda (slower, and not).
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """Return the optimizer of a model over the groups of its description, those without parameters left out.
 
     Each group carries `rate_scale`, its learning rate relative to the schedule's.
     """
-    named = list(model.named_parameters())
-    is_lambda = {name: name.endswith("lambda_raw") for name, _ in named}
+    spec = config.spec
+    parameters: dict[str, list[nn.Parameter]] = {group.name: [] for group in spec.groups}
+    for name, parameter in model.named_parameters():
+        parameters[spec.group(name, parameter.shape).name].append(parameter)
     groups = [
-        ("matrices", [p for _, p in named if p.dim() >= 2], config.weight_decay, 1.0),
-        ("vectors", [p for n, p in named if p.dim() < 2 and not is_lambda[n]], 0.0, 1.0),
-        ("lambda", [p for n, p in named if is_lambda[n]], 0.0, config.lambda_learning_rate_scale),
+        {"name": group.name, "params": _in_whole_loads(parameters[group.name]), **group.settings(config)}
+        for group in spec.groups
+        if parameters[group.name]
     ]
-    return AdamW(
-        [
-            {"name": name, "params": _in_whole_loads(parameters), "weight_decay": decay, "rate_scale": scale}
-            for name, parameters, decay, scale in groups
-            if parameters
-        ],
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        eps=config.epsilon,
-        fused=all(p.is_cuda for _, p in named),
-    )
+    fused = {"fused": all(parameter.is_cuda for parameter in model.parameters())} if spec.is_fused else {}
+    build = pkgutil.resolve_name(spec.torch_class)
+    optimizer: Optimizer = build(groups, lr=config.learning_rate, **spec.hyperparameters(config), **fused)
+    return optimizer
 
 
 def _in_whole_loads(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
@@ -45,7 +41,7 @@ def _in_whole_loads(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     return sorted(parameters, key=lambda weight: -math.gcd(weight.numel(), _LOADED_ELEMENTS))
 
 
-def set_learning_rate(optimizer: AdamW, learning_rate: float) -> None:
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
     """Give every group its share of the schedule's learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["rate_scale"]

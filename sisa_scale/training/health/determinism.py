@@ -14,6 +14,7 @@ import os
 
 import torch
 
+from sisa_scale.compat.torch import make_compiler_deterministic
 from sisa_scale.config.execution import ExecutionConfig
 
 
@@ -25,8 +26,6 @@ def apply_determinism(execution: ExecutionConfig) -> None:
         torch.backends.cudnn.benchmark = False
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if execution.compile:
-            from torch._inductor import config as inductor
-
-            inductor.deterministic = True
+            make_compiler_deterministic()
     torch.backends.cudnn.deterministic = is_strict
     torch.use_deterministic_algorithms(is_strict)

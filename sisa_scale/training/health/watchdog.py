@@ -21,6 +21,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
+from sisa_scale.compat.torch import nccl_trace
 from sisa_scale.runs.diagnostics import Diagnostics, Heartbeat
 from sisa_scale.runs.exit_codes import HUNG
 from sisa_scale.runs.problems import RunDirectoryError
@@ -152,9 +153,7 @@ class Watchdog:
 
     def _dump_nccl(self) -> None:
         try:
-            from torch._C._distributed_c10d import _dump_nccl_trace  # type: ignore[attr-defined]
-
-            self.diagnostics.nccl_path(self.rank).write_bytes(_dump_nccl_trace())
+            self.diagnostics.nccl_path(self.rank).write_bytes(nccl_trace())
         except (ImportError, RuntimeError, OSError) as error:  # a private function of torch, and best effort
             self._stacks.write(f"no NCCL flight recorder: {error}\n")
 

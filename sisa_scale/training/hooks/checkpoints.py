@@ -161,6 +161,7 @@ class _Writing(threading.Thread):
             shapes=run.engine.shapes,
             slices=tuple(piece for _, pieces in parts for piece in pieces),
             files=tuple(info for info, _ in parts),
+            optimizer_states=run.engine.optimizer_states,
             skipped_steps=self.state.skipped_steps,
         )
 

@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from sisa_scale.compat.wandb import last_step
 from sisa_scale.config.run import RunConfig, to_plain
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.evaluations import ScoreRow, read_scores
 from sisa_scale.runs.metrics import StepRow, read_steps
-from sisa_scale.training.hooks.wandb_files import last_step
 
 
 class Tracker:

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sisa_scale.checkpoint.manifest import KINDS, Manifest, write_manifest
+from sisa_scale.checkpoint.manifest import WEIGHT, Manifest, write_manifest
 from sisa_scale.checkpoint.saving import Written
 from sisa_scale.checkpoint.slices import HostBuffer, Slice, write_part
 from sisa_scale.checkpoint.storage import LocalPlace, Place
 from sisa_scale.checkpoint.store import CheckpointStore
 
+STATES = ("exp_avg", "exp_avg_sq")
 SHAPES = {"embedding": [6, 4], "bias": [5], "scalar": []}
 Tensors = dict[tuple[str, str], Tensor]
 WriteCheckpoint = Callable[..., Manifest]
@@ -20,10 +21,14 @@ Save = Callable[..., None]
 
 @pytest.fixture
 def tensors() -> Tensors:
-    """Flattened weights and moments of a small model."""
+    """Flattened weights and states of a small model."""
     generator = torch.Generator().manual_seed(0)
     sizes = {name: torch.Size(shape).numel() for name, shape in SHAPES.items()}
-    return {(kind, name): torch.randn(size, generator=generator) for kind in KINDS for name, size in sizes.items()}
+    return {
+        (kind, name): torch.randn(size, generator=generator)
+        for kind in (WEIGHT, *STATES)
+        for name, size in sizes.items()
+    }
 
 
 @pytest.fixture
@@ -65,6 +70,7 @@ def make_manifest(parts: list[Written], step: int) -> Manifest:
         shapes=SHAPES,
         slices=tuple(info for _, infos in parts for info in infos),
         files=tuple(file for file, _ in parts),
+        optimizer_states=dict.fromkeys(SHAPES, STATES),
     )
 
 

@@ -156,3 +156,26 @@ def test_damaged_files_are_found(
     with pytest.raises(DamageError, match=f"rank_0000{rank}.safetensors: found .*{message}"):
         verify_files(tmp_path, manifest.files)
     verify_files(tmp_path, manifest.files[1 - rank : 2 - rank])
+
+
+@pytest.mark.parametrize("has_states", [True, False])
+def test_a_manifest_that_records_no_states_has_those_of_adamw_or_none(
+    manifest: Manifest, tmp_path: Path, has_states: bool
+) -> None:
+    kept = [piece for piece in manifest.slices if has_states or piece.kind == "weight"]
+    body = json.loads(replace(manifest, slices=tuple(kept)).to_text())
+    del body["optimizer_states"], body["sha256"]
+    body["sha256"] = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(body))
+    found = read_manifest(tmp_path)
+    assert found.optimizer_states == (manifest.optimizer_states if has_states else {})
+    assert found.has_optimizer_states is has_states
+
+
+def test_states_of_some_parameters_alone_are_whole(manifest: Manifest) -> None:
+    states = {**manifest.optimizer_states, "bias": ("exp_avg",), "scalar": ()}
+    pieces = tuple(s for s in manifest.slices if s.kind in ("weight", *states[s.name]))
+    some = replace(manifest, optimizer_states=states, slices=pieces)
+    assert some.coverage_problems() == []
+    assert set(some.tensors) == {(piece.kind, piece.name) for piece in pieces}
+    assert replace(some, slices=pieces[:-1]).coverage_problems() != []

@@ -40,7 +40,7 @@ def test_any_range_comes_back_from_any_sharding(
 def test_every_bit_comes_back(tmp_path: Path, value: float) -> None:
     values = torch.tensor([value, 1.0])
     file, slices = write(tmp_path, 0, values)
-    manifest = Manifest(1, 1, {}, "", 1, 0, {"w": [2]}, tuple(slices), (file,))
+    manifest = Manifest(1, 1, {}, "", 1, 0, {"w": [2]}, tuple(slices), (file,), optimizer_states={})
     back = CheckpointReader(tmp_path, manifest).read("weight", "w")
     assert torch.equal(back.view(torch.int32), values.view(torch.int32))
 

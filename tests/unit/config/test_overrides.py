@@ -42,7 +42,7 @@ def test_the_root_wins_over_a_section(base: Path) -> None:
     ("override", "keys"),
     [
         ("every_steps=5", "checkpoint.every_steps, evaluation.every_steps"),
-        ("kind=cosine", "model.kind, schedule.kind"),
+        ("kind=cosine", "model.kind, optimizer.kind, schedule.kind"),
     ],
 )
 def test_short_for_two_is_refused_with_both(base: Path, override: str, keys: str) -> None:

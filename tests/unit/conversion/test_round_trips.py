@@ -10,6 +10,7 @@ import torch
 from conversion_cases import MemoryWeights, native, small
 from zoo import TINY
 
+from sisa_scale.checkpoint.manifest import tensors
 from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.config import load_config
 from sisa_scale.conversion.average import average
@@ -18,7 +19,7 @@ from sisa_scale.conversion.convert import SHARD_BYTES, convert
 from sisa_scale.conversion.forms.opening import open_weights
 from sisa_scale.conversion.forms.tensor_files import Entry, plan_shards
 from sisa_scale.conversion.verify import fixed_batch, streamed_logits
-from sisa_scale.conversion.weights import MOMENTS, WEIGHT, parameter_shapes
+from sisa_scale.conversion.weights import parameter_shapes
 from sisa_scale.errors import CheckpointError
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.training.resume_rules import check_resumable
@@ -39,15 +40,14 @@ def test_streamed_logits_are_those_of_the_whole_model(name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_safetensors_keep_every_bit_of_weights_and_moments(name: str, shard_bytes: int, tmp_path: Path) -> None:
     model = small(name)
-    first = native(tmp_path / "a", model, has_moments=True)
+    first = native(tmp_path / "a", model, optimizer=True)
     convert(first, tmp_path / "b", "safetensors", shard_bytes=shard_bytes)
     convert(tmp_path / "b", tmp_path / "c", "native", shard_bytes=shard_bytes)
     wanted, back = open_weights(first), open_weights(tmp_path / "c")
-    assert back.has_moments
+    assert back.optimizer_states == wanted.optimizer_states != {}
     assert back.description.to_json() == wanted.description.to_json()
-    for kind in (WEIGHT, *MOMENTS):
-        for key in wanted.shapes:
-            assert torch.equal(wanted.read(key, kind), back.read(key, kind))
+    for kind, key in tensors(wanted.shapes, wanted.optimizer_states):
+        assert torch.equal(wanted.read(key, kind), back.read(key, kind))
     assert torch.equal(back.read("norm.weight"), model.norm.weight.detach())
 
 
@@ -81,7 +81,7 @@ def test_weights_alone_are_not_resumed(tmp_path: Path) -> None:
     path, manifest = find_checkpoint(native(tmp_path / "a", small("sisa")))
     with pytest.raises(CheckpointError, match="begin_from"):
         check_resumable(Path(path), manifest, open_weights(tmp_path / "a").description.run, None)
-    path, manifest = find_checkpoint(native(tmp_path / "b", small("sisa"), has_moments=True))
+    path, manifest = find_checkpoint(native(tmp_path / "b", small("sisa"), optimizer=True))
     check_resumable(Path(path), manifest, open_weights(tmp_path / "b").description.run, None)
 
 

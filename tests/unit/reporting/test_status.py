@@ -55,9 +55,12 @@ def checkpoint(run_dir: Path, step: int) -> Path:
     directory.mkdir(parents=True)
     part = directory / "rank_00000.safetensors"
     part.write_bytes(b"x" * 64)
-    slices = tuple(SliceInfo(kind, "w", 0, 4, part.name) for kind in ("weight", "exp_avg", "exp_avg_sq"))
+    states = {"w": ("exp_avg", "exp_avg_sq")}
+    slices = tuple(SliceInfo(kind, "w", 0, 4, part.name) for kind in ("weight", *states["w"]))
     info = FileInfo(part.name, 64, sha256_file(part))
-    write_manifest(directory, Manifest(step, 1024 * step, {}, "f", 1, 1, {"w": [4]}, slices, (info,)))
+    shapes = {"w": [4]}
+    manifest = Manifest(step, 1024 * step, {}, "f", 1, 1, shapes, slices, (info,), optimizer_states=states)
+    write_manifest(directory, manifest)
     return part
 
 

@@ -54,6 +54,7 @@ def write_checkpoint(config: RunConfig, step: int) -> None:
         slices=(),
         files=(info,),
         skipped_steps=0,
+        optimizer_states={},
     )
     store.commit(step, manifest)
 

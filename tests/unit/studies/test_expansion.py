@@ -1,4 +1,6 @@
 import dataclasses
+import hashlib
+import json
 import tempfile
 from pathlib import Path
 
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_cases import STUDY, write_study
 
+from sisa_scale.config.run import to_plain
 from sisa_scale.config.study import BudgetsConfig, StudyConfig, load_study
 from sisa_scale.errors import ConfigError
 from sisa_scale.models.sizing import count_parameters
@@ -194,3 +197,11 @@ def test_hours_on_a_gpu_are_those_of_its_measured_utilisation(tmp_path: Path) ->
     assert cost.device_hours < cost.independent_device_hours
     with pytest.raises(ConfigError, match="h100"):
         cost_of(pieces, dataclasses.replace(study.cost, gpu="h1000"))
+
+
+def test_a_trial_planned_before_there_was_a_choice_of_optimizer_keeps_its_hash(tmp_path: Path) -> None:
+    piece = expand(small(tmp_path))[0]
+    plain = to_plain(piece.config)
+    del plain["optimizer"]["kind"]
+    decisive = {key: plain[key] for key in ("seed", "model", "data", "optimizer", "schedule", "evaluation")}
+    assert piece.config_sha256 == hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

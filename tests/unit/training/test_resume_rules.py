@@ -4,17 +4,20 @@ import pytest
 
 from sisa_scale.checkpoint.manifest import Manifest
 from sisa_scale.config import load_config
+from sisa_scale.config.optimizers.adamw import ADAMW
+from sisa_scale.config.optimizers.table import OPTIMIZERS
 from sisa_scale.config.run import RunConfig, to_plain
-from sisa_scale.errors import CheckpointError
+from sisa_scale.errors import CheckpointError, ConfigError
 from sisa_scale.training.resume_rules import check_resumable, locked_settings
 
 FINGERPRINT = "a" * 64
+STATES = {"w": ("exp_avg", "exp_avg_sq")}
 
 
 @pytest.fixture
 def manifest() -> Manifest:
     plain = to_plain(load_config("quickstart").config)
-    return Manifest(100, 409_600, plain, FINGERPRINT, 2, 1, {}, (), ())
+    return Manifest(100, 409_600, plain, FINGERPRINT, 2, 1, {}, (), (), optimizer_states=STATES)
 
 
 def check(manifest: Manifest, *overrides: str, fingerprint: str | None = FINGERPRINT) -> None:
@@ -90,7 +93,19 @@ def test_stages_that_lie_ahead_may_change(tmp_path: Path) -> None:
     def load(*overrides: str) -> RunConfig:
         return load_config(recipe, overrides).config
 
-    manifest = Manifest(100, 0, to_plain(load(f"data.stages=[{early}]")), FINGERPRINT, 2, 1, {}, (), ())
+    begun = to_plain(load(f"data.stages=[{early}]"))
+    manifest = Manifest(
+        100,
+        0,
+        begun,
+        FINGERPRINT,
+        2,
+        1,
+        {},
+        (),
+        (),
+        optimizer_states=STATES,
+    )
     moved = ("data.mix.a.path=elsewhere", "data.mix.b.max_epochs=3")
     check_resumable(Path("run"), manifest, load(f"data.stages=[{early}, {late}]", *moved), FINGERPRINT)
     for overrides in ([], [f"data.stages=[{late}]"], [f"data.stages=[{early}]", "data.mix.a.weight=2"]):
@@ -103,3 +118,18 @@ def test_settings_younger_than_the_checkpoint_do_not_matter(manifest: Manifest) 
     check(manifest)
     with pytest.raises(CheckpointError, match=r"model\.position"):
         check(manifest, "model.position=none")
+
+
+def test_another_optimizer_is_refused(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPTIMIZERS, "other", ADAMW)
+    with pytest.raises(CheckpointError) as caught:
+        check(manifest, "optimizer.kind=other")
+    (problem,) = caught.value.problems
+    assert str(problem).startswith("run optimizer.kind: found other; the checkpoint has the states of adamw")
+    del manifest.config["optimizer"]["kind"]  # of before there was a choice
+    check(manifest)
+
+
+def test_an_optimizer_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.kind: found muon; must be one of adamw"):
+        load_config("quickstart", ["optimizer.kind=muon"])

@@ -87,7 +87,7 @@ def test_recomputation_and_smaller_batches_need_less() -> None:
 
 def test_stages_divide_states() -> None:
     plans = [plan_memory(loaded("sisa/152m-ds16", "resources.workers=4", f"zero_stage={stage}")) for stage in range(4)]
-    moments = [plan.terms["moments"] for plan in plans]
+    moments = [plan.terms["optimizer states"] for plan in plans]
     assert moments[1] == pytest.approx(moments[0] / 4, rel=1e-6)
     assert plans[3].terms["weights"] < plans[2].terms["weights"]
     assert plans[3].terms["communication buffers"] == FP32_BYTES * REDUCE_BUCKET_ELEMENTS
@@ -103,7 +103,7 @@ def test_gpus_that_share_sequences_divide_activations(recipe: str) -> None:
     # Hymba's meta tokens, and all of its three heads of keys and values.
     assert kept[1] == pytest.approx(kept[0] / 2, rel=0.1)
     assert kept[2] == pytest.approx(kept[0] / 4, rel=0.25 if recipe == "hymba/152m" else 0.15)
-    assert len({plan.terms["moments"] for plan in plans}) == 1
+    assert len({plan.terms["optimizer states"] for plan in plans}) == 1
 
 
 def test_what_is_kept_is_told_by_use() -> None:

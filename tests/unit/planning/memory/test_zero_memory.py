@@ -28,7 +28,7 @@ def test_a_real_engine_holds_these(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check(stage: int, micro_steps: int, found: dict[str, Any]) -> None:
     params, moments = found["params"], found["moments"]
-    states = ZeroStates(params, stage, 1, micro_steps)
+    states = ZeroStates(params, stage, 1, micro_steps, 2)
     embedding = FP32_BYTES * 4096 * 256
     activations = 0.8 * embedding  # and buffers of the loss
     exactly = 0.01 * embedding  # the vectors' group takes its step by itself
@@ -50,18 +50,18 @@ def check(stage: int, micro_steps: int, found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("stage", "expected"), [(0, 12), (1, 4 + 12 / 4), (2, 4 + 12 / 4), (3, 20 / 4)])
 def test_states_are_divided_by_stage(stage: int, expected: float) -> None:
-    states = ZeroStates(10**9, stage, 4, 1)
+    states = ZeroStates(10**9, stage, 4, 1, 2)
     always = sum(states.persistent.values()) - (BUCKET_BYTES if stage == 3 else 0)
     assert always == pytest.approx(expected * 1e9)
 
 
 @pytest.mark.parametrize(("stage", "expected"), [(1, 4), (2, 4), (3, 1)])
 def test_an_offloaded_optimizer_leaves_weights_alone_on_the_device(stage: int, expected: float) -> None:
-    states = ZeroStates(10**9, stage, 4, 1, is_offloaded=True)
+    states = ZeroStates(10**9, stage, 4, 1, 2, is_offloaded=True)
     assert sum(states.persistent.values()) - (BUCKET_BYTES if stage == 3 else 0) == pytest.approx(expected * 1e9)
     assert states.update == {}
     assert states.on_host == pytest.approx(16 / 4 * 1e9)
-    assert ZeroStates(10**9, stage, 4, 1).on_host == 0
+    assert ZeroStates(10**9, stage, 4, 1, 2).on_host == 0
 
 
 def test_buffers_do_not_depend_on_the_model() -> None:

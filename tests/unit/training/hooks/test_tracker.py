@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sisa_scale.training.hooks.wandb_files import records, reversed_steps
+from sisa_scale.compat.wandb import records, reversed_steps
 
 PROGRAM = """
 import json, os, signal, sys

@@ -1,4 +1,4 @@
-"""How far the files of an offline wandb run reach.
+"""How far the files of an offline wandb run reach: their format is private, checked with wandb 0.31.0.
 
 wandb writes records in the block format of LevelDB's log: a header of 7 bytes, then blocks of 32 KiB (the first one
 counts the header), each record with checksum (4 bytes), length (2), type (1: whole, 2: first, 3: middle, 4: last part).

@@ -8,8 +8,8 @@ def test_deepspeed_does_not_import_the_compiler() -> None:
     program = (
         "import sys, torch\n"
         "before = torch.compile\n"
-        "from sisa_scale.training.engine.engine import _import_muon\n"
-        "_import_muon()\n"
+        "from sisa_scale.compat.deepspeed import import_muon_uncompiled\n"
+        "import_muon_uncompiled()\n"
         "from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS\n"
         "import deepspeed.runtime.zero.muon.muon_optimizer\n"
         "assert torch.compile is before\n"

@@ -1,0 +1,118 @@
+"""How an optimizer is described. No torch here: planning and checkpoints ask, too."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from sisa_scale.config.optimizer import OptimizerConfig
+
+STATE_BYTES = 4  # an element of a state is fp32, as a weight is
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an optimizer keeps of a parameter, by its name in torch's `optimizer.state[parameter]`.
+
+    shape: `weight`, fp32 and shaped like the parameter, zero before the first update, stored in checkpoints; or
+    `update_count`, one number, the updates taken so far, which is set from the steps of a checkpoint.
+    """
+
+    name: str
+    shape: Literal["weight", "update_count"] = "weight"
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """Parameters that are updated alike.
+
+    takes: by name and shape, each parameter by one group; settings: what torch's group holds besides its parameters,
+    with `rate_scale`, its learning rate relative to the schedule's.
+    """
+
+    name: str
+    states: tuple[State, ...]
+    takes: Callable[[str, Sequence[int]], bool]
+    settings: Callable[["OptimizerConfig"], dict[str, float]]
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Names of the states that checkpoints store."""
+        return tuple(state.name for state in self.states if state.shape == "weight")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSpec:
+    """An optimizer. kind: its name in recipes; groups: the parameter groups, in torch's order.
+
+    torch_class: `module:Class` of a torch.optim.Optimizer that updates every element by itself, skips weights whose
+    gradient is None, and keeps no states but the described ones; hyperparameters: arguments of the class, by name;
+    is_fused: it takes `fused`, one kernel for many weights on a GPU.
+    """
+
+    kind: str
+    torch_class: str
+    hyperparameters: Callable[["OptimizerConfig"], dict[str, Any]]
+    groups: tuple[ParameterGroup, ...]
+    is_fused: bool = False
+
+    def group(self, name: str, shape: Sequence[int]) -> ParameterGroup:
+        """Return the group of a parameter."""
+        return next(group for group in self.groups if group.takes(name, shape))
+
+    def stored_states(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, ...]]:
+        """Return the names of the states that a checkpoint stores of every parameter."""
+        return {name: self.group(name, shape).stored for name, shape in shapes.items()}
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of all states that checkpoints store."""
+        return tuple(dict.fromkeys(name for group in self.groups for name in group.stored))
+
+    @property
+    def count_names(self) -> tuple[str, ...]:
+        """Names of all states that count updates."""
+        names = (state.name for group in self.groups for state in group.states if state.shape == "update_count")
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def states_per_parameter(self) -> int:
+        """The most elements of states that an element of a weight has."""
+        return max(len(group.stored) for group in self.groups)
+
+    def checkpoint_bytes(self, num_params: int) -> int:
+        """Return the bytes of a checkpoint of so many parameters: weights and states."""
+        return STATE_BYTES * num_params * (1 + self.states_per_parameter)
+
+    def checkpoint_bytes_of(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        """Return the bytes of a checkpoint of parameters of these shapes."""
+        return self.checkpoint_bytes(sum(math.prod(shape) for shape in shapes.values()))
+
+
+def standard_groups(*states: State) -> tuple[ParameterGroup, ...]:
+    """Return groups with equal states: matrices (decayed), vectors (not), and SISA's lambda (slower, and not)."""
+    return (
+        ParameterGroup(
+            "matrices",
+            states,
+            lambda name, shape: len(shape) >= 2,
+            lambda config: {"weight_decay": config.weight_decay, "rate_scale": 1.0},
+        ),
+        ParameterGroup(
+            "vectors",
+            states,
+            lambda name, shape: len(shape) < 2 and not _is_lambda(name),
+            lambda config: {"weight_decay": 0.0, "rate_scale": 1.0},
+        ),
+        ParameterGroup(
+            "lambda",
+            states,
+            lambda name, shape: len(shape) < 2 and _is_lambda(name),
+            lambda config: {"weight_decay": 0.0, "rate_scale": config.lambda_learning_rate_scale},
+        ),
+    )
+
+
+def _is_lambda(name: str) -> bool:
+    return name.endswith("lambda_raw")

@@ -1,0 +1,32 @@
+import inspect
+
+import ray
+from ray._private.state import GlobalState
+
+from sisa_scale.compat.ray import ControllerCallback, ResizingState, away_from, scratch_in
+
+
+def test_callbacks_are_asked_before_workers_start() -> None:
+    hooks = {
+        "after_controller_state_update": {"previous_state", "current_state"},
+        "before_controller_execute_resize_decision": {"resize_decision"},
+        "on_controller_start_worker_group": {"scaling_config", "num_workers"},
+    }
+    for name, arguments in hooks.items():
+        assert arguments <= set(inspect.signature(getattr(ControllerCallback, name)).parameters)
+    assert inspect.isclass(ResizingState)
+
+
+def test_nodes_are_known_by_their_label() -> None:
+    assert away_from(["a", "b"]) == {"ray.io/node-id": "!in(a,b)"}
+
+
+def test_draining_nodes_can_be_asked_for() -> None:
+    assert isinstance(ray._private.state.state, GlobalState)
+    assert callable(GlobalState.get_draining_nodes)
+
+
+def test_the_folder_can_be_chosen() -> None:
+    (name,) = scratch_in("/tmp")
+    # ray.init takes it among **kwargs and refuses names that it does not know.
+    assert f'"{name}"' in inspect.getsource(ray.init) or name in inspect.signature(ray.init).parameters
