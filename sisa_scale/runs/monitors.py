@@ -29,22 +29,24 @@ class MonitorRow:
     gradient_shares: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the line; JSON has no NaN, so null stands for it."""
-        by_layer = {name: [_finite(number) for number in getattr(self, name)] for name in _BY_LAYER}
-        return {"step": self.step, "lambda": self.lambda_, **by_layer, "gradient_shares": self.gradient_shares}
+        """Return the line, without what was not read; JSON has no NaN, so null stands for it."""
+        half_lives = [_finite(number) for number in self.half_life_tokens]
+        line: dict[str, Any] = {"step": self.step, "half_life_tokens": half_lives, "lambda": self.lambda_}
+        read = {name: [_finite(number) for number in getattr(self, name)] for name in _BY_LAYER}
+        line |= {name: numbers for name, numbers in read.items() if numbers}
+        return line | ({"gradient_shares": self.gradient_shares} if self.gradient_shares else {})
 
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> "MonitorRow":
         """Read a line, also one of a version that read less; raises KeyError, TypeError or ValueError."""
         lambdas = [[float(head) for head in heads] for heads in line["lambda"]]
         shares = {str(group): float(share) for group, share in (line.get("gradient_shares") or {}).items()}
-        by_layer = {name: _numbers(line.get(name) or []) for name in _BY_LAYER[1:]}
+        by_layer = {name: _numbers(line.get(name) or []) for name in _BY_LAYER}
         half_lives = _numbers(line["half_life_tokens"])
         return cls(int(line["step"]), half_lives, lambdas, **by_layer, gradient_shares=shares)
 
 
 _BY_LAYER = (
-    "half_life_tokens",
     "largest_content_logit",
     "largest_importance_logit",
     "norm_c",
