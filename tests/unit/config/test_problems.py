@@ -62,7 +62,7 @@ def test_rules_between_sections_are_listed_at_once(base: Path) -> None:
         (["model.kind=pattern", "model.sisa=null"], "needs a list model.pattern"),
         (["model.kind=pattern", "model.pattern=[sisa, attention, sisa]"], "must divide num_layers"),
         (["model.kind=pattern", "model.pattern=[sisa, mamba2]"], "needs a section model.mamba2"),
-        (["decay_bias_init=2"], "must exceed the initial one"),
+        (["decay_bias_init=2", "sisa.form=single_call"], "must exceed the initial one"),
         (["normalize_importance=true", "sisa.form=published"], "the published form normalizes nothing"),
         (["normalize_importance=true", "decay_kind=alibi", "has_rotation=false"], "no importance channels to rotate,"),
         (["qk_norm=true", "sisa.form=published"], "the published form has no norm"),
@@ -107,7 +107,7 @@ def test_derived_numbers(base: Path) -> None:
 
 
 def test_absurd_decays_are_refused(base: Path) -> None:
-    problems(base, "decay_bias_init=1000")
+    problems(base, "decay_bias_init=1000", "sisa.form=single_call")
 
 
 def test_math_kernel_is_refused_beyond_its_range(base: Path) -> None:
