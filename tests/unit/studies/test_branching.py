@@ -54,7 +54,7 @@ def write_checkpoint(config: RunConfig, step: int) -> None:
         slices=(),
         files=(info,),
         skipped_steps=0,
-        optimizer_states={},
+        optimizer_states={"norm.weight": ("exp_avg", "exp_avg_sq")},
     )
     store.commit(step, manifest)
 
