@@ -100,9 +100,9 @@ def test_gpus_that_share_sequences_divide_activations(recipe: str) -> None:
     plans = [plan_memory(loaded(recipe, *settings, f"sequence_parallel_size={size}")) for size in (1, 2, 4)]
     kept = [plan.terms["activations"] for plan in plans]
     # But not the weights in bf16; what attention returns is kept for its own tokens and heads, too; every GPU has
-    # Hymba's meta tokens, and all of its three heads of keys and values.
+    # Hymba's meta tokens, and all of its three heads of keys, before and after their norm, and of values.
     assert kept[1] == pytest.approx(kept[0] / 2, rel=0.1)
-    assert kept[2] == pytest.approx(kept[0] / 4, rel=0.25 if recipe == "hymba/152m" else 0.15)
+    assert kept[2] == pytest.approx(kept[0] / 4, rel=0.35 if recipe == "hymba/152m" else 0.15)
     assert len({plan.terms["optimizer states"] for plan in plans}) == 1
 
 
