@@ -33,5 +33,5 @@ def test_losses_with_and_without_monitors_are_equal_to_the_last_bit(recipe: Path
         for key in ("phase_change_radians", "largest_importance_logit", "largest_content_logit", "norm_b", "norm_c"):
             assert min(row[key]) > 0
     first, *later = readings(tmp_path / "1")
-    assert first["phase_change_radians"] is None and first["gradient_shares"] is None  # nothing was read before it
+    assert not {"phase_change_radians", "gradient_shares"} & first.keys()  # nothing was read before it
     assert [row for row in later if row["step"] in (3, 6, 7)] == rows

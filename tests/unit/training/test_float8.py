@@ -54,5 +54,5 @@ def test_stage_3_takes_the_same_steps(extra: list[str]) -> None:
         stages = [[float(loss) for loss in part.split()] for part in line.split("|")]
         assert len(stages) == 3
         for losses in stages[1:]:
-            assert losses == pytest.approx(stages[0], abs=5e-3)
+            assert losses == pytest.approx(stages[0], abs=1e-2)  # sums of another order, rounded to 8 bits
         assert stages[0][-1] < stages[0][0] - 0.05

@@ -65,8 +65,8 @@ def test_an_offloaded_optimizer_leaves_weights_alone_on_the_device(stage: int, e
 
 
 def test_buffers_do_not_depend_on_the_model() -> None:
-    assert ZeroStates(1000, 1, 2, 1).backward(0)["communication buffers"] == BUCKET_BYTES
-    assert ZeroStates(1000, 3, 2, 1).persistent["communication buffers"] == BUCKET_BYTES
-    assert ZeroStates(10**10, 3, 2, 1).backward(10**10)["gathered weights"] == FP32_BYTES * 10**9
-    kept = ZeroStates(10**10, 3, 2, 1, is_resharded=False)
+    assert ZeroStates(1000, 1, 2, 1, 2).backward(0)["communication buffers"] == BUCKET_BYTES
+    assert ZeroStates(1000, 3, 2, 1, 2).persistent["communication buffers"] == BUCKET_BYTES
+    assert ZeroStates(10**10, 3, 2, 1, 2).backward(10**10)["gathered weights"] == FP32_BYTES * 10**9
+    kept = ZeroStates(10**10, 3, 2, 1, 2, is_resharded=False)
     assert kept.forward["gathered weights"] == kept.backward(10**10)["gathered weights"] == FP32_BYTES * 10**10
