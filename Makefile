@@ -9,7 +9,7 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export DS_BUILD_OPS = 0
 
-.PHONY: quickstart test chaos lint format clean
+.PHONY: quickstart test chaos lint format docs clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/sisa-scale quickstart
@@ -27,6 +27,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# The docs as a site with search: build/site/index.html.
+docs: $(VENV)/installed-dev
+	$(BIN)/sphinx-build --fail-on-warning --quiet docs build/site
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

@@ -11,7 +11,7 @@ from sisa_scale.planning.devices import Gpu
 from sisa_scale.planning.flops import flops_per_token
 
 # What a mixer was measured with (`config.mixers`): a model of 152M parameters with an MLP in every layer on one H100,
-# compiled, bf16 (docs/performance.md, "One H100, 152M, all architectures").
+# compiled, bf16 (docs/performance.md, "One GPU").
 MEASURED_PARAMS, MEASURED_SEQUENCE_TOKENS, MEASURED_MICRO_BATCH_TOKENS = 152e6, 2048, 32_768
 NEAR, FAR = 0.05, 0.25  # relative uncertainty of tokens/s where it was measured, and elsewhere (a judgement)
 

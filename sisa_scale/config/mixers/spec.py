@@ -89,7 +89,7 @@ class MixerWork:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Speeds of a model of such mixers: docs/performance.md, "One H100, 152M, all architectures".
+    """Speeds of a model of such mixers: docs/performance.md, "One GPU".
 
     mfu: compiled, bf16, 16 x 2048 tokens in a micro-batch; several_calls: factor on it when attention takes several
     calls; selective_share: what `selective` adds to the time of a step, as a share, None where it was not measured;
