@@ -23,28 +23,28 @@ class DataConfig:
         "several data sets by name, instead of data.path: {web: {path: ..., weight: 0.7}, ...}", default_factory=dict
     )
     stages: tuple[MixStage, ...] = setting(
-        "other weights from a step on: [{from: 1000 steps, weights: {web: 0.5, books: 0.5}}]", default=()
+        "weights that change at a step: [{from: 1000 steps, weights: {web: 0.5, books: 0.5}}]", default=()
     )
     sequence_tokens: int = setting("length of a training sequence in tokens", minimum=2)
     global_batch_tokens: int = setting("tokens of one optimizer step over all workers", minimum=2)
     seed: int = setting("seed of the order of the sequences", default=0, minimum=0)
     documents: Literal["joined", "separate"] = setting(
-        "joined: a token sees all before it in its sequence, earlier documents included. separate: each document is "
-        "read as if it stood alone, and no target is trained on across the end of one; attention then goes through a "
-        "mask, which is slower",
+        "joined: a token sees all earlier tokens of its sequence, across documents. separate: a token "
+        "sees its own document only, and no target crosses the end of a document; attention needs a mask,"
+        " which is slower",
         default="joined",
     )
     on_corrupt: Literal["fail", "skip"] = setting(
-        "what a damaged block does: end the run, or lose its sequences (masked, and noted in data_events.jsonl)",
+        "fail: a damaged block ends the run; skip: its sequences are masked and recorded in data_events.jsonl",
         default="fail",
     )
     loader_workers: int = setting(
-        "threads of each worker that read ahead; 0 reads in the training thread", default=1, minimum=0, maximum=64
+        "prefetch threads per worker; 0 reads in the training thread", default=1, minimum=0, maximum=64
     )
     cache_directory: str | None = setting(
-        "where a node keeps blocks of remote data sets; null means ~/.cache/sisa-scale/blocks", default=None
+        "cache directory of a node for blocks of remote data sets; null is ~/.cache/sisa-scale/blocks", default=None
     )
-    cache_bytes: int = setting("most bytes of that cache", default=16 << 30, minimum=1)
+    cache_bytes: int = setting("largest size of the cache in bytes", default=16 << 30, minimum=1)
 
     @property
     def global_batch_sequences(self) -> int:

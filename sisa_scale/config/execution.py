@@ -24,22 +24,24 @@ class ExecutionConfig:
 
     zero_stage: Literal[0, 1, 2, 3] = setting("DeepSpeed ZeRO stage", default=1)
     reshard_after_forward: bool = setting(
-        "ZeRO 3: let go of gathered weights after the forward pass and gather them again for the backward pass; false "
-        "keeps the whole model's between the two: up to a third less communication, 4 bytes a parameter more memory",
+        "ZeRO 3: free gathered weights after the forward pass and gather them again for the backward "
+        "pass; false keeps the whole model gathered between the two: up to a third less communication, 4 "
+        "bytes per parameter more memory",
         default=True,
     )
     offload_optimizer: bool = setting(
-        "keep fp32 masters and moments in the memory of the host and take the optimizer's step there: larger models on "
-        "few GPUs, slower steps (ZeRO-Offload, 2101.06840)",
+        "keep fp32 master weights and moments in host memory and run the optimizer step there: larger "
+        "models on few GPUs, slower steps (ZeRO-Offload, 2101.06840)",
         default=False,
     )
     precision: Literal["bf16", "fp32"] = setting(
         "arithmetic of the forward and backward pass; weights, gradients and moments are kept in fp32", default="bf16"
     )
-    micro_batch_sequences: int = setting("sequences of one forward pass on one worker", minimum=1)
+    micro_batch_sequences: int = setting("sequences per forward pass and worker", minimum=1)
     sequence_parallel_size: int = setting(
-        "workers that share every sequence, each with a part of its tokens, and inside the mixers of its heads "
-        "(DeepSpeed-Ulysses, 2309.14509): longer sequences in the same memory; 1 shares none",
+        "number of workers that share each sequence: outside mixers each has a part of the tokens, inside"
+        " a part of the heads (DeepSpeed-Ulysses, 2309.14509); longer sequences in the same memory; 1 "
+        "turns it off",
         default=1,
         minimum=1,
     )
@@ -51,33 +53,36 @@ class ExecutionConfig:
     )
     compile: bool = setting("compile the blocks with torch.compile", default=False)
     compile_tuning: bool = setting(
-        "choose the launch settings of every compiled kernel by measurement: faster Mamba scans, for a first step of "
-        "minutes; torch keeps the choices in its cache",
+        "tune the launch settings of every compiled kernel by measurement: faster Mamba scans; the first "
+        "step takes minutes; torch caches the result",
         default=False,
     )
     cuda_graphs: bool = setting(
-        "start the kernels of a compiled block together, as a CUDA graph: faster where the CPU starts kernels more "
-        "slowly than the GPU runs them, as in small models and Mamba scans; a CPU has none",
+        "launch the kernels of a compiled block as one CUDA graph: faster where launches limit the speed,"
+        " as in small models and Mamba scans; ignored on a CPU",
         default=False,
     )
     float8_products: bool = setting(
-        "compute the dense products of the blocks in 8-bit floats (Ada, Hopper and later), each tensor with its scale: "
-        "faster wide layers and less memory, for coarser rounding",
+        "compute the dense products of the blocks in 8-bit floats with a scale per tensor (Ada, Hopper "
+        "and later): faster wide layers, less memory, coarser rounding",
         default=False,
     )
     attention_backend: AttentionBackend = setting(
-        "SDPA kernel; 'auto' measures them once per device, the package flash-attn-4 (flash_4) among them if installed",
+        "attention kernel; 'auto' measures all that are installed once per device and takes the fastest "
+        "(flash_4: package flash-attn-4)",
         default="auto",
     )
     state_space_kernel: Literal["pytorch", "mamba_ssm"] = setting(
-        "scan of Mamba-2 and Hymba on a GPU: products of our own, or the Triton kernels of the package mamba-ssm",
+        "scan of Mamba-2 and Hymba on a GPU: torch products, or the Triton kernels of the package mamba-ssm",
         default="pytorch",
     )
     determinism: Literal["fast", "strict"] = setting(
-        "'strict' repeats a run to the last bit on the same devices and number of workers, and is slower",
+        "'strict' makes a run repeatable to the last bit on the same devices and number of workers; it is slower",
         default="fast",
     )
-    loss_chunk_tokens: int = setting("tokens whose logits are held at once", default=8192, minimum=1)
+    loss_chunk_tokens: int = setting(
+        "tokens per chunk of the loss: bounds the memory of logits", default=8192, minimum=1
+    )
 
     def recomputation(self, layer: int) -> Recomputation:
         """Return what activation checkpointing has a layer compute again."""
@@ -130,23 +135,25 @@ class ExecutionConfig:
 class ResourcesConfig:
     """Workers and the Ray cluster they run on."""
 
-    workers: int = setting("number of workers: one a GPU, or CPU processes", default=1, minimum=1)
+    workers: int = setting("number of workers: one per GPU, or CPU processes", default=1, minimum=1)
     min_workers: int | None = setting(
-        "fewest workers the run goes on with when nodes are lost, until they are back; null waits for all",
+        "smallest number of workers to continue with when nodes are lost; null waits for all",
         default=None,
         minimum=1,
     )
-    device: Literal["auto", "cpu", "cuda"] = setting("'auto' takes GPUs when every worker can have one", default="auto")
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "'auto' uses GPUs if there is one for every worker", default="auto"
+    )
     cpus_per_worker: int = setting("CPU cores Ray reserves for a worker", default=1, minimum=1)
-    ray_address: str | None = setting("address of a running Ray cluster; null starts one here", default=None)
-    max_failures: int = setting("restarts after a lost worker before the run gives up", default=20, minimum=0)
+    ray_address: str | None = setting("address of a running Ray cluster; null starts one on this machine", default=None)
+    max_failures: int = setting("restarts after lost workers before the run ends with an error", default=20, minimum=0)
     max_node_failures: int = setting(
-        "deaths of workers on a node after which it gets no more of them while others suffice; 0 never leaves one out",
+        "a node on which this many workers died gets no more workers if other nodes suffice; 0 never excludes a node",
         default=2,
         minimum=0,
     )
     resize_every_seconds: float = setting(
-        "time between looks for nodes that are back, where min_workers is set", default=60.0, above=0
+        "interval of checks for returned nodes, where min_workers is set", default=60.0, above=0
     )
 
     @property

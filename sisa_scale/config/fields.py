@@ -73,7 +73,11 @@ def bounds_violation(field: dataclasses.Field[Any], value: Any) -> Violation | N
         (above is not None and any(n <= above for n in numbers), f"must be greater than {above}"),
     ]
     broken = " and ".join(text for is_broken, text in rules if is_broken)
-    return Violation(field.name, repr(value), broken, f"Give {field.metadata['doc']}.") if broken else None
+    return (
+        Violation(field.name, repr(value), broken, f"Choose another value: {field.metadata['doc']}.")
+        if broken
+        else None
+    )
 
 
 def settings_of(section: type) -> list[dataclasses.Field[Any]]:

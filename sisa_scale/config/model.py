@@ -31,7 +31,8 @@ class ModelConfig:
     """A decoder: embedding, pre-norm blocks of mixer and SwiGLU, final norm, tied head."""
 
     kind: str = setting(
-        "the architecture: one mixer in every block, 'jamba', or 'pattern' for a pattern of one's own", choices=_kinds
+        "the architecture: one mixer in every block, 'jamba', or 'pattern' for your own sequence of mixers",
+        choices=_kinds,
     )
     num_layers: int = setting("number of blocks", minimum=1)
     d_model: int = setting("width of the residual stream", minimum=1)
@@ -41,8 +42,8 @@ class ModelConfig:
     vocab_multiple: int = setting("the embedding is padded to a multiple of this many rows", default=128, minimum=1)
     max_length_tokens: int = setting("longest sequence the model accepts", minimum=2)
     trained_length_tokens: int | None = setting(
-        "max_length_tokens of the first training, for a model that has outgrown it; null is max_length_tokens. What "
-        "depends on a length, such as the bound of SISA's decay, depends on this one",
+        "max_length_tokens of the first training, for a model trained further at a greater length; null "
+        "is max_length_tokens. The bound of SISA's decay depends on this length",
         default=None,
         minimum=2,
     )

@@ -14,7 +14,7 @@ from sisa_scale.config.optimizers.table import OPTIMIZERS
 class OptimizerConfig:
     """Weight decay acts on matrices only: never on norms, biases or lambda."""
 
-    kind: str = setting("which optimizer: adamw", default="adamw")
+    kind: str = setting("optimizer", default="adamw")
     learning_rate: float = setting("peak learning rate", above=0.0)
     beta1: float = setting("decay of the first moment", default=0.9, minimum=0.0, maximum=0.99999)
     beta2: float = setting("decay of the second moment", default=0.95, minimum=0.0, maximum=0.99999)

@@ -10,25 +10,23 @@ from sisa_scale.config.fields import setting
 class GuardConfig:
     """What happens at a loss or gradient that is not finite, or that jumps: the step is skipped, then rolled back."""
 
-    max_skipped_in_a_row: int = setting(
-        "steps that may be skipped one after the other; one more rolls back", default=3, minimum=0
-    )
+    max_skipped_in_a_row: int = setting("most consecutive skipped steps; one more rolls back", default=3, minimum=0)
     max_skipped: int = setting(
-        "steps that may be skipped among the last guard.window_steps; one more rolls back", default=10, minimum=0
+        "most skipped steps within guard.window_steps; one more rolls back", default=10, minimum=0
     )
     window_steps: int = setting("steps over which skipped steps and rollbacks are counted", default=1000, minimum=1)
     spike_deviations: float | None = setting(
-        "robust standard deviations above the recent median at which a finite loss or gradient norm is a spike; "
-        "null skips no finite step",
+        "a finite loss or gradient norm this many robust standard deviations above the recent median is "
+        "skipped as a spike; null skips no finite step",
         default=None,
         above=0,
     )
-    spike_window_steps: int = setting("accepted steps that a spike is judged by", default=128, minimum=8)
+    spike_window_steps: int = setting("number of recent accepted steps in that median", default=128, minimum=8)
     after_rollback: Literal["retry", "skip_data"] = setting(
-        "'retry' takes the bad steps again, 'skip_data' leaves their data out of the run", default="retry"
+        "'retry' repeats the bad steps, 'skip_data' skips their data", default="retry"
     )
     max_rollbacks: int = setting(
-        "rollbacks within guard.window_steps before the run ends with an error; 0 never rolls back",
+        "most rollbacks within guard.window_steps; one more ends the run with an error; 0 never rolls back",
         default=2,
         minimum=0,
     )
@@ -39,14 +37,15 @@ class WatchdogConfig:
     """How long a worker may take for what it does before it counts as hung."""
 
     floor_seconds: float | None = setting(
-        "least bound of a step or a wait for data, and longest silence of a worker; null turns the watchdog off",
+        "smallest time limit of a step or a wait for data, and longest silence of a worker; null turns "
+        "the watchdog off",
         default=50.0,
         above=0,
     )
-    slow_floor_seconds: float = setting("least bound of a save or an evaluation", default=300.0, above=0)
-    median_factor: float = setting("bound as a multiple of the median of the last times", default=2.0, minimum=1)
+    slow_floor_seconds: float = setting("smallest time limit of a save or an evaluation", default=300.0, above=0)
+    median_factor: float = setting("time limit as a multiple of the recent median", default=2.0, minimum=1)
     first_seconds: float = setting(
-        "bound of what was not done before in this life: start, restore, first step with compilation",
+        "time limit of first times in an attempt: start, restore, first step with compilation",
         default=1800.0,
         above=0,
     )

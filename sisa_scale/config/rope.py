@@ -31,27 +31,27 @@ class RopeConfig:
     """
 
     scaling: Literal["none", "linear", "ntk", "yarn"] = setting(
-        "none: positions beyond the trained length as they are; linear: all frequencies divided by the factor "
-        "(position interpolation, 2306.15595); ntk: the base times factor^(d_h / (d_h - 2)); yarn (2309.00071): slow "
-        "frequencies divided, fast ones kept, logits sharpened"
+        "none: no change beyond the trained length; linear: all frequencies divided by the factor "
+        "(position interpolation, 2306.15595); ntk: the base times factor^(d_h / (d_h - 2)); yarn "
+        "(2309.00071): slow frequencies divided, fast ones unchanged, logits sharpened"
     )
     factor: float | None = setting(
-        "how many times longer the context is than the original; null is max_length_tokens / original_length_tokens",
+        "ratio of the new context to the original; null is max_length_tokens / original_length_tokens",
         default=None,
         minimum=1.0,
     )
     original_length_tokens: int | None = setting(
-        "length that the unscaled positions were trained at; null is model.trained_length_tokens",
+        "length at which the unscaled positions were trained; null is model.trained_length_tokens",
         default=None,
         minimum=2,
     )
     beta_fast: float = setting(
-        "yarn: pairs that turn more often than this within the original length keep their frequency",
+        "yarn: pairs with more turns than this within the original length keep their frequency",
         default=32.0,
         above=0.0,
     )
     beta_slow: float = setting(
-        "yarn: pairs that turn less often than this within the original length are divided by the factor",
+        "yarn: pairs with fewer turns than this within the original length are divided by the factor",
         default=1.0,
         above=0.0,
     )

@@ -28,26 +28,27 @@ class RunConfig:
     run_dir: str | None = setting("run directory; null means runs/<name>", default=None)
     seed: int = setting("seed of the initial weights", default=0, minimum=0)
     begin_from: str | None = setting(
-        "run or checkpoint whose weights the run begins with, at the same or a greater length; null draws them anew",
+        "run or checkpoint to take the initial weights from, at the same or a greater length; null draws "
+        "random weights",
         default=None,
     )
     twin_of: str | None = setting(
-        "recipe that this one is matched to: model.d_ff is solved, unless it stands in the same file or is an override",
+        "recipe that this one is matched to: model.d_ff is solved, unless the same file or an override sets it",
         default=None,
     )
     match: Literal["parameters", "nonembedding_parameters", "flops"] = setting(
-        "what a twin has as many of as its original; flops are those of a token", default="parameters"
+        "quantity matched between twins; flops counts FLOPs per token", default="parameters"
     )
-    model: ModelConfig = setting("the function that is trained")
+    model: ModelConfig = setting("the architecture and its size")
     data: DataConfig = setting("which tokens in which order")
     optimizer: OptimizerConfig = setting("how weights are updated")
     schedule: ScheduleConfig = setting("length of the run and learning rate")
     execution: ExecutionConfig = setting("memory and speed of a step")
     resources: ResourcesConfig = setting("workers and Ray", default_factory=ResourcesConfig)
     checkpoint: CheckpointConfig = setting("what is saved", default_factory=CheckpointConfig)
-    guard: GuardConfig = setting("what happens at a broken loss or gradient", default_factory=GuardConfig)
+    guard: GuardConfig = setting("skipped steps and rollbacks at a bad loss or gradient", default_factory=GuardConfig)
     watchdog: WatchdogConfig = setting("when a worker counts as hung", default_factory=WatchdogConfig)
-    evaluation: EvaluationConfig = setting("what is measured", default_factory=EvaluationConfig)
+    evaluation: EvaluationConfig = setting("evaluation tasks and monitors", default_factory=EvaluationConfig)
     wandb: WandbConfig = setting("Weights & Biases", default_factory=WandbConfig)
 
     @property

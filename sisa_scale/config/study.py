@@ -72,10 +72,11 @@ class BudgetsConfig:
 class StudyScheduleConfig:
     """Warmup-stable-decay for every run: the longest run of a size is the trunk, shorter ones branch off it."""
 
-    trunk: bool = setting("shorter runs take the steps up to their cooldown from the longest; false repeats them",
-                          default=True)  # fmt: skip
-    warmup: Duration = setting("linear warm-up, the same for all runs")
-    decay_fraction: float = setting("share of a run that is its cooldown", default=0.2, above=0.0, maximum=0.9)
+    trunk: bool = setting(
+        "shorter trials branch from the longest before their cooldown; false trains each from the start", default=True
+    )
+    warmup: Duration = setting("linear warm-up, equal for all trials")
+    decay_fraction: float = setting("cooldown as a fraction of the trial", default=0.2, above=0.0, maximum=0.9)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,23 +84,25 @@ class LearningRateRule:
     """Peak learning rate = value x (at_d_model / d_model) ^ exponent."""
 
     value: float = setting("peak learning rate at the width at_d_model", above=0.0)
-    at_d_model: int = setting("width where it holds", minimum=1)
-    exponent: float = setting("0 keeps it, 1 halves it where the width doubles", default=0.0)
+    at_d_model: int = setting("width at which value applies", minimum=1)
+    exponent: float = setting(
+        "the rate scales with width^-exponent: 0 keeps it, 1 halves it when the width doubles", default=0.0
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostConfig:
     """What the study costs by estimate, and may cost."""
 
-    gpu: str | None = setting(
-        "GPU type, such as h100, whose measured utilisation by kind of layer gives the hours", default=None
-    )
+    gpu: str | None = setting("GPU type, such as h100, for the estimate of hours from measured MFU", default=None)
     sustained_flops_per_second: float | None = setting(
-        "instead of gpu: model FLOPs a second that one worker sustains in training", default=None, above=0.0
+        "instead of gpu: sustained model FLOPs per second and worker", default=None, above=0.0
     )
-    overhead_seconds: float = setting("start, evaluation and checkpoints of a run", default=20.0, minimum=0.0)
+    overhead_seconds: float = setting(
+        "seconds per trial for start, evaluation and checkpoints", default=20.0, minimum=0.0
+    )
     max_device_hours: float | None = setting(
-        "GPU-hours (or hours of CPU workers) that the plan may need; null sets no limit", default=None, above=0.0
+        "limit of GPU-hours (or CPU-worker hours) of the plan; null sets none", default=None, above=0.0
     )
 
     def violations(self) -> Iterator[Violation]:
@@ -116,13 +119,13 @@ class StudyConfig:
     """A study: everything that decides its runs."""
 
     name: str = setting("name of the study")
-    description: str = setting("what it is to find out", default="")
+    description: str = setting("question that the study answers", default="")
     study_dir: str | None = setting("study directory; null means runs/studies/<name>", default=None)
-    recipe: str | None = setting("recipe that runs begin from", default=None)
-    overrides: tuple[str, ...] = setting("key=value for all runs, such as evaluation.num_heldout_sequences=256",
+    recipe: str | None = setting("base recipe of all trials", default=None)
+    overrides: tuple[str, ...] = setting("key=value for all trials, such as evaluation.num_heldout_sequences=256",
                                          default=())  # fmt: skip
     data: str | None = setting(
-        "data set of all runs; sample builds the text of the package into the study; null is the recipes'",
+        "data set of all trials; sample builds the text of the package into the study; null uses the recipe's",
         default=None,
     )
     architectures: Mapping[str, ArchitectureConfig] = setting("by name", default_factory=dict)
@@ -130,10 +133,10 @@ class StudyConfig:
     match: Match = setting("what model.d_ff of the others is solved for", default="parameters")
     d_ff_multiple: int = setting("a solved d_ff is a multiple of it", default=32, minimum=1)
     sizes: Mapping[str, SizeConfig] = setting("by name", default_factory=dict)
-    budgets: BudgetsConfig = setting("lengths of the runs", default_factory=BudgetsConfig)
+    budgets: BudgetsConfig = setting("lengths of the trials", default_factory=BudgetsConfig)
     seeds: tuple[int, ...] = setting("seeds of weights and of the order of the data", default=(0,), minimum=0)
     schedule: StudyScheduleConfig = setting("learning rate over a run")
-    learning_rate: LearningRateRule | None = setting("peak learning rate; null is the recipes'", default=None)
+    learning_rate: LearningRateRule | None = setting("peak learning rate; null uses the recipe's", default=None)
     cost: CostConfig = setting("estimate and limit")
 
     @property

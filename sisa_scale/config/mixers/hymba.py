@@ -36,10 +36,10 @@ class HymbaConfig(Mamba2Config):
         minimum=0,
     )
     global_layers: Literal["all", "first_middle_last"] = setting(
-        "layers whose attention sees every token; the others are local", default="all"
+        "indices of layers whose attention sees every token; the others are local", default="all"
     )
     num_meta_tokens: int = setting(
-        "learned vectors before the first token, in sight of every window; the paper has 128", default=0, minimum=0
+        "learned vectors before the first token, visible to every window; the paper has 128", default=0, minimum=0
     )
 
     def kv_heads(self, num_heads: int) -> int:

@@ -11,7 +11,7 @@ from sisa_scale.config.mixers.table import mixer_names
 class JambaConfig:
     """A block-level hybrid. Its MLPs are dense; mixture of experts is not built."""
 
-    attention_every: int = setting("one layer in so many is an attention layer", default=8, minimum=1)
+    attention_every: int = setting("every N-th layer is attention", default=8, minimum=1)
     attention_offset: int = setting("index of the first attention layer", default=4, minimum=0)
     attention: str = setting(
         "mixer of the attention layers", default="attention", choices=lambda: mixer_names("attention")

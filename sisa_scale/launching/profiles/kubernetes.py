@@ -38,7 +38,7 @@ class StorageSection:
     """A persistent volume claim that every pod mounts: runs, and data sets that are not on an object store."""
 
     claim: str = setting("name of the PersistentVolumeClaim; several nodes need ReadWriteMany")
-    mount_path: str = setting("where pods see it", default="/mnt/sisa-scale")
+    mount_path: str = setting("mount path in the pods", default="/mnt/sisa-scale")
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
@@ -53,7 +53,9 @@ class KubernetesProfile(Profile):
     context: str | None = setting("context of kubectl; null takes the current one", default=None)
     namespace: str = setting("namespace", default="default")
     image: str = setting("image with sisa-scale, see cluster/Dockerfile")
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = setting("when nodes pull", default="IfNotPresent")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = setting(
+        "when nodes pull the image", default="IfNotPresent"
+    )
     image_pull_secret: str | None = setting("secret of the registry, by name", default=None)
     service_account: str | None = setting("service account of the pods", default=None)
     ray_version: str = setting("version of Ray in the image", default="2.60.0")
@@ -61,22 +63,24 @@ class KubernetesProfile(Profile):
     gpus_per_node: int = setting("GPUs of a worker pod; 0 trains on CPUs", default=0, minimum=0)
     workers_per_node: int | None = setting("workers of a pod; null means one a GPU, or one", default=None, minimum=1)
     cpus_per_worker: int = setting("CPU cores of a worker", default=1, minimum=1)
-    head: PodSection = setting("the pod of the head, which trains nothing", default_factory=PodSection)
+    head: PodSection = setting("the head pod; it does not train", default_factory=PodSection)
     worker: PodSection = setting("a worker pod", default_factory=PodSection)
     storage: StorageSection = setting("the volume of the runs")
     environment: tuple[str, ...] = setting("NAME=VALUE for every pod, such as NCCL_DEBUG=WARN", default=())
     secrets: tuple[str, ...] = setting(
         "secrets by name whose keys become variables, such as WANDB_API_KEY or AWS_SECRET_ACCESS_KEY", default=()
     )
-    queue: str | None = setting("LocalQueue of Kueue; null goes without Kueue", default=None)
+    queue: str | None = setting("LocalQueue of Kueue; null does without Kueue", default=None)
     queue_priority: str | None = setting("WorkloadPriorityClass of Kueue", default=None)
     pod_priority: str | None = setting("PriorityClass of the pods", default=None)
     token_auth: bool = setting("whether Ray asks for a token, which KubeRay (1.5 or newer) makes", default=True)
-    suspend: bool = setting("whether the job waits for someone to unsuspend it; Kueue always begins so", default=False)
-    max_restarts: int = setting("times that a failed job is begun again with a new cluster", default=3, minimum=0)
+    suspend: bool = setting("whether the job is created suspended; Kueue always does so", default=False)
+    max_restarts: int = setting("most restarts of a failed job, each on a new cluster", default=3, minimum=0)
     grace_seconds: int = setting("time for a checkpoint when a node goes away", default=120, minimum=10)
-    active_deadline_seconds: int | None = setting("longest life of the job; null sets none", default=None, minimum=1)
-    ttl_seconds: int = setting("how long a finished job keeps its cluster", default=300, minimum=0)
+    active_deadline_seconds: int | None = setting(
+        "longest duration of the job; null sets none", default=None, minimum=1
+    )
+    ttl_seconds: int = setting("seconds until a finished job's cluster is deleted", default=300, minimum=0)
 
     @property
     def num_workers_per_node(self) -> int:

@@ -14,12 +14,12 @@ from sisa_scale.launching.profiles.rules import environment_rules
 class RayProfile(Profile):
     """A Ray cluster that runs, reached through its job server."""
 
-    address: str | None = setting("http://HOST:PORT of the job server; --address goes before", default=None)
+    address: str | None = setting("http://HOST:PORT of the job server; --address overrides it", default=None)
     token_file: str | None = setting(
-        "file with the cluster's token, readable by its owner alone; null uses Ray's own settings", default=None
+        "file with the cluster's token, readable by its owner only; null uses Ray's own settings", default=None
     )
     workers: int | None = setting("workers of a run; null keeps the recipe's", default=None, minimum=1)
-    device: Literal["auto", "cpu", "cuda"] = setting("what workers compute on", default="auto")
+    device: Literal["auto", "cpu", "cuda"] = setting("device of the workers", default="auto")
     cpus_per_worker: int = setting("CPU cores of a worker", default=1, minimum=1)
     venv: str | None = setting("virtual environment on the cluster; null uses the PATH of Ray there", default=None)
     environment: tuple[str, ...] = setting("NAME=VALUE for the job, such as NCCL_DEBUG=WARN", default=())

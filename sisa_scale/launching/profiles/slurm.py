@@ -15,7 +15,7 @@ _WORD = r"[A-Za-z0-9_.,:@/&|*()\[\]=+-]+"
 class ContainerSection:
     """The image that everything but Slurm's own commands runs in."""
 
-    runtime: Literal["apptainer", "pyxis"] = setting("how containers are started: apptainer, or srun with pyxis")
+    runtime: Literal["apptainer", "pyxis"] = setting("container runtime: apptainer, or srun with pyxis")
     image: str = setting("path of the image, or its name in a registry")
     mounts: tuple[str, ...] = setting("SOURCE:TARGET of folders that the container sees", default=())
 
@@ -30,36 +30,36 @@ class SlurmProfile(Profile):
     workers_per_node: int | None = setting("workers of a node; null means one a GPU, or one", default=None, minimum=1)
     cpus_per_worker: int = setting("CPU cores of a worker", default=1, minimum=1)
     memory_per_node: str | None = setting("memory of a node such as 200G; 0 takes all", default=None)
-    exclusive: bool = setting("whether other jobs stay off the nodes", default=False)
+    exclusive: bool = setting("whether the job has its nodes to itself", default=False)
     time_limit: str = setting("time limit such as 24:00:00 or 2-00:00:00")
     partition: str | None = setting("partition", default=None)
     account: str | None = setting("account", default=None)
     qos: str | None = setting("quality of service", default=None)
     constraint: str | None = setting("features that nodes must have", default=None)
-    directives: tuple[str, ...] = setting("further sbatch options, such as --reservation=name", default=())
+    directives: tuple[str, ...] = setting("more sbatch options, such as --reservation=name", default=())
     modules: tuple[str, ...] = setting("environment modules to load", default=())
     venv: str | None = setting("virtual environment seen by every node; null uses the PATH of submit", default=None)
-    container: ContainerSection | None = setting("container that runs everything; null runs without", default=None)
+    container: ContainerSection | None = setting("container for all processes; null uses none", default=None)
     environment: tuple[str, ...] = setting("NAME=VALUE for every process, such as NCCL_SOCKET_IFNAME=ib0", default=())
-    warning_seconds: int = setting("how long before the time limit the run is told to save", default=180, minimum=1)
+    warning_seconds: int = setting("seconds between the warning and the time limit", default=180, minimum=1)
     when_interrupted: Literal["requeue", "resubmit", "stop"] = setting(
-        "after a checkpoint at the time limit: requeue the same job, submit a successor, or end", default="requeue"
+        "action after the checkpoint at the time limit: requeue the job, submit a successor, or stop", default="requeue"
     )
-    max_restarts: int = setting("times that a job may go on after an interruption", default=100, minimum=0)
-    max_array_tasks: int = setting("tasks of a study that run at once", default=8, minimum=1)
+    max_restarts: int = setting("most restarts after interruptions", default=100, minimum=0)
+    max_array_tasks: int = setting("most tasks of a study at the same time", default=8, minimum=1)
     network_interface: str | None = setting(
         "interface that Ray uses between nodes; null asks the resolver", default=None
     )
-    node_scratch: str = setting("folder of every node itself for Ray's sockets and logs; a short path", default="/tmp")
+    node_scratch: str = setting("node-local folder for Ray's sockets and logs; a short path", default="/tmp")
     node_local_paths: tuple[str, ...] = setting(
-        "folders that differ from node to node: no run or data set may lie there",
+        "node-local folders: a run or data set there is refused",
         default=("/tmp", "/var/tmp", "/dev/shm", "/run"),
     )
     dashboard: bool = setting("whether Ray's dashboard runs, on the loopback of the first node", default=False)
     object_store_bytes: int = setting(
         "Ray's object store on a node; runs need little", default=256 << 20, minimum=80 << 20
     )
-    start_seconds: int = setting("how long nodes may take to join Ray", default=300, minimum=1)
+    start_seconds: int = setting("longest wait for nodes to join Ray", default=300, minimum=1)
 
     @property
     def num_workers_per_node(self) -> int:
