@@ -5,6 +5,7 @@ import click
 from sisa_scale.cli.data import build as data_build
 from sisa_scale.cli.data import card as data_card
 from sisa_scale.cli.data import diff as data_diff
+from sisa_scale.cli.data import fetch as data_fetch
 from sisa_scale.cli.data import fingerprint as data_fingerprint
 from sisa_scale.cli.data import inspect as data_inspect
 from sisa_scale.cli.data import mix as data_mix
@@ -18,6 +19,7 @@ def command() -> None:
 
 
 for _module in (
+    data_fetch,
     data_build,
     data_card,
     data_inspect,

@@ -38,7 +38,7 @@ def test_file_is_fetched_once(url: str, tmp_path: Path) -> None:
 def test_another_file_is_refused_and_not_kept(url: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=SHA256):
         fetch_once(url, "0" * 64)
-    assert not (tmp_path / "cache").exists()
+    assert not list((tmp_path / "cache").rglob("*.jsonl*"))
 
 
 def test_missing_file_says_where_to_put_it(url: str, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Public corpora and tokenizers by name, for those with a connection."""
