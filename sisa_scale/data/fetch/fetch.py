@@ -27,7 +27,8 @@ def files_of(entry: Entry, most_bytes: float | None = None) -> list[RemoteFile]:
     """Return the files of an entry, the first that together have at most `most_bytes` (at least one)."""
     if isinstance(entry.files, WebFile):
         return [RemoteFile(entry.files.url.rpartition("/")[2], entry.files.url, entry.files.sha256, None)]
-    chosen, total = [], 0
+    chosen: list[RemoteFile] = []
+    total = 0
     for file in list_files(entry.files):
         total += file.num_bytes or 0
         if chosen and most_bytes is not None and total > most_bytes:
@@ -51,8 +52,8 @@ def fetch(
     for file in files:
         path = directory / file.name
         row = rows.get(file.name)
-        is_there = path.is_file() and row is not None and row["bytes"] == path.stat().st_size
-        if not (is_there and file.sha256 in (None, row["sha256"])):
+        is_known = row is not None and file.sha256 in (None, row["sha256"])
+        if not (is_known and path.is_file() and row["bytes"] == path.stat().st_size):
             digest = download(file.url, path, sha256=file.sha256, num_bytes=file.num_bytes, advance=advance)
             rows[file.name] = {"url": file.url, "sha256": digest, "bytes": path.stat().st_size}
             write_json(record_path, record)

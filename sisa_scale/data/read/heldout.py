@@ -1,5 +1,6 @@
 """The held-out sequences of a run's data sets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,3 +60,9 @@ def read_heldout(config: DataConfig, sequence_tokens: int, limit: int) -> Heldou
         float(np.average([split.num_bytes / split.num_tokens for split in splits], weights=counts)),
         float(np.average([split.unigram_entropy_nats for split in splits], weights=counts)),
     )
+
+
+def heldout_prompts(config: DataConfig, decode: Callable[[list[int]], str], count: int, tokens: int = 24) -> list[str]:
+    """Return the first tokens of some held-out sequences as text, for a model to continue; raises DataError."""
+    rows = read_heldout(config, config.sequence_tokens, count).sequences[:, :tokens]
+    return [decode(row.tolist()) for row in rows]
