@@ -52,13 +52,16 @@ def fetch(
     for file in files:
         path = directory / file.name
         row = rows.get(file.name)
-        is_known = row is not None and file.sha256 in (None, row["sha256"])
-        if not (is_known and path.is_file() and row["bytes"] == path.stat().st_size):
+        if row is None or file.sha256 not in (None, row["sha256"]) or not _has_size(path, row["bytes"]):
             digest = download(file.url, path, sha256=file.sha256, num_bytes=file.num_bytes, advance=advance)
             rows[file.name] = {"url": file.url, "sha256": digest, "bytes": path.stat().st_size}
             write_json(record_path, record)
         paths.append(path)
     return paths
+
+
+def _has_size(path: Path, num_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == num_bytes
 
 
 def _read_record(path: Path) -> dict[str, Any]:
