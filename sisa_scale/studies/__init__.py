@@ -1,1 +1,1 @@
-"""A scaling study as one object: a grid of runs that is planned, run piece by piece, collected and reported."""
+"""A scaling study as one object: a grid of runs that is planned, run trial by trial, collected and reported."""

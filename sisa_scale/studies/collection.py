@@ -1,4 +1,4 @@
-"""The table of a study: one row for each finished piece, as `laws` reads it, from the run directories alone."""
+"""The table of a study: one row for each finished trial, as `laws` reads it, from the run directories alone."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from sisa_scale.runs.files import Run, read_run
 from sisa_scale.runs.layout import config_path
 from sisa_scale.scaling.figures.plot import csv_text
 from sisa_scale.studies.directory import Planned, StudyDirectory
-from sisa_scale.studies.state import PieceStatus, final_score, read_states
+from sisa_scale.studies.state import TrialStatus, final_score, read_states
 from sisa_scale.studies.trial import PARAMS_CONVENTION
 
 TABLE = "runs.csv"
@@ -25,36 +25,36 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What `collect` found. missing: the pieces without a row."""
+    """What `collect` found. missing: the trials without a row."""
 
     path: Path
     rows: tuple[Row, ...]
-    missing: tuple[PieceStatus, ...]
+    missing: tuple[TrialStatus, ...]
 
 
 def collect(directory: StudyDirectory) -> Collected:
-    """Write runs.csv from the finished pieces.
+    """Write runs.csv from the finished trials.
 
-    Raises DataError where none has finished, or where pieces were trained on other data or with another tokenizer.
+    Raises DataError where none has finished, or where trials were trained on other data or with another tokenizer.
     """
-    states = read_states(directory, directory.pieces())
+    states = read_states(directory, directory.trials())
     finished = [status for status in states if status.state == "finished" and status.loss is not None]
     if not finished:
         raise DataError.at(
             directory.path,
-            found=f"{len(states)} pieces, none of which has finished",
+            found=f"{len(states)} trials, none of which has finished",
             allowed="a table has at least one finished run",
             remedy="Submit the study first; `sisa-scale study status` says how it stands.",
         )
     rows, manifests = [], _Manifests()
     for status in finished:
-        run = read_run(status.piece.directory)
-        rows.append(_row(status.piece, run, manifests))
+        run = read_run(status.trial.directory)
+        rows.append(_row(status.trial, run, manifests))
     _check_one_corpus(directory, rows)
     path = directory.path / TABLE
     write_text(path, csv_text(rows))
     names = {row["run_id"] for row in rows}
-    return Collected(path, tuple(rows), tuple(s for s in states if s.piece.name not in names))
+    return Collected(path, tuple(rows), tuple(s for s in states if s.trial.name not in names))
 
 
 class _Manifests:
@@ -74,15 +74,15 @@ class _Manifests:
         return self._known[key]
 
 
-def _row(piece: Planned, run: Run, manifests: _Manifests) -> Row:
-    plan, config = piece.values, load_config(config_path(run.path)).config
-    loss, bits = (final_score(run, metric, piece.total_steps) for metric in ("loss", "bits_per_byte"))
+def _row(trial: Planned, run: Run, manifests: _Manifests) -> Row:
+    plan, config = trial.values, load_config(config_path(run.path)).config
+    loss, bits = (final_score(run, metric, trial.total_steps) for metric in ("loss", "bits_per_byte"))
     assert loss is not None
     data = manifests.of(config.data)
     unique = sum(manifest.splits["train"].num_tokens for manifest in data)
     skipped = sum(bool(step.skipped) for step in run.steps)
     return {
-        "run_id": piece.name,
+        "run_id": trial.name,
         "trunk_id": plan["trunk"],
         "architecture": plan["architecture"],
         "size": plan["size"],
@@ -123,6 +123,6 @@ def _check_one_corpus(directory: StudyDirectory, rows: Sequence[Row]) -> None:
             raise DataError.at(
                 f"{directory.path} {key}",
                 found=found,
-                allowed="all pieces of a study are trained and measured on the same data with the same tokenizer",
+                allowed="all trials of a study are trained and measured on the same data with the same tokenizer",
                 remedy="Run the study in a new directory on one data set.",
             )

@@ -16,12 +16,12 @@ _SPAN_STEPS = 9
 
 
 def loss_curves(directory: StudyDirectory) -> Plot | None:
-    """Return the figure of all pieces that have begun, None where none has."""
-    begun = [piece for piece in directory.pieces() if (piece.directory / METRICS).exists()]
+    """Return the figure of all trials that have begun, None where none has."""
+    begun = [trial for trial in directory.trials() if (trial.directory / METRICS).exists()]
     if not begun:
         return None
-    architectures = list(dict.fromkeys(piece.values["architecture"] for piece in begun))
-    sizes = list(dict.fromkeys(piece.values["size"] for piece in directory.pieces()))
+    architectures = list(dict.fromkeys(trial.values["architecture"] for trial in begun))
+    sizes = list(dict.fromkeys(trial.values["size"] for trial in directory.trials()))
     figure, axes = panels(
         [(name, "training tokens", "training loss (nats per token)") for name in architectures],
         min(2, len(architectures)),
@@ -29,22 +29,22 @@ def loss_curves(directory: StudyDirectory) -> Plot | None:
     )
     rows = []
     for panel, name in zip(axes, architectures, strict=True):
-        for piece in (piece for piece in begun if piece.values["architecture"] == name):
-            run = read_run(piece.directory)
-            tokens, losses = _curve(piece, run.steps)
+        for trial in (trial for trial in begun if trial.values["architecture"] == name):
+            run = read_run(trial.directory)
+            tokens, losses = _curve(trial, run.steps)
             if not len(tokens):
                 continue
-            index = sizes.index(piece.values["size"])
-            is_branch = piece.values["role"] == "branch"
+            index = sizes.index(trial.values["size"])
+            is_branch = trial.values["role"] == "branch"
             style = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))} if is_branch else {"linewidth": 1.3}
-            label = None if is_branch else f"{piece.values['params_scaling']:,} parameters"
+            label = None if is_branch else f"{trial.values['params_scaling']:,} parameters"
             panel.plot(*thin(tokens, losses), color=color(index), label=label, **style)
-            ends = [s for s in run.scores if (s.step, s.task, s.metric) == (piece.total_steps, "loss", "loss")]
+            ends = [s for s in run.scores if (s.step, s.task, s.metric) == (trial.total_steps, "loss", "loss")]
             for score in ends:
                 value = math.nan if score.value is None else score.value
                 panel.plot([score.tokens], [value], color=color(index), marker="o", markersize=3.5, linestyle="")
             rows += [
-                {"piece": piece.name, "tokens": int(at), "loss": float(loss)}
+                {"trial": trial.name, "tokens": int(at), "loss": float(loss)}
                 for at, loss in zip(*thin(tokens, losses), strict=True)
             ]
         log_scale(panel, "x", "count")
@@ -59,9 +59,9 @@ def loss_curves(directory: StudyDirectory) -> Plot | None:
     return finish("loss_curves", figure, rows, caption)
 
 
-def _curve(piece: Planned, steps: Sequence[StepRow]) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and smoothed losses of the steps that are the piece's own, the first few of a run left out."""
-    first = max(int(piece.values["branch_step"]) - _SPAN_STEPS, _SPAN_STEPS)
+def _curve(trial: Planned, steps: Sequence[StepRow]) -> tuple[np.ndarray, np.ndarray]:
+    """Return tokens and smoothed losses of the steps that are the trial's own, the first few of a run left out."""
+    first = max(int(trial.values["branch_step"]) - _SPAN_STEPS, _SPAN_STEPS)
     losses = smooth([row.loss if math.isfinite(row.loss) else math.nan for row in steps], _SPAN_STEPS)
     kept = np.array([row.step > first for row in steps], dtype=bool)
     return np.array([row.tokens for row in steps], dtype=float)[kept], losses[kept]

@@ -1,9 +1,9 @@
 """A study directory.
 
-study.yaml          the study as it was resolved       runs/PIECE/    run directories: all that is known of the state
-plan.json           its pieces                         logs/PIECE.log what the workers of a local piece print
+study.yaml          the study as it was resolved       runs/TRIAL/    run directories: all that is known of the state
+plan.json           its trials                         logs/TRIAL.log what the workers of a local trial print
 runs.csv            what `collect` found               jobs/          submissions to a cluster
-report/             the report                         submissions/   the same, by piece (Ray, Kubernetes)
+report/             the report                         submissions/   the same, by trial (Ray, Kubernetes)
 data/               the sample text, if it is used     lock           held while a local `submit` runs
 """
 
@@ -20,7 +20,7 @@ from sisa_scale.config.run import to_plain
 from sisa_scale.config.study import StudyConfig
 from sisa_scale.errors import ConfigError, DataError, Problem
 from sisa_scale.files import write_json, write_text
-from sisa_scale.studies.trial import Piece
+from sisa_scale.studies.trial import Trial
 
 FORMAT = "sisa-scale-study-plan"
 _MAY_DIFFER = ("run_dir", "recipe", "overrides")
@@ -28,14 +28,14 @@ _MAY_DIFFER = ("run_dir", "recipe", "overrides")
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A piece as plan.json has it; `values` are those of `Piece.to_plain`."""
+    """A trial as plan.json has it; `values` are those of `Trial.to_plain`."""
 
     values: dict[str, Any]
     directory: Path
 
     @property
     def name(self) -> str:
-        """Name of the piece."""
+        """Name of the trial."""
         return str(self.values["name"])
 
     @property
@@ -51,18 +51,18 @@ class StudyDirectory:
         self.path = path
         self.plan_path = path / "plan.json"
 
-    def check(self, study: StudyConfig, pieces: Sequence[Piece]) -> None:
+    def check(self, study: StudyConfig, trials: Sequence[Trial]) -> None:
         """Raise ConfigError where the directory belongs to another study."""
         if self.plan_path.exists():
-            self._check_same(study, pieces)
+            self._check_same(study, trials)
 
-    def record(self, study: StudyConfig, pieces: Sequence[Piece]) -> None:
+    def record(self, study: StudyConfig, trials: Sequence[Trial]) -> None:
         """Write what the study is, unless that stands there already."""
         if self.plan_path.exists():
             return
         write_text(self.path / "study.yaml", dump(to_plain(study)))
         plan = {"format": FORMAT, "study": study.name, "reference": study.reference}
-        write_json(self.plan_path, {**plan, "pieces": [piece.to_plain() for piece in pieces]})
+        write_json(self.plan_path, {**plan, "trials": [trial.to_plain() for trial in trials]})
 
     def plan(self) -> dict[str, Any]:
         """Return plan.json; raises DataError where there is none."""
@@ -75,22 +75,24 @@ class StudyDirectory:
                 allowed="a study directory holds its plan",
                 remedy="Give the directory that `sisa-scale study submit` printed.",
             ) from error
+        if isinstance(plan, dict) and "pieces" in plan:  # the word of version 0.1
+            plan["trials"] = plan.pop("pieces")
         if not isinstance(plan, dict) or plan.get("format") != FORMAT:
             raise DataError.at(
                 self.plan_path, found="another file", allowed=f"format {FORMAT}", remedy="Give a study directory."
             )
         return plan
 
-    def pieces(self) -> list[Planned]:
-        """Return the pieces of the plan, in its order."""
-        return self.planned(self.plan()["pieces"])
+    def trials(self) -> list[Planned]:
+        """Return the trials of the plan, in its order."""
+        return self.planned(self.plan()["trials"])
 
     def planned(self, rows: Iterable[dict[str, Any]]) -> list[Planned]:
-        """Return pieces from what `Piece.to_plain` made of them."""
+        """Return trials from what `Trial.to_plain` made of them."""
         return [Planned(row, self.path / "runs" / row["name"]) for row in rows]
 
     def log_path(self, name: str) -> Path:
-        """Return where the workers of a local piece print to."""
+        """Return where the workers of a local trial print to."""
         return self.path / "logs" / f"{name}.log"
 
     @property
@@ -120,17 +122,17 @@ class StudyDirectory:
                 ) from None
             yield
 
-    def _check_same(self, study: StudyConfig, pieces: Sequence[Piece]) -> None:
+    def _check_same(self, study: StudyConfig, trials: Sequence[Trial]) -> None:
         plan = self.plan()
-        before = {row["name"]: row for row in plan["pieces"]}
-        now = {piece.name: piece.to_plain() for piece in pieces}
+        before = {row["name"]: row for row in plan["trials"]}
+        now = {trial.name: trial.to_plain() for trial in trials}
         problems = []
         if plan["study"] != study.name:
             problems.append(self._other(f"the study {plan['study']}", f"this is {study.name}"))
         elif before.keys() != now.keys():
             names = sorted(before.keys() ^ now.keys())
             which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            problems.append(self._other(f"a plan of {len(before)} pieces", f"this one has {len(now)} ({which} differ)"))
+            problems.append(self._other(f"a plan of {len(before)} trials", f"this one has {len(now)} ({which} differ)"))
         else:
             for name, row in now.items():
                 keys = [key for key in row if key not in _MAY_DIFFER and row[key] != before[name].get(key)]

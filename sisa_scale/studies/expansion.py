@@ -1,4 +1,4 @@
-"""From a study to its pieces: shapes, twins, lengths, learning rates, and who branches off whom."""
+"""From a study to its trials: shapes, twins, lengths, learning rates, and who branches off whom."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.twins import Match, load_recipe, match_with, solve_d_ff
 from sisa_scale.studies.consistency import check_comparable
-from sisa_scale.studies.trial import Piece
+from sisa_scale.studies.trial import Trial
 
 DATA = "data"
 
@@ -38,22 +38,22 @@ class _Shape:
     match: Match | None
 
 
-def expand(study: StudyConfig) -> list[Piece]:
-    """Return the pieces of a study, every trunk before its branches, cheap trunks first.
+def expand(study: StudyConfig) -> list[Trial]:
+    """Return the trials of a study, every trunk before its branches, cheap trunks first.
 
     Raises ConfigError where a recipe does not resolve, no twin exists, a run would be too short for its cooldown, or
     runs could not be compared.
     """
-    pieces: list[Piece] = []
+    trials: list[Trial] = []
     for size in study.sizes:
         original = _shape(study, study.reference, size, None)
         for name in study.architectures:
             shape = original if name == study.reference else _shape(study, name, size, original.config)
             for seed in study.seeds:
-                pieces += _runs(study, shape, original.config, seed)
-    check_comparable(pieces)
-    order = {piece.name: piece.train_flops for piece in pieces}
-    return sorted(pieces, key=lambda piece: (order[piece.trunk], piece.trunk, piece.role == "branch", piece.tokens))
+                trials += _runs(study, shape, original.config, seed)
+    check_comparable(trials)
+    order = {trial.name: trial.train_flops for trial in trials}
+    return sorted(trials, key=lambda trial: (order[trial.trunk], trial.trunk, trial.role == "branch", trial.tokens))
 
 
 def _shape(study: StudyConfig, name: str, size: str, original: RunConfig | None) -> _Shape:
@@ -93,7 +93,7 @@ def _shape_overrides(study: StudyConfig, architecture: ArchitectureConfig, size:
     yield from size.overrides
 
 
-def _runs(study: StudyConfig, shape: _Shape, original: RunConfig, seed: int) -> list[Piece]:
+def _runs(study: StudyConfig, shape: _Shape, original: RunConfig, seed: int) -> list[Trial]:
     """Return the runs of a shape and a seed, the longest first."""
     lengths = sorted(_lengths(study, shape, original), key=lambda length: -length.steps)
     batch = shape.config.data.global_batch_tokens
@@ -102,13 +102,13 @@ def _runs(study: StudyConfig, shape: _Shape, original: RunConfig, seed: int) -> 
     if len(set(names)) < len(names):  # close budgets: name them by their steps
         names = [f"{label}-{length.steps}" for length in lengths]
     has_branches = study.schedule.trunk and len(lengths) > 1
-    pieces = []
+    trials = []
     for name, length in zip(names, lengths, strict=True):
         is_trunk = has_branches and length is lengths[0]
         is_branch = has_branches and not is_trunk
         forks = sorted({other.steps - other.decay_steps for other in lengths[1:]}) if is_trunk else []
         overrides = (*shape.overrides, *_run_overrides(study, shape, seed, name, length, forks))
-        piece = Piece(
+        trial = Trial(
             name=name,
             architecture=shape.architecture,
             size=shape.size,
@@ -122,8 +122,8 @@ def _runs(study: StudyConfig, shape: _Shape, original: RunConfig, seed: int) -> 
             budget_flops=length.budget_flops,
             match=shape.match,
         )
-        pieces.append(piece)
-    return pieces
+        trials.append(trial)
+    return trials
 
 
 def _lengths(study: StudyConfig, shape: _Shape, original: RunConfig) -> Iterator[_Length]:

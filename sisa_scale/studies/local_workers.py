@@ -98,7 +98,7 @@ def _worker(run_dir: str, device: str, rank: int, world_size: int, port: int, lo
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(code)  # threads of libraries must not hold up the next piece
+        os._exit(code)  # threads of libraries must not hold up the next trial
 
 
 def _end_with(parent: BaseProcess) -> None:

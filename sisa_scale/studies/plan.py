@@ -7,7 +7,7 @@ from sisa_scale.config.study import CostConfig, StudyConfig
 from sisa_scale.errors import ConfigError
 from sisa_scale.planning.devices import gpu_named
 from sisa_scale.planning.speed import plan_time
-from sisa_scale.studies.trial import Piece
+from sisa_scale.studies.trial import Trial
 
 _HOUR = 3600.0
 
@@ -27,27 +27,27 @@ class Cost:
         return 1 - self.flops / self.independent_flops
 
 
-def cost_of(pieces: Sequence[Piece], settings: CostConfig) -> Cost:
-    """Return what pieces cost: the time of their steps on the GPU or at the sustained rate, and an overhead for each.
+def cost_of(trials: Sequence[Trial], settings: CostConfig) -> Cost:
+    """Return what trials cost: the time of their steps on the GPU or at the sustained rate, and an overhead for each.
 
     Raises ConfigError for a GPU that is not known.
     """
-    hours = {piece.name: _hours(piece, settings) for piece in pieces}
-    overhead = sum(settings.overhead_seconds * piece.workers for piece in pieces) / _HOUR
+    hours = {trial.name: _hours(trial, settings) for trial in trials}
+    overhead = sum(settings.overhead_seconds * trial.workers for trial in trials) / _HOUR
     return Cost(
-        device_hours=overhead + sum(hours[piece.name] * piece.own_flops / piece.train_flops for piece in pieces),
+        device_hours=overhead + sum(hours[trial.name] * trial.own_flops / trial.train_flops for trial in trials),
         independent_device_hours=overhead + sum(hours.values()),
-        flops=sum(piece.own_flops for piece in pieces),
-        independent_flops=sum(piece.train_flops for piece in pieces),
+        flops=sum(trial.own_flops for trial in trials),
+        independent_flops=sum(trial.train_flops for trial in trials),
     )
 
 
-def _hours(piece: Piece, settings: CostConfig) -> float:
+def _hours(trial: Trial, settings: CostConfig) -> float:
     """Return the device-hours of all steps of a run."""
     if settings.gpu is not None:
-        return plan_time(piece.config, gpu_named(settings.gpu)).gpu_hours
+        return plan_time(trial.config, gpu_named(settings.gpu)).gpu_hours
     assert settings.sustained_flops_per_second is not None
-    return piece.train_flops / settings.sustained_flops_per_second / _HOUR
+    return trial.train_flops / settings.sustained_flops_per_second / _HOUR
 
 
 def check_budget(study: StudyConfig, cost: Cost) -> None:

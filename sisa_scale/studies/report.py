@@ -1,4 +1,4 @@
-"""The report of a study: its table, the fits and comparisons of `laws report`, and the loss curves of its pieces."""
+"""The report of a study: its table, the fits and comparisons of `laws report`, and the loss curves of its trials."""
 
 from dataclasses import dataclass
 from pathlib import Path

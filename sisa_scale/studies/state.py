@@ -1,4 +1,4 @@
-"""How the pieces of a study stand, from their run directories alone."""
+"""How the trials of a study stand, from their run directories alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,22 +28,22 @@ _SILENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class PieceStatus:
-    """How a piece stands. loss: the held-out loss (nats per token) of a finished one; reason: why it failed."""
+class TrialStatus:
+    """How a trial stands. loss: the held-out loss (nats per token) of a finished one; reason: why it failed."""
 
-    piece: Planned
+    trial: Planned
     state: State
     step: int
     loss: float | None
     reason: str | None
 
 
-def read_states(directory: StudyDirectory, pieces: Sequence[Planned]) -> list[PieceStatus]:
-    """Return the state of every piece of a study, in their order."""
-    by_name = {piece.name: piece for piece in pieces}
+def read_states(directory: StudyDirectory, trials: Sequence[Planned]) -> list[TrialStatus]:
+    """Return the state of every trial of a study, in their order."""
+    by_name = {trial.name: trial for trial in trials}
     is_submitted = any((directory.path / name).exists() for name in ("jobs", "submissions"))
     may_run = is_submitted or directory.is_locked
-    return [_status(piece, by_name, may_run=may_run) for piece in pieces]
+    return [_status(trial, by_name, may_run=may_run) for trial in trials]
 
 
 def is_finished(run_dir: Path, total_steps: int) -> bool:
@@ -65,21 +65,21 @@ def final_score(run: Run, metric: str, total_steps: int) -> ScoreRow | None:
     return None
 
 
-def _status(piece: Planned, by_name: Mapping[str, Planned], *, may_run: bool) -> PieceStatus:
-    run_dir = piece.directory
+def _status(trial: Planned, by_name: Mapping[str, Planned], *, may_run: bool) -> TrialStatus:
+    run_dir = trial.directory
     if not holds_run(run_dir):
-        trunk, step = by_name[piece.values["trunk"]], piece.values["branch_step"]
+        trunk, step = by_name[trial.values["trunk"]], trial.values["branch_step"]
         is_waiting = bool(step) and not can_branch(trunk.directory, step)
-        return PieceStatus(piece, "waiting" if is_waiting else "ready", 0, None, None)
+        return TrialStatus(trial, "waiting" if is_waiting else "ready", 0, None, None)
     step = read_totals(run_dir).step
-    if is_finished(run_dir, piece.total_steps):
-        score = final_score(read_run(run_dir), "loss", piece.total_steps)
-        return PieceStatus(piece, "finished", step, score.value if score else None, None)
+    if is_finished(run_dir, trial.total_steps):
+        score = final_score(read_run(run_dir), "loss", trial.total_steps)
+        return TrialStatus(trial, "finished", step, score.value if score else None, None)
     attempts = RunDirectory(run_dir).attempts()
     if attempts and attempts[-1].outcome == "failed" and attempts[-1].is_final:
-        return PieceStatus(piece, "failed", step, None, attempts[-1].reason)
+        return TrialStatus(trial, "failed", step, None, attempts[-1].reason)
     is_alive = may_run and attempts and attempts[-1].ended is None and _gives_signs(run_dir, attempts[-1].attempt)
-    return PieceStatus(piece, "running" if is_alive else "stopped", step, None, None)
+    return TrialStatus(trial, "running" if is_alive else "stopped", step, None, None)
 
 
 def _gives_signs(run_dir: Path, attempt: int) -> bool:

@@ -1,4 +1,4 @@
-"""A piece of a study: one run with a directory of its own, and what it takes over from another.
+"""A trial of a study: one run with a directory of its own, and what it takes over from another.
 
 A `trunk` is the longest run of its architecture, size and seed. A `branch` is a shorter run that begins as a copy of
 the trunk at step `branch_step`, where its own cooldown begins. A `run` shares nothing.
@@ -25,7 +25,7 @@ PARAMS_CONVENTION = "all parameters, the tied head counted once"
 
 
 @dataclass(frozen=True)
-class Piece:
+class Trial:
     """One run. recipe, overrides: what its config is resolved from; budget_flops: its isoFLOP level, if it has one."""
 
     name: str
@@ -63,7 +63,7 @@ class Piece:
 
     @property
     def own_flops(self) -> float:
-        """FLOPs that the piece itself takes."""
+        """FLOPs that the trial itself takes."""
         return self.train_flops * (1 - self.branch_step / self.config.total_steps)
 
     @property

@@ -44,7 +44,7 @@ def test_killed_and_submitted_again_gives_the_same_table(
     study, study_dir = write_study(tmp_path, dataset), tmp_path / "study"
     code, output = run_command("study", "submit", study, "--to", "local", "--only", "sisa-m-5.12K")
     assert code == 0, output
-    with monkeypatch.context() as patch:  # the next piece waits in its seventh step, longer than the test will
+    with monkeypatch.context() as patch:  # the next trial waits in its seventh step, longer than the test will
         patch.setenv("SISA_SCALE_FAULTS", "data.before_batch#7=sleep:300")
         process = start_command("study", "submit", study, "--to", "local")
     logs = study_dir / "runs"
@@ -59,7 +59,7 @@ def test_killed_and_submitted_again_gives_the_same_table(
     assert (before["finished"], before["stopped"]) == (1, 1)
     code, output = run_command("study", "submit", study, "--to", "local")
     assert code == 0, output
-    assert "7 of 8 pieces to run" in output
+    assert "7 of 8 trials to run" in output
     rows = table(study_dir)
     assert len(rows) == PIECES
     assert rows == table(unbroken)
@@ -87,27 +87,27 @@ def test_branch_equals_an_independent_run(tmp_path: Path, dataset: Path, unbroke
     assert json.loads(scores[0].splitlines()[-1])["scores"] == json.loads(scores[1].splitlines()[-1])["scores"]
 
 
-def test_failed_piece_is_named_left_alone_and_rerun_alone(
+def test_failed_trial_is_named_left_alone_and_rerun_alone(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, study_dir, piece = write_study(tmp_path, dataset), tmp_path / "study", "transformer-s-5.12K"
+    study, study_dir, trial = write_study(tmp_path, dataset), tmp_path / "study", "transformer-s-5.12K"
     code, output = run_command("study", "submit", study, "--to", "local", "--only", "transformer-s-2.56K")
     assert code == 5
-    assert f"no checkpoint of step 8 of its trunk {piece}" in output
+    assert f"no checkpoint of step 8 of its trunk {trial}" in output
     monkeypatch.setenv("SISA_SCALE_FAULTS", "evaluation.before_score=raise_eio")
     monkeypatch.setenv("SISA_SCALE_FAULTS_FIRED", str(tmp_path / "fired"))
     (tmp_path / "fired").mkdir()
-    code, output = run_command("study", "submit", study, "--to", "local", "--only", piece)
+    code, output = run_command("study", "submit", study, "--to", "local", "--only", trial)
     assert code == 5, output
-    assert f"{piece}: found rank 0: OSError" in output
-    assert states(study_dir)[piece]["state"] == "failed"
+    assert f"{trial}: found rank 0: OSError" in output
+    assert states(study_dir)[trial]["state"] == "failed"
     code, output = run_command("study", "submit", study, "--to", "local", "--dry-run")
     assert code == 0
-    assert f"{piece} has failed" in output
-    assert f"{piece}: trunk" not in output
-    code, output = run_command("study", "submit", study, "--to", "local", "--only", piece)
+    assert f"{trial} has failed" in output
+    assert f"{trial}: trunk" not in output
+    code, output = run_command("study", "submit", study, "--to", "local", "--only", trial)
     assert code == 0, output
-    assert states(study_dir)[piece]["state"] == "finished"
+    assert states(study_dir)[trial]["state"] == "finished"
 
 
 def open_processes(study_dir: Path) -> list[int]:

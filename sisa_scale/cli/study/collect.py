@@ -16,10 +16,10 @@ def command(study_dir: Path, as_json: bool) -> None:
 
     collected = collect(StudyDirectory(study_dir))
     if as_json:
-        missing = {status.piece.name: status.state for status in collected.missing}
+        missing = {status.trial.name: status.state for status in collected.missing}
         value = {"table": str(collected.path), "rows": list(collected.rows), "missing": missing}
         render([], as_json=True, value=value)
         return
     announce(f"wrote {collected.path}: {len(collected.rows)} runs")
     for status in collected.missing:
-        announce(f"without a row: {status.piece.name} ({status.state})")
+        announce(f"without a row: {status.trial.name} ({status.state})")

@@ -36,5 +36,5 @@ def command() -> None:
     """Plan, run, collect and report a scaling study.
 
     STUDY is a file, or the name of a shipped one such as studies/cpu-tiny. Everything known of a study stands in the
-    run directories of its pieces: any command may be interrupted and given again.
+    run directories of its trials: any command may be interrupted and given again.
     """

@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from sisa_scale.config.study import StudyConfig
     from sisa_scale.studies.plan import Cost
-    from sisa_scale.studies.trial import Piece
+    from sisa_scale.studies.trial import Trial
 
 
 @click.command("plan")
@@ -17,48 +17,48 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show the pieces of STUDY: parameters, tokens, FLOPs, twins, and what the whole costs; nothing is run."""
+    """Show the trials of STUDY: parameters, tokens, FLOPs, twins, and what the whole costs; nothing is run."""
     from sisa_scale.cli.console import render
     from sisa_scale.config.study import load_study
     from sisa_scale.studies.expansion import expand
     from sisa_scale.studies.plan import check_budget, cost_of
 
     config = load_study(study, overrides)
-    pieces = expand(config)
-    cost = cost_of(pieces, config.cost)
+    trials = expand(config)
+    cost = cost_of(trials, config.cost)
     if as_json:
         value = {
             "study": config.name,
             "study_dir": str(config.directory),
-            "pieces": [piece.to_plain() for piece in pieces],
+            "trials": [trial.to_plain() for trial in trials],
             "cost": {**asdict(cost), "saved_share": cost.saved_share, "limit": config.cost.max_device_hours},
         }
         render([], as_json=True, value=value)
     else:
-        _print(config, pieces, cost)
+        _print(config, trials, cost)
     check_budget(config, cost)
 
 
-def _print(config: "StudyConfig", pieces: "Sequence[Piece]", cost: "Cost") -> None:
+def _print(config: "StudyConfig", trials: "Sequence[Trial]", cost: "Cost") -> None:
     from sisa_scale.cli.console import console, render
 
-    shapes = {(piece.architecture, piece.size): piece for piece in pieces}
+    shapes = {(trial.architecture, trial.size): trial for trial in trials}
     render(
         [
             {
-                "architecture": piece.architecture,
-                "size": piece.size,
-                "parameters": piece.counts.total,
-                "all but the embedding": piece.counts.nonembedding,
-                "layers": piece.config.model.num_layers,
-                "width": piece.config.model.d_model,
-                "d_ff": piece.config.model.d_ff,
-                "matched": piece.match.quantity if piece.match else "",
-                "difference": f"{piece.match.relative_difference:+.2%}" if piece.match else "",
-                "FLOPs per token": piece.train_flops / piece.tokens,
-                "learning rate": piece.config.optimizer.learning_rate,
+                "architecture": trial.architecture,
+                "size": trial.size,
+                "parameters": trial.counts.total,
+                "all but the embedding": trial.counts.nonembedding,
+                "layers": trial.config.model.num_layers,
+                "width": trial.config.model.d_model,
+                "d_ff": trial.config.model.d_ff,
+                "matched": trial.match.quantity if trial.match else "",
+                "difference": f"{trial.match.relative_difference:+.2%}" if trial.match else "",
+                "FLOPs per token": trial.train_flops / trial.tokens,
+                "learning rate": trial.config.optimizer.learning_rate,
             }
-            for piece in shapes.values()
+            for trial in shapes.values()
         ],
         as_json=False,
         title=f"{config.name}: shapes",
@@ -66,19 +66,19 @@ def _print(config: "StudyConfig", pieces: "Sequence[Piece]", cost: "Cost") -> No
     render(
         [
             {
-                "piece": piece.name,
-                "role": piece.role,
-                "from step": piece.branch_step,
-                "steps": piece.config.total_steps,
-                "tokens": piece.tokens,
-                "tokens per parameter": piece.tokens / piece.counts.total,
-                "FLOPs": piece.train_flops,
-                "its own": piece.own_flops,
+                "trial": trial.name,
+                "role": trial.role,
+                "from step": trial.branch_step,
+                "steps": trial.config.total_steps,
+                "tokens": trial.tokens,
+                "tokens per parameter": trial.tokens / trial.counts.total,
+                "FLOPs": trial.train_flops,
+                "its own": trial.own_flops,
             }
-            for piece in pieces
+            for trial in trials
         ],
         as_json=False,
-        title=f"{config.name}: {len(pieces)} pieces",
+        title=f"{config.name}: {len(trials)} trials",
     )
     limit = f", limit {config.cost.max_device_hours:g}" if config.cost.max_device_hours else ""
     rows = {

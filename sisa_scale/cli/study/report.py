@@ -26,7 +26,7 @@ def command(study_dir: Path, objective: str, as_json: bool, resamples: int, seed
         emit_json(report.values)
         return
     for status in report.collected.missing:
-        announce(f"not in the report: {status.piece.name} ({status.state})")
+        announce(f"not in the report: {status.trial.name} ({status.state})")
     warn(report.notices)
     for problem in report.values["diagnostics"].get("refused", ()):
         click.echo(f"no law [{problem['code']}]: found {problem['found']}; {problem['allowed']}. {problem['remedy']}")

@@ -11,28 +11,28 @@ import click
 @click.argument("study_dir", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study_dir: Path, as_json: bool) -> None:
-    """Say how every piece of the study in STUDY_DIR stands, from its run directory."""
+    """Say how every trial of the study in STUDY_DIR stands, from its run directory."""
     from sisa_scale.cli.console import console, render
     from sisa_scale.studies.directory import StudyDirectory
     from sisa_scale.studies.state import STATES, read_states
 
     directory = StudyDirectory(study_dir)
-    states = read_states(directory, directory.pieces())
+    states = read_states(directory, directory.trials())
     if as_json:
         value = [
-            {**{k: v for k, v in asdict(status).items() if k != "piece"}, "name": status.piece.name,
-             "total_steps": status.piece.total_steps, "run_dir": str(status.piece.directory)}
+            {**{k: v for k, v in asdict(status).items() if k != "trial"}, "name": status.trial.name,
+             "total_steps": status.trial.total_steps, "run_dir": str(status.trial.directory)}
             for status in states
         ]  # fmt: skip
         render([], as_json=True, value=value)
         return
     rows = [
         {
-            "piece": status.piece.name,
-            "role": status.piece.values["role"],
+            "trial": status.trial.name,
+            "role": status.trial.values["role"],
             "state": status.state,
             "step": status.step,
-            "of": status.piece.total_steps,
+            "of": status.trial.total_steps,
             "held-out loss": status.loss,
             "reason": status.reason or "",
         }

@@ -11,8 +11,8 @@ from sisa_scale.launching.registry import LAUNCHERS
 @click.option("--to", "target", type=click.Choice(list(LAUNCHERS)), required=True, help="Where the runs go.")
 @click.option("--profile", "profile_name", help="A cluster profile: the name of a shipped one, or a YAML file.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting of the profile.")
-@click.option("--only", multiple=True, metavar="PIECE", help="Run this piece alone, even if it has failed before.")
-@click.option("--at-once", default=1, show_default=True, type=click.IntRange(1), help="Local pieces at a time.")
+@click.option("--only", multiple=True, metavar="TRIAL", help="Run this trial alone, even if it has failed before.")
+@click.option("--at-once", default=1, show_default=True, type=click.IntRange(1), help="Local trials at a time.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and do nothing.")
 def command(
     study: str,
@@ -24,9 +24,9 @@ def command(
     at_once: int,
     dry_run: bool,
 ) -> None:
-    """Run STUDY, or what is left of it: finished pieces are skipped, stopped ones go on from their checkpoints.
+    """Run STUDY, or what is left of it: finished trials are skipped, stopped ones go on from their checkpoints.
 
-    A piece that failed is named and left alone until it is asked for with --only. Locally, Ctrl-C saves and stops.
+    A trial that failed is named and left alone until it is asked for with --only. Locally, Ctrl-C saves and stops.
     """
     from sisa_scale.cli.console import console
     from sisa_scale.cli.reporter import ConsoleReporter

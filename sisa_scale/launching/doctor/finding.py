@@ -30,5 +30,5 @@ def run_check(name: str, check: Check) -> list[Finding]:
     except SisaScaleError as error:
         found += [Finding(name, "failure", f"{p.where}: {p.found}", f"{p.allowed}. {p.remedy}") for p in error.problems]
     except Exception as error:  # a probe that breaks must not hide the others
-        found.append(Finding(name, "failure", f"{type(error).__name__}: {error}", "Mend what the message names."))
+        found.append(Finding(name, "failure", f"{type(error).__name__}: {error}", "Fix the problem named on the left."))
     return found

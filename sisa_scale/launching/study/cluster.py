@@ -1,6 +1,6 @@
-"""The pieces of a study as jobs: with arrays, one of trunks and one of branches that waits for it.
+"""The trials of a study as jobs: with arrays, one of trunks and one of branches that waits for it.
 
-Other places have no such order: a job for each piece, and branches when their trunk is there.
+Other places have no such order: a job for each trial, and branches when their trunk is there.
 """
 
 import dataclasses
@@ -14,24 +14,24 @@ from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.submission import Job, Submission, new_folder
 from sisa_scale.launching.submit import check_workers, refuse_second, send
 from sisa_scale.studies.directory import StudyDirectory
-from sisa_scale.studies.state import PieceStatus
-from sisa_scale.studies.trial import Piece
+from sisa_scale.studies.state import TrialStatus
+from sisa_scale.studies.trial import Trial
 
 
 def hand_over(
     directory: StudyDirectory,
-    chosen: Sequence[Piece],
-    states: Sequence[PieceStatus],
+    chosen: Sequence[Trial],
+    states: Sequence[TrialStatus],
     launcher: ClusterLauncher[Any],
     profile: Profile,
     *,
     dry_run: bool,
     reporter: Reporter,
 ) -> None:
-    """Submit pieces; raises ConfigError for what can be known before anything is queued."""
-    for piece in chosen:
-        check_workers(piece.config, profile)
-    if not launcher.shares_files and any(piece.role == "branch" for piece in chosen):
+    """Submit trials; raises ConfigError for what can be known before anything is queued."""
+    for trial in chosen:
+        check_workers(trial.config, profile)
+    if not launcher.shares_files and any(trial.role == "branch" for trial in chosen):
         raise ConfigError.at(
             "schedule.trunk",
             found=f"branches, with --to {profile.target}",
@@ -41,13 +41,13 @@ def hand_over(
     if isinstance(launcher, ArrayLauncher):
         _hand_over_arrays(directory, chosen, launcher, profile, dry_run=dry_run, reporter=reporter)
         return
-    state_of = {status.piece.name: status.state for status in states}
-    for piece in chosen:
-        if state_of[piece.name] in ("waiting", "running"):
-            reporter.announce(f"{piece.name} is {state_of[piece.name]}: submit again later")
+    state_of = {status.trial.name: status.state for status in states}
+    for trial in chosen:
+        if state_of[trial.name] in ("waiting", "running"):
+            reporter.announce(f"{trial.name} is {state_of[trial.name]}: submit again later")
             continue
-        folder = new_folder(directory.path / "submissions" / piece.name)
-        planned = launcher.plan(_job(directory, piece, launcher, profile), folder, profile)
+        folder = new_folder(directory.path / "submissions" / trial.name)
+        planned = launcher.plan(_job(directory, trial, launcher, profile), folder, profile)
         if dry_run:
             reporter.announce(planned.describe())
         else:
@@ -56,7 +56,7 @@ def hand_over(
 
 def _hand_over_arrays(
     directory: StudyDirectory,
-    chosen: Sequence[Piece],
+    chosen: Sequence[Trial],
     launcher: ArrayLauncher[Any],
     profile: Profile,
     *,
@@ -65,17 +65,17 @@ def _hand_over_arrays(
 ) -> None:
     before: str | None = None
     refuse_second(new_folder(directory.path), reporter)
-    for stage, pieces in (
-        ("runs", [piece for piece in chosen if piece.role != "branch"]),
-        ("branches", [piece for piece in chosen if piece.role == "branch"]),
+    for stage, trials in (
+        ("runs", [trial for trial in chosen if trial.role != "branch"]),
+        ("branches", [trial for trial in chosen if trial.role == "branch"]),
     ):
-        if not pieces:
+        if not trials:
             continue
         jobs = tuple(
             dataclasses.replace(
-                _job(directory, piece, launcher, profile), recipe=f"recipe-{i}.yaml", script=f"start-{i}.sh"
+                _job(directory, trial, launcher, profile), recipe=f"recipe-{i}.yaml", script=f"start-{i}.sh"
             )
-            for i, piece in enumerate(pieces)
+            for i, trial in enumerate(trials)
         )
         launcher.check_inputs(jobs[0].config, reporter)
         name = f"{directory.path.name}-{stage}"
@@ -89,8 +89,8 @@ def _hand_over_arrays(
         reporter.announce(f"{len(jobs)} {stage}: job {submission.job_id}, files in {submission.folder}")
 
 
-def _job(directory: StudyDirectory, piece: Piece, launcher: ClusterLauncher[Any], profile: Profile) -> Job:
+def _job(directory: StudyDirectory, trial: Trial, launcher: ClusterLauncher[Any], profile: Profile) -> Job:
     first: tuple[str, ...] = ()
-    if piece.role == "branch":
-        first = ("sisa-scale", "study", "branch", str(directory.path.resolve()), piece.name)
-    return Job(launcher.resolve(piece.config, profile), (), first=first)
+    if trial.role == "branch":
+        first = ("sisa-scale", "study", "branch", str(directory.path.resolve()), trial.name)
+    return Job(launcher.resolve(trial.config, profile), (), first=first)

@@ -1,4 +1,4 @@
-"""The pieces of a study on this machine."""
+"""The trials of a study on this machine."""
 
 import signal
 import time
@@ -14,21 +14,21 @@ from sisa_scale.runs.stop_request import Reason
 from sisa_scale.studies.branching import begin_branch
 from sisa_scale.studies.directory import StudyDirectory
 from sisa_scale.studies.local_trials import LocalRunner, Result
-from sisa_scale.studies.trial import Piece
+from sisa_scale.studies.trial import Trial
 
 
 def run_here(
-    directory: StudyDirectory, pieces: Sequence[Piece], chosen: list[Piece], at_once: int, reporter: Reporter
+    directory: StudyDirectory, trials: Sequence[Trial], chosen: list[Trial], at_once: int, reporter: Reporter
 ) -> Literal["finished", "stopped"]:
-    """Run the chosen pieces to their end, or until a signal stops them; raises TrainingError when pieces failed."""
-    by_name = {piece.name: piece for piece in pieces}
+    """Run the chosen trials to their end, or until a signal stops them; raises TrainingError when trials failed."""
+    by_name = {trial.name: trial for trial in trials}
     progress = _Progress(chosen, reporter)
     with _asked_to_stop(reporter) as reason:
         runner = LocalRunner(
             directory,
-            pieces,
+            trials,
             at_once=at_once,
-            prepare=lambda piece: prepare(piece, by_name[piece.trunk]),
+            prepare=lambda trial: prepare(trial, by_name[trial.trunk]),
             device_of=_device,
             stop_reason=reason,
             tell=progress.tell,
@@ -36,40 +36,40 @@ def run_here(
         never = runner.run(chosen)
     problems = [
         Problem(
-            result.piece.name,
+            result.trial.name,
             result.reason or "a failure",
-            f"see {directory.log_path(result.piece.name)}",
-            f"With the cause removed: sisa-scale study submit ... --only {result.piece.name}",
+            f"see {directory.log_path(result.trial.name)}",
+            f"With the cause removed: sisa-scale study submit ... --only {result.trial.name}",
         )
         for result in runner.results
         if result.outcome == "failed"
     ]
     problems += [
         Problem(
-            piece.name,
-            f"no checkpoint of step {piece.branch_step} of its trunk {piece.trunk}",
+            trial.name,
+            f"no checkpoint of step {trial.branch_step} of its trunk {trial.trunk}",
             "a branch begins from it",
-            f"Run the trunk first: --only {piece.trunk}",
+            f"Run the trunk first: --only {trial.trunk}",
         )
-        for piece in never
+        for trial in never
     ]
     if problems:
         raise TrainingError.many(problems)
     return "stopped" if any(result.outcome == "stopped" for result in runner.results) else "finished"
 
 
-def prepare(piece: Piece, trunk: Piece) -> None:
-    """Claim the run directory of a piece, or check the one it has."""
-    if holds_run(piece.directory):
-        reopen(piece.directory, ())
-    elif piece.role == "branch":
-        begin_branch(trunk.directory, piece.branch_step, with_absolute_paths(piece.config))
+def prepare(trial: Trial, trunk: Trial) -> None:
+    """Claim the run directory of a trial, or check the one it has."""
+    if holds_run(trial.directory):
+        reopen(trial.directory, ())
+    elif trial.role == "branch":
+        begin_branch(trunk.directory, trial.branch_step, with_absolute_paths(trial.config))
     else:
-        begin(piece.config)
+        begin(trial.config)
 
 
-def _device(piece: Piece) -> str:
-    resources = piece.config.resources
+def _device(trial: Trial) -> str:
+    resources = trial.config.resources
     if resources.device != "auto":
         return resources.device
     import torch
@@ -78,20 +78,20 @@ def _device(piece: Piece) -> str:
 
 
 class _Progress:
-    """One line for every piece that ends, with the time that the rest will take."""
+    """One line for every trial that ends, with the time that the rest will take."""
 
-    def __init__(self, chosen: Sequence[Piece], reporter: Reporter) -> None:
+    def __init__(self, chosen: Sequence[Trial], reporter: Reporter) -> None:
         self.reporter = reporter
         self.total, self.done = len(chosen), 0
-        self.flops_left = sum(piece.own_flops for piece in chosen)
+        self.flops_left = sum(trial.own_flops for trial in chosen)
         self.flops_done, self.started = 0.0, time.monotonic()
 
     def tell(self, result: Result) -> None:
-        """Say how a piece ended."""
+        """Say how a trial ended."""
         self.done += 1
-        self.flops_left -= result.piece.own_flops
-        self.flops_done += result.piece.own_flops
-        text = f"[{self.done}/{self.total}] {result.piece.name} {result.outcome} after {result.seconds:.0f} s"
+        self.flops_left -= result.trial.own_flops
+        self.flops_done += result.trial.own_flops
+        text = f"[{self.done}/{self.total}] {result.trial.name} {result.outcome} after {result.seconds:.0f} s"
         if result.loss is not None:
             text += f", held-out loss {result.loss:.4f}"
         if result.reason is not None:

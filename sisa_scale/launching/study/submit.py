@@ -17,7 +17,7 @@ from sisa_scale.studies.expansion import DATA, expand
 from sisa_scale.studies.plan import check_budget, cost_of
 from sisa_scale.studies.selection import check_names, select
 from sisa_scale.studies.state import read_states
-from sisa_scale.studies.trial import Piece
+from sisa_scale.studies.trial import Trial
 
 Ending = Literal["finished", "stopped", "handed over", "planned"]
 
@@ -25,42 +25,42 @@ Ending = Literal["finished", "stopped", "handed over", "planned"]
 def submit(
     study: StudyConfig, profile: Profile, *, only: Sequence[str], at_once: int, dry_run: bool, reporter: Reporter
 ) -> Ending:
-    """Run what is left of a study; raises ConfigError before anything is run, TrainingError when pieces failed."""
+    """Run what is left of a study; raises ConfigError before anything is run, TrainingError when trials failed."""
     launcher = launcher_for(profile)
     study = replace(study, overrides=(*profile.resource_overrides, *study.overrides))
-    pieces = expand(study)
-    check_budget(study, cost_of(pieces, study.cost))
-    check_names(only, [piece.name for piece in pieces])
+    trials = expand(study)
+    check_budget(study, cost_of(trials, study.cost))
+    check_names(only, [trial.name for trial in trials])
     directory = StudyDirectory(study.directory)
-    directory.check(study, pieces)
+    directory.check(study, trials)
     if not dry_run:
-        directory.record(study, pieces)
-        _build_sample(study, pieces, reporter)
+        directory.record(study, trials)
+        _build_sample(study, trials, reporter)
     is_local = not isinstance(launcher, ClusterLauncher)
     with directory.lock() if is_local and not dry_run else nullcontext():
-        states = read_states(directory, directory.planned(piece.to_plain() for piece in pieces))
-        chosen, left_out = select(pieces, states, only)
-        reporter.announce(f"{directory.path}: {len(chosen)} of {len(pieces)} pieces to run")
+        states = read_states(directory, directory.planned(trial.to_plain() for trial in trials))
+        chosen, left_out = select(trials, states, only)
+        reporter.announce(f"{directory.path}: {len(chosen)} of {len(trials)} trials to run")
         for status in left_out:
-            name = status.piece.name
+            name = status.trial.name
             reporter.announce(f"{name} has failed ({status.reason}); it is run again with --only {name}")
         if isinstance(launcher, ClusterLauncher):
             hand_over(directory, chosen, states, launcher, profile, dry_run=dry_run, reporter=reporter)
             return "planned" if dry_run else "handed over"
         if dry_run:
-            for piece in chosen:
-                steps = f"{piece.config.total_steps} steps from {piece.branch_step}"
-                reporter.announce(f"{piece.name}: {piece.role}, {steps}")
+            for trial in chosen:
+                steps = f"{trial.config.total_steps} steps from {trial.branch_step}"
+                reporter.announce(f"{trial.name}: {trial.role}, {steps}")
             return "planned"
-        return run_here(directory, pieces, chosen, at_once, reporter)
+        return run_here(directory, trials, chosen, at_once, reporter)
 
 
-def _build_sample(study: StudyConfig, pieces: Sequence[Piece], reporter: Reporter) -> None:
+def _build_sample(study: StudyConfig, trials: Sequence[Trial], reporter: Reporter) -> None:
     out = study.directory / DATA
     if study.data != SAMPLE or out.exists():
         return
     from sisa_scale.data.build.embedded import build_embedded
 
-    vocab_size = pieces[0].config.model.vocab_size
+    vocab_size = trials[0].config.model.vocab_size
     reporter.announce(f"building {out} from the text that comes with the package, {vocab_size} token ids")
     build_embedded(out, vocab_size=vocab_size)

@@ -16,14 +16,14 @@ from sisa_scale.files import sha256_file
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.studies.branching import begin_branch
 from sisa_scale.studies.expansion import expand
-from sisa_scale.studies.trial import Piece
+from sisa_scale.studies.trial import Trial
 from sisa_scale.training.record import record
 
 
 @pytest.fixture
-def trunk_and_branch(tmp_path: Path) -> tuple[Piece, Piece]:
-    pieces = {piece.name: piece for piece in expand(load_study(write_study(tmp_path, Path("data/none"))))}
-    trunk, branch = pieces["sisa-s-5.12K"], pieces["sisa-s-2.56K"]
+def trunk_and_branch(tmp_path: Path) -> tuple[Trial, Trial]:
+    trials = {trial.name: trial for trial in expand(load_study(write_study(tmp_path, Path("data/none"))))}
+    trunk, branch = trials["sisa-s-5.12K"], trials["sisa-s-2.56K"]
     run = RunDirectory(trunk.directory)
     run.path.mkdir(parents=True)
     record(run, trunk.config, "f" * 64)
@@ -59,7 +59,7 @@ def write_checkpoint(config: RunConfig, step: int) -> None:
     store.commit(step, manifest)
 
 
-def test_a_branch_is_a_run_that_goes_on_from_the_step(trunk_and_branch: tuple[Piece, Piece]) -> None:
+def test_a_branch_is_a_run_that_goes_on_from_the_step(trunk_and_branch: tuple[Trial, Trial]) -> None:
     trunk, branch = trunk_and_branch
     begin_branch(trunk.directory, 8, branch.config)
     assert load_config(branch.directory / "config.yaml").config == branch.config
@@ -74,14 +74,14 @@ def test_a_branch_is_a_run_that_goes_on_from_the_step(trunk_and_branch: tuple[Pi
     assert (event["event"], event["step"]) == ("branch", 8)
 
 
-def test_removing_the_trunk_leaves_the_branch_whole(trunk_and_branch: tuple[Piece, Piece]) -> None:
+def test_removing_the_trunk_leaves_the_branch_whole(trunk_and_branch: tuple[Trial, Trial]) -> None:
     trunk, branch = trunk_and_branch
     begin_branch(trunk.directory, 8, branch.config)
     CheckpointStore(trunk.directory).remove(8)
     assert (CheckpointStore(branch.directory).path(8) / "rank_00000.safetensors").read_bytes() == b"weights"
 
 
-def test_a_branch_that_exists_is_left_as_it_is(trunk_and_branch: tuple[Piece, Piece]) -> None:
+def test_a_branch_that_exists_is_left_as_it_is(trunk_and_branch: tuple[Trial, Trial]) -> None:
     trunk, branch = trunk_and_branch
     begin_branch(trunk.directory, 8, branch.config)
     (branch.directory / "metrics.jsonl").write_text("")
@@ -89,7 +89,7 @@ def test_a_branch_that_exists_is_left_as_it_is(trunk_and_branch: tuple[Piece, Pi
     assert (branch.directory / "metrics.jsonl").read_text() == ""
 
 
-def test_what_a_crash_left_is_begun_anew(trunk_and_branch: tuple[Piece, Piece]) -> None:
+def test_what_a_crash_left_is_begun_anew(trunk_and_branch: tuple[Trial, Trial]) -> None:
     trunk, branch = trunk_and_branch
     staging = branch.directory.with_name(f".{branch.directory.name}.branch")
     (staging / "checkpoints" / "step_00000008").mkdir(parents=True)
@@ -99,14 +99,14 @@ def test_what_a_crash_left_is_begun_anew(trunk_and_branch: tuple[Piece, Piece]) 
     assert len((branch.directory / "metrics.jsonl").read_text().splitlines()) == 8
 
 
-def test_a_trunk_without_that_checkpoint_is_refused(trunk_and_branch: tuple[Piece, Piece]) -> None:
+def test_a_trunk_without_that_checkpoint_is_refused(trunk_and_branch: tuple[Trial, Trial]) -> None:
     trunk, branch = trunk_and_branch
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 9 \(there are \[8\]\)"):
         begin_branch(trunk.directory, 9, branch.config)
     assert not branch.directory.exists()
 
 
-def test_a_trunk_of_another_order_is_refused(trunk_and_branch: tuple[Piece, Piece]) -> None:
+def test_a_trunk_of_another_order_is_refused(trunk_and_branch: tuple[Trial, Trial]) -> None:
     trunk, branch = trunk_and_branch
     with pytest.raises(CheckpointError, match=r"seed: found 1"):
         begin_branch(trunk.directory, 8, replace(branch.config, seed=1))

@@ -19,7 +19,7 @@ from sisa_scale.studies.expansion import expand
 from sisa_scale.studies.report import write_study_report
 from sisa_scale.studies.selection import check_names, select
 from sisa_scale.studies.state import read_states
-from sisa_scale.studies.trial import Piece
+from sisa_scale.studies.trial import Trial
 from sisa_scale.training.record import record
 
 
@@ -29,21 +29,21 @@ def study(tmp_path: Path) -> StudyConfig:
 
 
 @pytest.fixture
-def pieces(study: StudyConfig) -> list[Piece]:
+def trials(study: StudyConfig) -> list[Trial]:
     return expand(study)
 
 
 @pytest.fixture
-def directory(study: StudyConfig, pieces: list[Piece]) -> StudyDirectory:
+def directory(study: StudyConfig, trials: list[Trial]) -> StudyDirectory:
     directory = StudyDirectory(study.directory)
-    directory.record(study, pieces)
+    directory.record(study, trials)
     return directory
 
 
 def pretend(directory: StudyDirectory, name: str, *, loss: float | None = 2.0, steps: int | None = None,
             outcome: str | None = "finished", fingerprint: str = "f" * 64) -> None:  # fmt: skip
-    """Write the run directory of a piece as a run leaves it. outcome: None for one that was killed."""
-    planned = next(piece for piece in directory.pieces() if piece.name == name)
+    """Write the run directory of a trial as a run leaves it. outcome: None for one that was killed."""
+    planned = next(trial for trial in directory.trials() if trial.name == name)
     steps = planned.total_steps if steps is None else steps
     config = load_config(planned.values["recipe"], planned.values["overrides"]).config
     run = RunDirectory(planned.directory)
@@ -66,10 +66,10 @@ def pretend(directory: StudyDirectory, name: str, *, loss: float | None = 2.0, s
 
 
 def states(directory: StudyDirectory) -> dict[str, str]:
-    return {status.piece.name: status.state for status in read_states(directory, directory.pieces())}
+    return {status.trial.name: status.state for status in read_states(directory, directory.trials())}
 
 
-def test_resolved_study_expands_to_the_same_pieces(study: StudyConfig, directory: StudyDirectory) -> None:
+def test_resolved_study_expands_to_the_same_trials(study: StudyConfig, directory: StudyDirectory) -> None:
     again = load_study(directory.path / "study.yaml")
     assert again == study
     directory.check(again, expand(again))
@@ -79,7 +79,7 @@ def test_resolved_study_expands_to_the_same_pieces(study: StudyConfig, directory
     ("overrides", "message"),
     [
         (("seeds=[1]",), "sisa-s-2.56K with seed 0.*now seed 1"),
-        (("budgets.tokens=[2560,7680]",), "a plan of 8 pieces"),
+        (("budgets.tokens=[2560,7680]",), "a plan of 8 trials"),
         (("name=other",), "the study small.*this is other"),
         (('architectures.sisa.overrides=[model.kind=sisa, "model.sisa={d_s: 16}", optimizer.weight_decay=0.3]',),
          "sisa-s-5.12K with config_sha256"),
@@ -95,10 +95,16 @@ def test_directory_of_another_study_is_refused(
 
 def test_a_directory_without_a_plan_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"plan\.json"):
-        StudyDirectory(tmp_path).pieces()
+        StudyDirectory(tmp_path).trials()
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(DataError, match="another file"):
-        StudyDirectory(tmp_path).pieces()
+        StudyDirectory(tmp_path).trials()
+
+
+def test_a_plan_of_version_0_1_is_read(directory: StudyDirectory) -> None:
+    names = [trial.name for trial in directory.trials()]
+    directory.plan_path.write_text(directory.plan_path.read_text().replace('"trials"', '"pieces"'))
+    assert [trial.name for trial in directory.trials()] == names
 
 
 def test_one_local_submit_at_a_time(directory: StudyDirectory) -> None:
@@ -123,18 +129,18 @@ def test_states_come_from_the_run_directories(directory: StudyDirectory) -> None
     assert found["transformer-m-5.12K"] == found["sisa-m-5.12K"] == "stopped"
 
 
-def test_failed_pieces_are_left_alone_until_asked_for(pieces: list[Piece], directory: StudyDirectory) -> None:
+def test_failed_trials_are_left_alone_until_asked_for(trials: list[Trial], directory: StudyDirectory) -> None:
     pretend(directory, "transformer-s-5.12K")
     pretend(directory, "sisa-s-5.12K", outcome="failed", steps=3)
-    found = read_states(directory, directory.pieces())
-    chosen, left_out = select(pieces, found, ())
+    found = read_states(directory, directory.trials())
+    chosen, left_out = select(trials, found, ())
     assert len(chosen) == 6
-    assert [status.piece.name for status in left_out] == ["sisa-s-5.12K"]
+    assert [status.trial.name for status in left_out] == ["sisa-s-5.12K"]
     assert left_out[0].reason == "rank 0: DataError: a damaged shard"
-    chosen, left_out = select(pieces, found, ("sisa-s-5.12K", "transformer-s-5.12K"))
-    assert [piece.name for piece in chosen] == ["sisa-s-5.12K"]  # what has finished is never run again
+    chosen, left_out = select(trials, found, ("sisa-s-5.12K", "transformer-s-5.12K"))
+    assert [trial.name for trial in chosen] == ["sisa-s-5.12K"]  # what has finished is never run again
     with pytest.raises(ConfigError, match=r"Did you mean 'sisa-s-5\.12K'"):
-        check_names(["sisa-s-5.1K"], [piece.name for piece in pieces])
+        check_names(["sisa-s-5.1K"], [trial.name for trial in trials])
 
 
 def test_table_has_what_laws_read(directory: StudyDirectory) -> None:
@@ -144,10 +150,10 @@ def test_table_has_what_laws_read(directory: StudyDirectory) -> None:
     pretend(directory, "sisa-s-5.12K", outcome="failed", steps=3)
     collected = collect(directory)
     assert len(collected.rows) == 1
-    assert {status.piece.name: status.state for status in collected.missing}["sisa-s-5.12K"] == "failed"
+    assert {status.trial.name: status.state for status in collected.missing}["sisa-s-5.12K"] == "failed"
     columns = read_source(collected.path).columns
     row = {name: cells[0] for name, cells in columns.items()}
-    plan = next(p.values for p in directory.pieces() if p.name == "transformer-s-5.12K")
+    plan = next(p.values for p in directory.trials() if p.name == "transformer-s-5.12K")
     assert float(row["loss"]) == 2.5
     assert float(row["seconds"]) == 10.0  # 20 steps of half a second on one worker
     assert (int(row["params_scaling"]), int(row["tokens"])) == (plan["params_scaling"], 5120)
@@ -155,7 +161,7 @@ def test_table_has_what_laws_read(directory: StudyDirectory) -> None:
     assert (row["trunk_id"], row["is_decayed"], row["loss_kind"]) == ("transformer-s-5.12K", "true", "heldout")
 
 
-def test_pieces_on_other_data_are_refused(directory: StudyDirectory) -> None:
+def test_trials_on_other_data_are_refused(directory: StudyDirectory) -> None:
     pretend(directory, "transformer-s-5.12K")
     pretend(directory, "sisa-s-5.12K", fingerprint="e" * 64)
     with pytest.raises(DataError, match=r"eeeeeeeeeeeeeeee in sisa-s-5\.12K"):
@@ -179,13 +185,13 @@ def test_curves_of_a_branch_begin_where_it_leaves_the_trunk(directory: StudyDire
     plot = loss_curves(directory)
     assert plot is not None
     rows = [line.split(",") for line in plot.csv.splitlines()[1:]]
-    first = {name: min(int(tokens) for piece, tokens, _ in rows if piece == name) for name, _, _ in rows}
+    first = {name: min(int(tokens) for trial, tokens, _ in rows if trial == name) for name, _, _ in rows}
     assert set(first) == {"sisa-s-5.12K", "sisa-s-2.56K"}
     assert min(first.values()) > 256  # the first steps of a run would hide the rest
 
 
 def test_plan_json_is_complete(directory: StudyDirectory) -> None:
     plan = json.loads(directory.plan_path.read_text())
-    assert len(plan["pieces"]) == 8
-    row = plan["pieces"][0]
+    assert len(plan["trials"]) == 8
+    row = plan["trials"][0]
     assert {"recipe", "overrides", "run_dir", "branch_step", "own_flops", "config_sha256"} <= row.keys()

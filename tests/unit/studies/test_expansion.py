@@ -16,7 +16,7 @@ from sisa_scale.models.sizing import count_parameters
 from sisa_scale.resources import resource_root
 from sisa_scale.studies.expansion import expand
 from sisa_scale.studies.plan import check_budget, cost_of
-from sisa_scale.studies.trial import Piece
+from sisa_scale.studies.trial import Trial
 
 with tempfile.TemporaryDirectory() as _directory:
     SMALL = load_study(write_study(Path(_directory), Path("data/none")))
@@ -29,23 +29,23 @@ def small(tmp_path: Path, *overrides: str, text: str = STUDY) -> StudyConfig:
     return load_study(path, overrides)
 
 
-def by_name(pieces: list[Piece]) -> dict[str, Piece]:
-    return {piece.name: piece for piece in pieces}
+def by_name(trials: list[Trial]) -> dict[str, Trial]:
+    return {trial.name: trial for trial in trials}
 
 
 @pytest.mark.parametrize("study", SHIPPED)
 def test_shipped_studies_expand_within_their_limit(study: str) -> None:
     config = load_study(f"studies/{study}")
-    pieces = expand(config)
-    check_budget(config, cost_of(pieces, config.cost))
-    assert len(pieces) == len(config.architectures) * len(config.sizes) * 3
-    assert all(abs(piece.match.relative_difference) < 0.02 for piece in pieces if piece.match)
-    assert all(piece.match for piece in pieces if piece.architecture != config.reference)
+    trials = expand(config)
+    check_budget(config, cost_of(trials, config.cost))
+    assert len(trials) == len(config.architectures) * len(config.sizes) * 3
+    assert all(abs(trial.match.relative_difference) < 0.02 for trial in trials if trial.match)
+    assert all(trial.match for trial in trials if trial.architecture != config.reference)
 
 
 def test_trunk_is_the_longest_and_keeps_what_branches_need(tmp_path: Path) -> None:
-    pieces = by_name(expand(small(tmp_path)))
-    trunk, branch = pieces["sisa-s-5.12K"], pieces["sisa-s-2.56K"]
+    trials = by_name(expand(small(tmp_path)))
+    trunk, branch = trials["sisa-s-5.12K"], trials["sisa-s-2.56K"]
     assert (trunk.role, branch.role, branch.trunk) == ("trunk", "branch", trunk.name)
     assert (branch.config.total_steps, branch.branch_step) == (10, 8)
     assert trunk.config.checkpoint.at_steps == (8,)
@@ -55,48 +55,48 @@ def test_trunk_is_the_longest_and_keeps_what_branches_need(tmp_path: Path) -> No
 
 
 def test_trunks_stand_before_their_branches(tmp_path: Path) -> None:
-    names = [piece.name for piece in expand(small(tmp_path))]
-    for piece in expand(small(tmp_path)):
-        assert names.index(piece.trunk) <= names.index(piece.name)
+    names = [trial.name for trial in expand(small(tmp_path))]
+    for trial in expand(small(tmp_path)):
+        assert names.index(trial.trunk) <= names.index(trial.name)
 
 
 def test_independent_runs_share_nothing(tmp_path: Path) -> None:
-    pieces = expand(small(tmp_path, "schedule.trunk=false"))
-    assert {piece.role for piece in pieces} == {"run"}
-    assert all(piece.config.checkpoint.at_steps == () and piece.own_flops == piece.train_flops for piece in pieces)
+    trials = expand(small(tmp_path, "schedule.trunk=false"))
+    assert {trial.role for trial in trials} == {"run"}
+    assert all(trial.config.checkpoint.at_steps == () and trial.own_flops == trial.train_flops for trial in trials)
     cost = cost_of(expand(small(tmp_path)), small(tmp_path).cost)
-    assert sum(piece.train_flops for piece in pieces) == pytest.approx(cost.independent_flops)
+    assert sum(trial.train_flops for trial in trials) == pytest.approx(cost.independent_flops)
     assert 0 < cost.saved_share < 0.5
 
 
 @pytest.mark.parametrize("match", ["parameters", "nonembedding_parameters", "flops"])
 def test_twins_match_the_reference_of_their_size(tmp_path: Path, match: str) -> None:
-    pieces = by_name(expand(small(tmp_path, f"match={match}", "d_ff_multiple=1")))
+    trials = by_name(expand(small(tmp_path, f"match={match}", "d_ff_multiple=1")))
     for size in ("s", "m"):
-        found = pieces[f"sisa-{size}-5.12K"].match
+        found = trials[f"sisa-{size}-5.12K"].match
         assert found is not None
         assert found.quantity == match
         assert abs(found.relative_difference) < 0.01
-    original, twin = (count_parameters(pieces[f"{name}-m-5.12K"].config.model) for name in ("transformer", "sisa"))
+    original, twin = (count_parameters(trials[f"{name}-m-5.12K"].config.model) for name in ("transformer", "sisa"))
     if match == "parameters":
         assert twin.total == pytest.approx(original.total, rel=0.003)
 
 
 def test_isoflop_levels_give_each_run_its_own_length(tmp_path: Path) -> None:
-    pieces = expand(small(tmp_path, "budgets.tokens=[]", "budgets.flops=[4e9, 8e9]"))
-    for piece in pieces:
-        assert piece.budget_flops in (4e9, 8e9)
-        assert piece.train_flops == pytest.approx(piece.budget_flops, rel=0.2)
-    assert len({piece.tokens for piece in pieces}) > 2
+    trials = expand(small(tmp_path, "budgets.tokens=[]", "budgets.flops=[4e9, 8e9]"))
+    for trial in trials:
+        assert trial.budget_flops in (4e9, 8e9)
+        assert trial.train_flops == pytest.approx(trial.budget_flops, rel=0.2)
+    assert len({trial.tokens for trial in trials}) > 2
 
 
 def test_tokens_per_parameter_are_those_of_the_reference(tmp_path: Path) -> None:
-    pieces = by_name(expand(small(tmp_path, "budgets.tokens=[]", "budgets.tokens_per_parameter=[0.1, 0.2]")))
+    trials = by_name(expand(small(tmp_path, "budgets.tokens=[]", "budgets.tokens_per_parameter=[0.1, 0.2]")))
     lengths: dict[str, set[int]] = {}
-    for piece in pieces.values():
-        lengths.setdefault(piece.size, set()).add(piece.tokens)
+    for trial in trials.values():
+        lengths.setdefault(trial.size, set()).add(trial.tokens)
     assert all(len(tokens) == 2 for tokens in lengths.values())
-    original = next(p for p in pieces.values() if p.architecture == "transformer" and p.size == "m")
+    original = next(p for p in trials.values() if p.architecture == "transformer" and p.size == "m")
     assert min(lengths["m"]) == pytest.approx(0.1 * original.counts.total, abs=256)
 
 
@@ -110,17 +110,17 @@ def test_learning_rate_follows_the_rule(tmp_path: Path) -> None:
 
 
 def test_seeds_are_those_of_weights_and_data(tmp_path: Path) -> None:
-    pieces = expand(small(tmp_path, "seeds=[3,4]"))
-    assert len(pieces) == 16
-    assert all(piece.config.seed == piece.config.data.seed == piece.seed for piece in pieces)
-    assert len({piece.directory for piece in pieces}) == 16
-    assert all(f"-seed{piece.seed}-" in piece.trunk for piece in pieces)
+    trials = expand(small(tmp_path, "seeds=[3,4]"))
+    assert len(trials) == 16
+    assert all(trial.config.seed == trial.config.data.seed == trial.seed for trial in trials)
+    assert len({trial.directory for trial in trials}) == 16
+    assert all(f"-seed{trial.seed}-" in trial.trunk for trial in trials)
 
 
 def test_hash_is_of_what_decides_the_result() -> None:
     def hashes(*overrides: str) -> list[str]:
         study = dataclasses.replace(SMALL, overrides=(*SMALL.overrides, *overrides))
-        return [piece.config_sha256 for piece in expand(study)]
+        return [trial.config_sha256 for trial in expand(study)]
 
     assert hashes() == hashes("execution.compile=true", "resources.device=cuda")
     assert hashes()[0] != hashes("optimizer.weight_decay=0.2")[0]
@@ -137,12 +137,12 @@ def test_branches_begin_before_their_end_and_after_the_warmup(tokens: list[int],
         budgets=BudgetsConfig(tokens=tuple(2560 * count for count in tokens)),
         schedule=dataclasses.replace(SMALL.schedule, decay_fraction=decay),
     )
-    pieces = expand(study)
-    starts = {p.config.total_steps - p.config.schedule.decay.steps(256): p for p in pieces if p.role == "branch"}
-    for start, piece in starts.items():
-        assert 2 < start < piece.config.total_steps
-        assert piece.branch_step == start
-    assert set(pieces[0].config.checkpoint.at_steps) == starts.keys()
+    trials = expand(study)
+    starts = {p.config.total_steps - p.config.schedule.decay.steps(256): p for p in trials if p.role == "branch"}
+    for start, trial in starts.items():
+        assert 2 < start < trial.config.total_steps
+        assert trial.branch_step == start
+    assert set(trials[0].config.checkpoint.at_steps) == starts.keys()
 
 
 @pytest.mark.parametrize(
@@ -191,17 +191,17 @@ def test_a_plan_beyond_its_limit_is_refused_with_the_numbers(tmp_path: Path) -> 
 
 def test_hours_on_a_gpu_are_those_of_its_measured_utilisation(tmp_path: Path) -> None:
     study = small(tmp_path, "cost.sustained_flops_per_second=null", "cost.gpu=h100", "cost.overhead_seconds=0")
-    pieces = expand(study)
-    cost = cost_of(pieces, study.cost)
+    trials = expand(study)
+    cost = cost_of(trials, study.cost)
     assert cost.device_hours == pytest.approx(cost.flops / 989.4e12 / 0.38 / 3600, rel=0.1)
     assert cost.device_hours < cost.independent_device_hours
     with pytest.raises(ConfigError, match="h100"):
-        cost_of(pieces, dataclasses.replace(study.cost, gpu="h1000"))
+        cost_of(trials, dataclasses.replace(study.cost, gpu="h1000"))
 
 
 def test_a_trial_planned_before_there_was_a_choice_of_optimizer_keeps_its_hash(tmp_path: Path) -> None:
-    piece = expand(small(tmp_path))[0]
-    plain = to_plain(piece.config)
+    trial = expand(small(tmp_path))[0]
+    plain = to_plain(trial.config)
     del plain["optimizer"]["kind"]
     decisive = {key: plain[key] for key in ("seed", "model", "data", "optimizer", "schedule", "evaluation")}
-    assert piece.config_sha256 == hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    assert trial.config_sha256 == hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

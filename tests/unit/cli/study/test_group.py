@@ -19,7 +19,7 @@ def study(*arguments: str | Path) -> Result:
 def test_plan_prints_what_it_would_make(tmp_path: Path) -> None:
     path = write_study(tmp_path, tmp_path / "none")
     plan = json.loads(study("plan", path, "--json").stdout)
-    assert len(plan["pieces"]) == 8
+    assert len(plan["trials"]) == 8
     assert plan["cost"]["saved_share"] > 0.2
     assert "save 27% of the FLOPs" in study("plan", path).stdout
     assert not (tmp_path / "study").exists()
@@ -54,7 +54,7 @@ def test_branches_are_refused_where_pods_do_not_see_their_trunk(tmp_path: Path, 
 def test_dry_run_lists_what_is_left(tmp_path: Path, dataset: Path) -> None:
     path = write_study(tmp_path, dataset)
     text = study("submit", path, "--to", "local", "--dry-run").stdout
-    assert "8 of 8 pieces to run" in text
+    assert "8 of 8 trials to run" in text
     assert "sisa-m-2.56K: branch, 10 steps from 8" in text
     with pytest.raises(ConfigError, match=r"Did you mean 'sisa-m-2\.56K'"):
         study("submit", path, "--to", "local", "--dry-run", "--only", "sisa-m-2.5K")
