@@ -252,7 +252,7 @@ class RunConfig:
                 "Write joined, or num_meta_tokens 0.",
             )
         # The mask is added to the scores: those that it hides must not overflow to infinity.
-        if sisa is not None and sisa.decay_kind == "data" and sisa.decay_range_nats > 80:
+        if sisa is not None and sisa.is_within_logit and sisa.decay_range_nats > 80:
             yield Violation(
                 "data.documents",
                 f"{found} with model.sisa.decay_range_nats {sisa.decay_range_nats}",

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from itertools import pairwise
 
 import pytest
 import torch
@@ -50,13 +51,11 @@ def as_documented(
     assert output_final_state and scale == 1.0 and q.dtype == k.dtype == v.dtype == torch.bfloat16
     rows = [(b, slice(None)) for b in range(len(q))]
     if cu_seqlens is not None:
-        rows = [(0, slice(int(a), int(b))) for a, b in zip(cu_seqlens[:-1], cu_seqlens[1:], strict=True)]
+        rows = [(0, slice(int(a), int(b))) for a, b in pairwise(cu_seqlens)]
     assert len(initial_state) == len(rows)
     parts = [
-        delta_rule(
-            *(x[b : b + 1, at] for x in (v, g, beta, k, q)), chunk_tokens=16, initial_state=initial_state[n : n + 1]
-        )
-        for n, (b, at) in enumerate(rows)
+        delta_rule(*(x[b : b + 1, at] for x in (v, g, beta, k, q)), chunk_tokens=16, initial_state=state[None])
+        for (b, at), state in zip(rows, initial_state, strict=True)
     ]
     dim = 0 if cu_seqlens is None else 1
     return torch.cat([y for y, _ in parts], dim), torch.cat([state for _, state in parts])

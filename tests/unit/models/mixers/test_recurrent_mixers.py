@@ -1,4 +1,4 @@
-"""What holds for all recurrent mixers: causality, prefixes, decoding, padding, training, half precision, compilation."""
+"""What holds for recurrent mixers: causality, prefixes, decoding, padding, training, half precision, compilation."""
 
 import copy
 import dataclasses

@@ -22,12 +22,22 @@ from sisa_scale.training.engine.compile import compile_blocks, keep_backward_out
 
 QUERY_BLOCKS = SisaConfig(d_s=16, form="query_blocks", block_tokens=32)
 MIXERS: dict[str, ModelConfig] = {
-    name: tiny(name) for name in ("transformer", "sisa", "mamba2", "mamba3", "mamba3 mimo", "hymba", "hymba sisa local")
+    name: tiny(name)
+    for name in (
+        "transformer",
+        "sisa",
+        "mamba2",
+        "mamba3",
+        "mamba3 mimo",
+        "gated_deltanet",
+        "hymba",
+        "hymba sisa local",
+    )
 }
 MIXERS["query blocks"] = replace(MIXERS["sisa"], sisa=QUERY_BLOCKS)
 MIXERS["hymba query blocks"] = replace(tiny("hymba sisa"), sisa=QUERY_BLOCKS)
 # Of the gradient in float64, of the worst parameter. Decays and phases are what bf16 products around them make of them.
-WORST = {"transformer": 0.05, "mamba2": 0.2, "mamba3": 0.2, "mamba3 mimo": 0.2}
+WORST = {"transformer": 0.05, "mamba2": 0.2, "mamba3": 0.2, "mamba3 mimo": 0.2, "gated_deltanet": 0.2}
 OTHERS_WORST = 1.0
 
 
