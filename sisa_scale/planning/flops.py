@@ -7,9 +7,9 @@ finds beyond them. A chunked scan computes its chunks densely, and that is count
 
 from dataclasses import dataclass
 
+from sisa_scale.config.mixers.gated_deltanet import BASE_TOKENS
 from sisa_scale.config.mixers.spec import AttentionWork, DeltaRuleWork, ScanWork
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.kernels.delta_rule import BASE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

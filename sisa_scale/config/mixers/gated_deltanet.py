@@ -10,7 +10,7 @@ from sisa_scale.config.mixers.spec import DeltaRuleWork, MixerParameters, MixerS
 if TYPE_CHECKING:
     from sisa_scale.config.model import ModelConfig
 
-LEAST_CHUNK_TOKENS = 8
+BASE_TOKENS = 8  # of the blocks that a chunk is inverted by (`kernels.delta_rule`): the shortest chunk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class GatedDeltaNetConfig:
         "chunk length, a power of two: products are dense inside a chunk and recurrent between chunks; changes speed, "
         "not results",
         default=64,
-        minimum=LEAST_CHUNK_TOKENS,
+        minimum=BASE_TOKENS,
     )
     dt_min: float = setting("smallest step size Delta of a head at initialisation", default=1e-3, above=0.0)
     dt_max: float = setting("largest step size Delta of a head at initialisation", default=1e-1, above=0.0)

@@ -18,8 +18,8 @@ carries the state, in float32 or wider.
 The inverse. T is strictly lower triangular, so over n = 2^m tokens (I + T)^-1 is the finite product of the
 I + (-T)^(2^k), k < m. But powers of T grow like binomials where keys repeat, as they do in runs of one token: over 64
 equal keys the product is off by 10^2 at b = 0.5, and by 10^9 at b = 1, in float32. So it is taken over BASE_TOKENS
-tokens, where powers stay small, and pairs of neighbours are joined by what is left of their T: as exact as forward
-substitution.
+tokens, where no entry of a power exceeds 20, and pairs of neighbours are joined by what is left of their T: as exact as
+forward substitution.
 
 Decays are exponentiated as differences, masked before `exp` (see `chunks`). Products are in the dtype of the values,
 with sums in float32 or wider; the inverse and the states are float32 or wider.
@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sisa_scale.config.mixers.gated_deltanet import BASE_TOKENS
 from sisa_scale.models.kernels.chunks import (
     chunk_prefix_sum,
     chunked,
@@ -43,8 +44,6 @@ from sisa_scale.models.kernels.chunks import (
 )
 from sisa_scale.models.kernels.delta_rule_fla import DeltaRule
 from sisa_scale.models.precision import upcast
-
-BASE_TOKENS = 8  # T^4 of equal keys has entries up to 20
 
 
 def delta_rule(

@@ -29,6 +29,7 @@ Shapes: B batch, L length, M keys, D width, H heads, C channels of an augmented 
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -154,9 +155,11 @@ class Sisa(AugmentedHeads):
         phase_BLHP = cache.phase_BHP[:, None] + phase_BLHP
         cache.phase_BHP = phase_BLHP[:, -1].remainder(2 * math.pi)
         q_rotated, k_rotated = self.rotate(q_BLHC, k_BLHC, cos_sin_2BLK, phase_BLHP)
-        augment = self.scaled if self.config.has_importance else self.biased
+        augment: Callable[[RotatedHeads, RotatedHeads, Tensor], tuple[Tensor, Tensor]]
         if self.config.decay_kind == "channels":
             augment = self.decayed
+        else:
+            augment = self.scaled if self.config.has_importance else self.biased
         pieces, start, length = [], 0, x_BLD.shape[1]
         while start < length:
             before_B1H = total_BLH[:, start - 1 : start] if start else torch.zeros_like(total_BLH[:, :1])

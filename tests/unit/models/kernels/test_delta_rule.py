@@ -88,7 +88,9 @@ def test_any_decay_and_repeated_keys_stay_near_the_recurrence(dtype: torch.dtype
         y, state = delta_rule(tensors[0], *decays, *tensors[1:], chunk_tokens=64)
     expected, _ = recurrence(tensors[0], *decays, *tensors[1:])
     assert state.dtype == torch.float32
-    assert ((y.double() - expected).norm() / expected.norm()).item() < (0.02 if dtype == torch.bfloat16 else 5e-6)
+    # Differences of sums carry the rounding of the sums: 1e-7 of the nats of a chunk.
+    bound = 0.02 if dtype == torch.bfloat16 else 1e-6 + 1e-7 * nats
+    assert ((y.double() - expected).norm() / expected.norm()).item() < bound
     y.float().square().sum().backward()
     assert all(x.grad is not None and x.grad.isfinite().all() for x in (*tensors, *decays))
 
