@@ -39,6 +39,8 @@ FORMS = {
 }
 CASES = {name: Case(model) for name, model in MODELS.items()}
 CASES |= {name: Case(dataclasses.replace(MODELS["sisa"], sisa=sisa)) for name, sisa in FORMS.items()}
+CHANNELS = SisaConfig(d_s=16, decay_kind="channels", has_rotation=False)
+CASES["channels"] = Case(dataclasses.replace(MODELS["sisa"], position="none", sisa=CHANNELS))
 for grouped in ("hymba sisa, 2 groups", "hymba sisa, 3 groups"):
     CASES[f"{grouped}, no decay"] = Case(dataclasses.replace(MODELS[grouped], sisa=FORMS["no decay"]))
     fast = FORMS["query blocks, fast decay"]
@@ -50,6 +52,7 @@ for apart in (
     "query blocks, fast decay",
     "mamba2",
     "mamba3 mimo",
+    "gated_deltanet",
     "no meta tokens",
 ):
     CASES[f"{apart}, documents apart"] = Case(CASES[apart].model, is_separate=True)

@@ -18,10 +18,12 @@ from sisa_scale.models.mixers.sisa import Sisa
 LENGTH, WIDTH, HEADS = 96, 32, 2
 
 
-def model(length: int = LENGTH, qk_norm: bool = False, qk_norm_gain: bool = False, **sisa: Any) -> ModelConfig:
+def model(
+    length: int = LENGTH, qk_norm: bool = False, qk_norm_gain: bool = False, position: Any = "rope", **sisa: Any
+) -> ModelConfig:
     section = SisaConfig(**{"d_s": 16, "block_tokens": 16, **sisa})
     sizes: dict[str, Any] = {"num_layers": 1, "d_model": WIDTH, "num_heads": HEADS, "d_ff": 8, "vocab_size": 8}
-    norms = {"qk_norm": qk_norm, "qk_norm_gain": qk_norm_gain}
+    norms: dict[str, Any] = {"qk_norm": qk_norm, "qk_norm_gain": qk_norm_gain, "position": position}
     return ModelConfig(kind="sisa", max_length_tokens=length, sisa=section, **norms, **sizes)
 
 
@@ -50,8 +52,14 @@ def parts(mixer: Sisa, x: Tensor) -> tuple[Tensor, ...]:
     """Return the rows of queries, keys, values, decay and phase in what has a row for each of their channels."""
     config, d_h, d_s = mixer.config, mixer.head_width, mixer.d_s
     num_phases = d_s // 2 if config.has_rotation else 0
-    widths = [d_h + d_s, d_h + d_s, d_h, int(config.decay_kind in ("data", "forget_gate")), num_phases]
+    widths = [d_h + d_s, d_h + d_s, d_h, decays(mixer), num_phases]
     return x.split([mixer.num_heads * width for width in widths])
+
+
+def decays(mixer: Sisa) -> int:
+    """Return the decays of a head."""
+    kinds = {"data": 1, "forget_gate": 1, "channels": mixer.head_width}
+    return kinds.get(mixer.config.decay_kind, 0)
 
 
 def angles(length: int = LENGTH) -> Tensor:
@@ -71,6 +79,17 @@ def dots(q: Tensor, k: Tensor, angle: Tensor) -> Tensor:
     return torch.einsum("blhc,bmhc->bhlm", q, k.conj()).real
 
 
+def decayed_dots(q: Tensor, k: Tensor, angle: Tensor, g: Tensor) -> Tensor:
+    """Return sum_c q_ic k_jc exp(g_ic - g_jc) of rotated q and k, (B, H, L, L), and 0 for j > i; g is (B, H K, L)."""
+    turned = (torch.complex(*x.chunk(2, -1)) * torch.polar(torch.ones_like(angle), angle) for x in (q, k))
+    q, k = (torch.cat((z.real, z.imag), -1) for z in turned)
+    g = g.unflatten(1, (HEADS, -1)).permute(0, 3, 1, 2)
+    gap = (g[:, :, None] - g[:, None]).masked_fill(
+        ~torch.ones(2 * g.shape[1:2]).bool().tril()[:, :, None, None], -torch.inf
+    )
+    return torch.einsum("blhc,bmhc,blmhc->bhlm", q, k, gap.exp())
+
+
 def normalized(norm: HeadNorm, x: Tensor) -> Tensor:
     """Return content as the model normalizes it."""
     if not norm.has_content_norm:
@@ -80,12 +99,12 @@ def normalized(norm: HeadNorm, x: Tensor) -> Tensor:
 
 
 def rates(mixer: Sisa, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return decay (B, H, L) and phase steps (B, L, H, S), float64."""
+    """Return decay (B, H, L), or (B, H K, L) of channels, and phase steps (B, L, H, S), float64."""
     config, batch, length = mixer.config, *x.shape[:2]
     decay = torch.zeros(batch, length, HEADS).double()
     phase = torch.zeros(batch, length, HEADS, mixer.d_s // 2).double()
     *_, raw_decay, raw_phase = (x @ rows.T for rows in parts(mixer, mixer.project.weight.detach().double()))
-    if config.decay_kind in ("data", "forget_gate"):
+    if decays(mixer):
         decay = softplus(raw_decay + mixer.decay_bias.detach().double())
         if mixer.decay_limit < math.inf:
             decay = mixer.decay_limit * torch.tanh(decay / mixer.decay_limit)
@@ -110,6 +129,9 @@ def reference(mixer: Sisa, x: Tensor, angle: Tensor) -> Tensor:
     logits = dots(q, k, angle[None, :, None].expand(batch, -1, HEADS, -1)) / d_h**0.5
     decay, phase = rates(mixer, x)
     g = -decay.cumsum(-1)
+    if config.decay_kind == "channels":
+        logits = decayed_dots(q, k, angle[None, :, None].expand(batch, -1, HEADS, -1), g) / d_h**0.5
+        g = torch.zeros(batch, HEADS, length).double()
     bias = g[..., :, None] - g[..., None, :]
     if config.form == "published":
         middle = (g.amax(-1, keepdim=True) + g.amin(-1, keepdim=True)) / 2
@@ -155,6 +177,8 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "sigmoid blocks": {"activation": "sigmoid", "form": "query_blocks"},
     "forget_gate": {"decay_kind": "forget_gate", "has_rotation": False},
     "alibi": {"decay_kind": "alibi", "has_rotation": False},
+    "channels": {"decay_kind": "channels", "has_rotation": False, "position": "none"},
+    "normalized channels": {"decay_kind": "channels", "has_rotation": False, "position": "none", "qk_norm": True},
     "normalized": {"normalize_importance": True, "qk_norm": True},
     "normalized blocks": {"normalize_importance": True, "qk_norm": True, "form": "query_blocks"},
     "normalized, gains": {"normalize_importance": True, "qk_norm": True, "qk_norm_gain": True},

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.config.mixers.gated_deltanet import GatedDeltaNetConfig
 from sisa_scale.config.mixers.hymba import HymbaConfig
 from sisa_scale.config.mixers.jamba import JambaConfig
 from sisa_scale.config.mixers.mamba import Mamba2Config, Mamba3Config
@@ -12,12 +13,14 @@ from sisa_scale.models.decoder import Decoder
 
 SISA, NORMALIZED = SisaConfig(d_s=16), SisaConfig(d_s=16, normalize_importance=True)
 SMALL2, SMALL3 = Mamba2Config(state_width=16, head_width=32), Mamba3Config(state_width=16, head_width=32)
+DELTANET = GatedDeltaNetConfig(expand=2.0, head_width=32, key_width=16, heads_per_key=2, chunk_tokens=32)
 TINY: dict[str, dict[str, Any]] = {
     "transformer": {},
     "sisa": {"sisa": SISA},
     "mamba2": {"mamba2": SMALL2},
     "mamba3": {"mamba3": SMALL3},
     "mamba3 mimo": {"kind": "mamba3", "mamba3": Mamba3Config(state_width=16, head_width=32, mimo_rank=2)},
+    "gated_deltanet": {"gated_deltanet": DELTANET},
     "jamba": {"mamba2": SMALL2, "jamba": JambaConfig(attention_every=4, attention_offset=1)},
     "jamba sisa": {
         "kind": "jamba",

@@ -16,6 +16,7 @@ MODELS = (
     "hymba/{}",
     "mamba2/{}-mlp",
     "mamba3/{}-mlp",
+    "gated_deltanet/{}",
     "mamba2/{}",
     "mamba3/{}",
 )

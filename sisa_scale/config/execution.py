@@ -72,8 +72,9 @@ class ExecutionConfig:
         "(flash_4: package flash-attn-4)",
         default="auto",
     )
-    state_space_kernel: Literal["pytorch", "mamba_ssm"] = setting(
-        "scan of Mamba-2 and Hymba on a GPU: torch products, or the Triton kernels of the package mamba-ssm",
+    state_space_kernel: Literal["pytorch", "mamba_ssm", "flash_linear_attention"] = setting(
+        "recurrences on a GPU: torch products, or the Triton kernels of a package, mamba-ssm for the scan of "
+        "Mamba-2 and Hymba, flash-linear-attention for Gated DeltaNet",
         default="pytorch",
     )
     determinism: Literal["fast", "strict"] = setting(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.mixers.gated_deltanet import GatedDeltaNetConfig
 from sisa_scale.config.mixers.hymba import HymbaConfig
 from sisa_scale.config.mixers.jamba import JambaConfig
 from sisa_scale.config.mixers.mamba import Mamba2Config, Mamba3Config
@@ -14,7 +15,7 @@ from sisa_scale.config.mixers.table import mixer_names, mixer_spec, mixer_specs
 from sisa_scale.config.rope import RopeConfig, RopeScaling
 
 # Sections that are fields of `ModelConfig`, so that Python code which names them is typed; others are in `sections`.
-_FIELDS = ("sisa", "mamba2", "mamba3", "jamba", "hymba")
+_FIELDS = ("sisa", "mamba2", "mamba3", "gated_deltanet", "jamba", "hymba")
 
 
 def _kinds() -> tuple[str, ...]:
@@ -69,6 +70,7 @@ class ModelConfig:
     sisa: SisaConfig | None = setting("the importance term of SISA blocks", default=None)
     mamba2: Mamba2Config | None = setting("Mamba-2 blocks", default=None)
     mamba3: Mamba3Config | None = setting("Mamba-3 blocks", default=None)
+    gated_deltanet: GatedDeltaNetConfig | None = setting("Gated DeltaNet blocks", default=None)
     jamba: JambaConfig | None = setting("where a Jamba-style hybrid has attention", default=None)
     hymba: HymbaConfig | None = setting("Hymba-style blocks: both kinds of heads side by side", default=None)
     sections: tuple[Any, ...] = setting("settings of the mixers without a field here", default=(), sections=_sections)

@@ -172,13 +172,21 @@ class RunConfig:
                 yield Violation("execution.attention_backend", f"{backend} with {spec.name}", reason, "Write auto.")
 
     def _kernel_rules(self) -> Iterator[Violation]:
-        served = [spec.name for spec in mixer_specs() if spec.uses_ssd_kernel]
-        if self.execution.state_space_kernel == "mamba_ssm" and not set(served) & set(self.model.mixers):
+        kernel = self.execution.state_space_kernel
+        served = [spec.name for spec in mixer_specs() if kernel in spec.state_space_kernels]
+        if kernel != "pytorch" and not set(served) & set(self.model.mixers):
             yield Violation(
                 "execution.state_space_kernel",
-                f"mamba_ssm with {', '.join(sorted(set(self.model.mixers)))}",
-                f"serves the scans of {', '.join(served)}",
+                f"{kernel} with {', '.join(sorted(set(self.model.mixers)))}",
+                f"serves the recurrences of {', '.join(served)}",
                 "Write pytorch.",
+            )
+        if kernel == "flash_linear_attention" and self.execution.precision == "fp32":
+            yield Violation(
+                "execution.state_space_kernel",
+                "flash_linear_attention with execution.precision fp32",
+                "its kernels compute in 16-bit floats",
+                "Write pytorch, or precision: bf16.",
             )
 
     def _float8_rules(self) -> Iterator[Violation]:
@@ -209,11 +217,11 @@ class RunConfig:
                 "its choices are by timing, and another choice sums in another order",
                 "Write false.",
             )
-        if self.execution.state_space_kernel == "mamba_ssm":
+        if self.execution.state_space_kernel != "pytorch":
             yield Violation(
                 "execution.state_space_kernel",
-                "mamba_ssm with execution.determinism strict",
-                "its kernels add with atomics and are tuned by timing",
+                f"{self.execution.state_space_kernel} with execution.determinism strict",
+                "its kernels may add with atomics and are tuned by timing",
                 "Write pytorch.",
             )
 
@@ -245,7 +253,7 @@ class RunConfig:
                 "Write joined, or num_meta_tokens 0.",
             )
         # The mask is added to the scores: those that it hides must not overflow to infinity.
-        if sisa is not None and sisa.decay_kind == "data" and sisa.decay_range_nats > 80:
+        if sisa is not None and sisa.is_within_logit and sisa.decay_range_nats > 80:
             yield Violation(
                 "data.documents",
                 f"{found} with model.sisa.decay_range_nats {sisa.decay_range_nats}",

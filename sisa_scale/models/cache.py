@@ -98,14 +98,30 @@ class AnchoredCache(SisaCache):
         first_BH = since_BLH[:, 0]
         if (first_BH > REANCHOR_NATS).any():
             moved_BH = torch.where(first_BH > SETTLE_NATS, first_BH, 0.0)
-            importance_BMHS = self._keys[:, : self.length, :, self.content_width :]
-            importance_BMHS *= (-moved_BH).exp().to(importance_BMHS.dtype)[:, None, :, None]
+            self._move_keys((-moved_BH).exp().to(self._keys.dtype))
             since_BLH = since_BLH - moved_BH[:, None]
         if since_BLH.shape[1] > 1:  # one token is always taken, without asking the device
             is_near_L = (since_BLH <= REANCHOR_NATS).all(dim=-1).all(dim=0)
             since_BLH = since_BLH[:, : max(1, int(is_near_L.sum()))]
         self.decay_BH = since_BLH[:, -1]
         return since_BLH
+
+    def _move_keys(self, factor_BH: Tensor) -> None:
+        """Multiply what stored keys have of the decay."""
+        importance_BMHS = self._keys[:, : self.length, :, self.content_width :]
+        importance_BMHS *= factor_BH[:, None, :, None]
+
+
+class ChannelCache(AnchoredCache):
+    """The same where every channel of content decays: H counts the channels of all heads, each with its anchor."""
+
+    def __init__(self, batch: int, heads: int, width: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(batch, heads, width, width, 0, device, dtype)
+        self.decay_BH, self.phase_BHP = (x.repeat_interleave(width, dim=1) for x in (self.decay_BH, self.phase_BHP))
+
+    def _move_keys(self, factor_BH: Tensor) -> None:
+        keys_BMHK = self._keys[:, : self.length]
+        keys_BMHK *= factor_BH.view(len(keys_BMHK), 1, *keys_BMHK.shape[2:])
 
 
 def _grown(buffer: Tensor, capacity: int) -> Tensor:

@@ -18,12 +18,10 @@ from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import Block, RMSNorm
 from sisa_scale.models.head import Head, TokenScores
-from sisa_scale.models.kernels.ssd_triton import scan_kernel
 from sisa_scale.models.mixers.importance import LogitParts, document_mask
 from sisa_scale.models.mixers.rotary import position_cos_sin
-from sisa_scale.models.mixers.ssm_path import SsmPath
 from sisa_scale.models.monitors import LayerMonitor, read_layer
-from sisa_scale.models.registry import MixerModule, build_mixer
+from sisa_scale.models.registry import HasStateSpaceKernel, MixerModule, build_mixer
 from sisa_scale.models.sequence_parallel import HeadExchange, SequenceGroup
 
 
@@ -62,9 +60,9 @@ class Decoder(nn.Module):
             for layer in range(config.num_layers)
         )
         self.takes_mask = [config.spec(layer).takes_mask for layer in range(config.num_layers)]
-        kernel = scan_kernel(execution.state_space_kernel)
-        for path in (module for module in self.modules() if isinstance(module, SsmPath)):
-            path.kernel = kernel
+        for module in self.modules():
+            if isinstance(module, HasStateSpaceKernel):
+                module.use_kernel(execution.state_space_kernel)
         self.norm = RMSNorm(config.d_model, config.norm_epsilon)
         self.head = Head(self.embedding.weight, config.vocab_size, execution.loss_chunk_tokens)
         self.exchange = HeadExchange()

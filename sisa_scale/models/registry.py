@@ -45,6 +45,15 @@ class MixerModule(Protocol):
         ...
 
 
+@runtime_checkable
+class HasStateSpaceKernel(Protocol):
+    """A part of a mixer whose recurrence a kernel of another package may compute on a GPU."""
+
+    def use_kernel(self, name: str) -> None:
+        """Take the kernel of `execution.state_space_kernel`, PyTorch's products where that does not serve it."""
+        ...
+
+
 def build_mixer(config: ModelConfig, layer: int, attention_backend: str) -> MixerModule:
     """Return the mixer of a layer, with weights undefined."""
     module = cast(type[MixerModule], imported(config.spec(layer).module))

@@ -7,7 +7,8 @@ finds beyond them. A chunked scan computes its chunks densely, and that is count
 
 from dataclasses import dataclass
 
-from sisa_scale.config.mixers.spec import AttentionWork, ScanWork
+from sisa_scale.config.mixers.gated_deltanet import BASE_TOKENS
+from sisa_scale.config.mixers.spec import AttentionWork, DeltaRuleWork, ScanWork
 from sisa_scale.config.model import ModelConfig
 
 
@@ -15,7 +16,7 @@ from sisa_scale.config.model import ModelConfig
 class FlopsPerToken:
     """Operations of one forward pass, per token of a sequence of a given length.
 
-    linear: projections and MLPs; state_space: scans, and the products of a mixer that are its own.
+    linear: projections and MLPs; state_space: scans, delta rules, and the products of a mixer that are its own.
     """
 
     linear: float
@@ -50,6 +51,8 @@ def flops_per_token(model: ModelConfig, sequence_tokens: int) -> FlopsPerToken:
             importance += products * work.attention.importance_width
         if work.scan is not None:
             state_space += scan_flops(work.scan, length)
+        if work.delta_rule is not None:
+            state_space += delta_rule_flops(work.delta_rule, length)
         state_space += work.flops
     return FlopsPerToken(
         linear=2 * share * weights,
@@ -79,3 +82,21 @@ def scan_flops(work: ScanWork, length: int) -> float:
     states = rank * 4 * heads * state * width
     between = 2 * chunks * chunks * heads * state * width / length
     return chunks * chunk_tokens / length * (inside + states) + between
+
+
+def delta_rule_flops(work: DeltaRuleWork, length: int) -> float:
+    """Return the operations per token of a chunked delta rule, by the equations at the head of `kernels.delta_rule`."""
+    tokens, keys, values = work.chunk_tokens, work.key_width, work.head_width
+    square = tokens * tokens
+    of_groups = 2 * square * keys  # products of keys with keys and with queries
+    inside = square * (2 * values + keys)  # what tokens add, what they read, and their outputs
+    of_states = tokens * keys * (keys + 3 * values) + keys * keys * values
+    of_heads = inverse_products(tokens) + inside + of_states
+    return 2 * work.chunks(length) / length * (work.groups * of_groups + work.heads * of_heads)
+
+
+def inverse_products(tokens: int) -> int:
+    """Return the multiply-adds of the inverse of a chunk: finite products of its base blocks, then joined pairs."""
+    base = 2 * (BASE_TOKENS.bit_length() - 2) * BASE_TOKENS**3 * (tokens // BASE_TOKENS)
+    joins = [size for size in (BASE_TOKENS << k for k in range(tokens.bit_length())) if size < tokens]
+    return base + sum(tokens * size * size for size in joins)

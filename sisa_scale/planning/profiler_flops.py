@@ -6,7 +6,8 @@ convolution, exponentials of decays) stands in neither figure. It sees more prod
     masked attention   kernels that compute every score, the later keys' as well; flash kernels skip most of this; and
                        what merges the two parts of SISA's blocks without a bound
     prefix sums        sums over the length as triangular products, where a scan would only add
-    gradient sums      the gradients of Mamba-3's keys and queries, summed over heads and tokens as products with ones
+    gradient sums      the gradients of Mamba-3's keys and queries, summed over heads and tokens as products with ones;
+                       and that of the delta rule's inverse, two products of whole chunks
     padding            logits of the embedding's rows beyond the vocabulary, and rows that make a mixer's projection
                        a fast width (attention's is one)
 
@@ -21,7 +22,7 @@ from sisa_scale.models.kernels.fused_linear import padding_rows
 from sisa_scale.models.kernels.prefix_sum import BLOCK_TOKENS
 from sisa_scale.models.kernels.sigmoid_attention import CHUNK_TOKENS
 from sisa_scale.models.mixers.unbounded_decay import MERGING_CHANNELS
-from sisa_scale.planning.flops import FlopsPerToken, flops_per_token, keys_needed
+from sisa_scale.planning.flops import FlopsPerToken, flops_per_token, inverse_products, keys_needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def counted_flops_per_token(model: ModelConfig, sequence_tokens: int) -> Counted
         work = model.spec(layer).work(model, layer)
         masked += _masked(work.attention, length) if work.attention is not None else 0.0
         sums += _sums(work, length)
-        gradient_sums += work.gradient_sum_flops
+        gradient_sums += work.gradient_sum_flops + _inverse_gradient(work, length)
         rows += padding_rows(work.padded_projection)
     return CountedFlops(
         model=flops_per_token(model, sequence_tokens),
@@ -99,5 +100,16 @@ def _sums(work: MixerWork, length: int) -> float:
     if work.scan is not None:
         chunk, chunks = work.scan.chunks(length)
         chunked = 2.0 * work.scan.heads * chunks * (chunk * chunk + chunks)
+    if work.delta_rule is not None:
+        chunked = 2.0 * work.delta_rule.heads * work.delta_rule.chunks(length) * work.delta_rule.chunk_tokens**2
     blocks = -(-length // BLOCK_TOKENS)
     return chunked + 2.0 * work.prefix_sum_channels * blocks * (BLOCK_TOKENS * BLOCK_TOKENS + blocks)
+
+
+def _inverse_gradient(work: MixerWork, length: int) -> float:
+    """Return the operations per token by which the written gradient of an inverse exceeds those of its products."""
+    if work.delta_rule is None:
+        return 0.0
+    tokens = work.delta_rule.chunk_tokens
+    beyond = 2 * tokens**3 - 2 * inverse_products(tokens)
+    return 2.0 * work.delta_rule.heads * work.delta_rule.chunks(length) / length * beyond

@@ -11,11 +11,13 @@ from sisa_scale.checkpoint.store import CheckpointStore
 
 MAMBA2 = "model.mamba2={state_width: 16, head_width: 32, chunk_tokens: 32}"
 MAMBA3 = "model.mamba3={state_width: 16, head_width: 32, chunk_tokens: 32}"
+DELTANET = "model.gated_deltanet={key_width: 16, head_width: 32, expand: 2.0, heads_per_key: 2, chunk_tokens: 32}"
 HYMBA = "state_width: 8, head_width: 32, chunk_tokens: 32, num_meta_tokens: 4}"
 MODELS = {
     "transformer": ["model.kind=transformer", "model.sisa=null"],
     "mamba2": ["model.kind=mamba2", "model.sisa=null", MAMBA2],
     "mamba3": ["model.kind=mamba3", "model.sisa=null", MAMBA3],
+    "gated_deltanet": ["model.kind=gated_deltanet", "model.sisa=null", DELTANET],
     "jamba": ["model.kind=jamba", "model.sisa=null", MAMBA2, "model.jamba={attention_every: 2, attention_offset: 1}"],
     "hymba": [
         "model.kind=hymba",
@@ -27,6 +29,7 @@ MODELS = {
         "model.hymba={attention: sisa, num_kv_heads: 1, " + HYMBA,
     ],
     "forget gate": ["decay_kind=forget_gate", "has_rotation=false"],
+    "channels": ["decay_kind=channels", "has_rotation=false", "model.position=none"],
     "query blocks": ["model.sisa.form=query_blocks", "block_tokens=32"],
     "sisa normalized": ["qk_norm=true", "qk_norm_gain=true", "normalize_importance=true"],
     "pattern": ["model.kind=pattern", "pattern=[mamba3, sisa]", MAMBA3],

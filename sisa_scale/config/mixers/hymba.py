@@ -113,7 +113,8 @@ class HymbaSpec(SsmSpec):
 
     name, module, settings = "hymba", "sisa_scale.models.mixers.hymba:Hymba", HymbaConfig
     family = "hybrid"
-    uses_heads = uses_positions = uses_sdpa = uses_ssd_kernel = True
+    uses_heads = uses_positions = uses_sdpa = True
+    state_space_kernels = ("mamba_ssm",)
     unfit_backends: ClassVar = {"flash_4": "flash_4 has no launch for as many short rows as Hymba's windows make"}
     measured = Measured(0.254, normalized=0.964)
 

@@ -119,7 +119,7 @@ class Mamba2Spec(SsmSpec):
     """In- and out-projection, a convolution over (x, B, C), and a scan with one group."""
 
     name, module, settings = "mamba2", "sisa_scale.models.mixers.mamba2:Mamba2", Mamba2Config
-    uses_ssd_kernel = True
+    state_space_kernels = ("mamba_ssm",)
     measured = Measured(0.253)
 
     def parameters(self, model: "ModelConfig", layer: int) -> MixerParameters:

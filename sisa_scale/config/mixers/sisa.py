@@ -41,9 +41,10 @@ class SisaConfig:
         default=128,
         minimum=1,
     )
-    decay_kind: Literal["data", "none", "forget_gate", "alibi"] = setting(
+    decay_kind: Literal["data", "none", "forget_gate", "alibi", "channels"] = setting(
         "data: SISA's decay of the importance logit; none: no decay; forget_gate (2503.02130) and alibi (2108.12409): "
-        "a penalty on the content logit instead of the importance term, learned from the data or fixed",
+        "a penalty on the content logit instead of the importance term, learned from the data or fixed; channels: a "
+        "learned decay of every channel of the content logit, instead of the importance term and of positions",
         default="data",
     )
     has_rotation: bool = setting("whether importance channels are rotated by learned phases", default=True)
@@ -66,13 +67,22 @@ class SisaConfig:
 
     @property
     def has_importance(self) -> bool:
-        """Whether there are importance channels; forget_gate and alibi bias the content logit instead."""
+        """Whether there are importance channels; the other kinds act on the content logit instead."""
         return self.decay_kind in ("data", "none")
 
     @property
     def has_learned_decay(self) -> bool:
         """Whether the decay is a projection of the input."""
-        return self.decay_kind in ("data", "forget_gate")
+        return self.decay_kind in ("data", "forget_gate", "channels")
+
+    @property
+    def is_within_logit(self) -> bool:
+        """Whether the decay is a factor inside the logit, which an anchor and a bound keep finite."""
+        return self.decay_kind in ("data", "channels")
+
+    def decay_channels(self, head_width: int) -> int:
+        """Return the decays that a head has for every token."""
+        return head_width if self.decay_kind == "channels" else int(self.has_learned_decay)
 
     def d_s_of(self, layer: int) -> int:
         """Return d_s of a layer."""
@@ -80,6 +90,8 @@ class SisaConfig:
 
     def extra_channels(self, layer: int) -> int:
         """Return how many channels queries and keys of a layer have beyond the content's."""
+        if self.decay_kind == "channels":
+            return 0
         return self.d_s_of(layer) if self.has_importance else BIAS_CHANNELS
 
     def trained_form(self, trained_length_tokens: int) -> Form:
@@ -95,7 +107,7 @@ class SisaConfig:
         The decay keeps the bound of the trained length, so this is the same function of any tokens.
         """
         form = self.trained_form(trained_length_tokens)
-        is_outgrown = max_length_tokens > trained_length_tokens and self.decay_kind == "data"
+        is_outgrown = max_length_tokens > trained_length_tokens and self.is_within_logit
         return "query_blocks" if form == "single_call" and is_outgrown else form
 
     def is_unbounded(self, trained_length_tokens: int) -> bool:
@@ -112,7 +124,7 @@ class SisaConfig:
 
     def decay_limit(self, trained_length_tokens: int) -> float:
         """Return the bound of a token's decay in nats, infinite without one."""
-        is_bounded = self.decay_kind == "data" and self.trained_form(trained_length_tokens) == "single_call"
+        is_bounded = self.is_within_logit and self.trained_form(trained_length_tokens) == "single_call"
         return self.decay_range_nats / trained_length_tokens if is_bounded else math.inf
 
     def layer_parameters(
@@ -121,15 +133,16 @@ class SisaConfig:
         """Return the weights that a layer has more than one without SISA: in matrices, and in vectors.
 
         d H d_s (C) + d G d_s (B) + d G d_s / 2 (phase) + d G (decay), and H (lambda) + G (decay bias), less what is
-        absent. G heads of keys and values; without a number, H.
+        absent. G heads of keys and values; without a number, H. Decays of channels count d_h times.
         """
         groups = num_heads if num_kv_heads is None else num_kv_heads
-        per_group = int(self.has_learned_decay)
+        decays = self.decay_channels(d_model // num_heads)
+        per_group = decays
         if self.has_importance:
             d_s = self.d_s_of(layer)
             per_group += d_s + (d_s // 2 if self.has_rotation else 0)
         per_head = self.d_s_of(layer) if self.has_importance else 0
-        vectors = num_heads * self.has_importance + groups * self.has_learned_decay
+        vectors = num_heads * self.has_importance + groups * decays
         return d_model * (num_heads * per_head + groups * per_group), vectors
 
     def violations(self) -> Iterator[Violation]:
@@ -183,16 +196,17 @@ class SisaConfig:
 
     def length_violations(self, trained_length_tokens: int) -> Iterator[Violation]:
         """Rules between the section and the first training's longest sequence: one anchor must hold the decay."""
-        if self.decay_kind != "data" or self.trained_form(trained_length_tokens) != "single_call":
+        if not self.is_within_logit or self.trained_form(trained_length_tokens) != "single_call":
             return
         if self._exceeds_range(trained_length_tokens):
             largest = self.decay_range_nats / trained_length_tokens
+            or_blocks = ", shorten the length, or write form: query_blocks."
             yield Violation(
                 "sisa.decay_range_nats",
                 f"{self.decay_range_nats} nats over {trained_length_tokens} tokens",
                 f"the largest decay per token, {largest:.2g}, must exceed the initial one, {self._initial_decay():.2g}",
-                "Lower model.sisa.decay_bias_init, raise decay_range_nats (to 160 at most), shorten the length, or "
-                "write form: query_blocks.",
+                "Lower model.sisa.decay_bias_init, raise decay_range_nats (to 160 at most)"
+                + (or_blocks if self.decay_kind == "data" else ", or shorten the length."),
             )
 
     def _exceeds_range(self, tokens: int) -> bool:
@@ -241,7 +255,15 @@ class SisaSpec(MixerSpec):
 
     def violations(self, model: "ModelConfig") -> Iterator[Violation]:
         """Rules between the section and the lengths and layers of the model."""
-        yield from self.section(model).length_violations(model.trained_positions)
+        section: SisaConfig = self.section(model)
+        if section.decay_kind == "channels" and model.position == "rope":
+            yield Violation(
+                "position",
+                "rope with sisa.decay_kind channels",
+                "two channels that are rotated as a pair decay apart, and their logit would depend on where both stand",
+                "Write position: none; the decays tell near from far.",
+            )
+        yield from section.length_violations(model.trained_positions)
         yield from self.section(model).layer_violations(model.num_layers)
 
 
@@ -263,5 +285,7 @@ def summed_channels(model: "ModelConfig", groups: int, layer: int) -> int:
     """Return the channels of decay and phases that are summed over the length, of so many heads of keys."""
     sisa = model.sisa
     assert sisa is not None
+    if sisa.decay_kind == "channels":
+        return groups * model.head_width
     is_rotated = sisa.has_importance and sisa.has_rotation
     return groups * (1 + (sisa.d_s_of(layer) // 2 if is_rotated else 0))

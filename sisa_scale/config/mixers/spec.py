@@ -71,6 +71,23 @@ class ScanWork:
 
 
 @dataclass(frozen=True, slots=True)
+class DeltaRuleWork:
+    """The gated delta rule (`kernels.delta_rule`): heads with states of key_width x head_width; groups of them share
+    keys and queries.
+    """
+
+    heads: int
+    groups: int
+    key_width: int
+    head_width: int
+    chunk_tokens: int
+
+    def chunks(self, length: int) -> int:
+        """Return the number of chunks of a sequence, all of them whole."""
+        return -(-length // self.chunk_tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class MixerWork:
     """What a mixer computes between its projections, in matrix products.
 
@@ -81,6 +98,7 @@ class MixerWork:
 
     attention: AttentionWork | None = None
     scan: ScanWork | None = None
+    delta_rule: DeltaRuleWork | None = None
     flops: float = 0.0
     prefix_sum_channels: int = 0
     gradient_sum_flops: float = 0.0
@@ -111,8 +129,8 @@ class MixerSpec:
 
     uses_heads: has `model.num_heads` heads; uses_positions: rotates them by `model.rope`; uses_sdpa: calls an
     attention kernel (`execution.attention_backend`); takes_mask: its module takes a document mask besides the numbers
-    of the documents; uses_ssd_kernel: its scan may be that of `execution.state_space_kernel`; unfit_backends: attention
-    kernels that do not serve it, and why.
+    of the documents; state_space_kernels: values of `execution.state_space_kernel` that serve it, besides pytorch;
+    unfit_backends: attention kernels that do not serve it, and why.
 
     measured: None is planned with the utilisation of the slowest mixer that was measured, and `plan` says so.
     """
@@ -125,7 +143,7 @@ class MixerSpec:
     uses_positions: ClassVar[bool] = False
     uses_sdpa: ClassVar[bool] = False
     takes_mask: ClassVar[bool] = False
-    uses_ssd_kernel: ClassVar[bool] = False
+    state_space_kernels: ClassVar[tuple[str, ...]] = ()
     unfit_backends: ClassVar[dict[str, str]] = {}
     measured: ClassVar[Measured | None] = None
 

@@ -1,6 +1,7 @@
 """The mixers by name. A mixer of the package is one line here; another package registers its own."""
 
 from sisa_scale.config.mixers.attention import AttentionSpec
+from sisa_scale.config.mixers.gated_deltanet import GatedDeltaNetSpec
 from sisa_scale.config.mixers.hymba import HymbaSpec
 from sisa_scale.config.mixers.mamba import Mamba2Spec, Mamba3Spec
 from sisa_scale.config.mixers.sisa import SisaSpec
@@ -14,6 +15,7 @@ _MIXERS: dict[str, MixerSpec] = {
         SisaSpec(),
         Mamba2Spec(),
         Mamba3Spec(),
+        GatedDeltaNetSpec(),
         HymbaSpec(),
     )
 }

@@ -29,8 +29,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from sisa_scale.models.kernels.chunks import (
+    chunk_prefix_sum,
+    chunked,
+    chunked_tokens,
+    document_chunks,
+    exp_where,
+    masked_exp,
+)
 from sisa_scale.models.kernels.materialize import materialize
-from sisa_scale.models.kernels.prefix_sum import same_document
 from sisa_scale.models.kernels.ssd_triton import Scan
 from sisa_scale.models.precision import upcast
 
@@ -78,12 +85,12 @@ def ssd(
 
     chunk = min(chunk_tokens, tokens)
     with torch.autocast(x_BLHP.device.type, enabled=False):
-        keys_BGCQN, queries_BGCQN = (_chunked(t.to(x_BLHP.dtype), chunk * rank) for t in (keys_BLGN, queries_BLGN))
-        x_BGECQP = _chunked(x_BLHP, chunk * rank).unflatten(1, (groups, -1))
-        log_decay_BGECT = _chunked_tokens(log_decay_BLH, chunk, groups)
-        document_BCT = None if document_BL is None else _document_chunks(document_BL, chunk)
+        keys_BGCQN, queries_BGCQN = (chunked(t.to(x_BLHP.dtype), chunk * rank) for t in (keys_BLGN, queries_BLGN))
+        x_BGECQP = chunked(x_BLHP, chunk * rank).unflatten(1, (groups, -1))
+        log_decay_BGECT = chunked_tokens(log_decay_BLH, chunk, groups)
+        document_BCT = None if document_BL is None else document_chunks(document_BL, chunk)
         weights_BGECT = weights and TokenWeights(
-            *(materialize(_chunked_tokens(w_BLH, chunk, groups)) for w_BLH in weights)
+            *(materialize(chunked_tokens(w_BLH, chunk, groups)) for w_BLH in weights)
         )
         decays = _Decays.of(log_decay_BGECT, weights_BGECT, document_BL, document_BCT, rank)
 
@@ -162,26 +169,26 @@ class _Decays(NamedTuple):
                 document_BCT == part[..., None] for part in (document_BS[:, :-1], document_BS[:, 1:])
             )
             is_kept = document_BS[:, -2] == document_BS[:, -1]
-        since_start_BGECT = _prefix_sum(log_decay_BGECT, document_BCT)
+        since_start_BGECT = chunk_prefix_sum(log_decay_BGECT, document_BCT)
         whole_BGEC = since_start_BGECT[..., -1]
         # Place i is that before chunk i, and the state there: the initial one, then what each chunk leaves.
-        sums_BGES = pad(_prefix_sum(whole_BGEC, None if document_BS is None else document_BS[:, 1:]), (1, 0))
-        between_BGESS = _masked_exp(
+        sums_BGES = pad(chunk_prefix_sum(whole_BGEC, None if document_BS is None else document_BS[:, 1:]), (1, 0))
+        between_BGESS = masked_exp(
             sums_BGES,
             sums_BGES,
             torch.arange(sums_BGES.shape[-1], device=sums_BGES.device),
             None if document_BS is None else document_BS[:, None, None],
         )
-        to_end_BGECT = _exp_where(is_left, whole_BGEC[..., None] - since_start_BGECT)
+        to_end_BGECT = exp_where(is_left, whole_BGEC[..., None] - since_start_BGECT)
         if weights_BGECT is not None:
             to_end_BGECT = to_end_BGECT * weights_BGECT.later
         return cls(
             within_BGECQQ=_within(since_start_BGECT, weights_BGECT, document_BCT, rank),
-            from_start_BGECQ=_per_row(_exp_where(is_entered, since_start_BGECT), rank),
+            from_start_BGECQ=_per_row(exp_where(is_entered, since_start_BGECT), rank),
             to_end_BGECQ=_per_row(to_end_BGECT, rank),
             between_BGECC=between_BGESS[..., :-1, 1:],
             since_initial_BGEC=between_BGESS[..., :-1, 0],
-            through_last_BGE=_exp_where(is_kept, whole_BGEC[..., -1]),
+            through_last_BGE=exp_where(is_kept, whole_BGEC[..., -1]),
         )
 
 
@@ -196,7 +203,7 @@ def _within(
     token_Q = _per_row(torch.arange(since_start_BGECT.shape[-1], device=since_start_BGECT.device), rank)
     document_BGECQ = None if document_BCT is None else _per_row(document_BCT, rank)[:, None, None]
     to_row_BGECQ = _per_row(since_start_BGECT, rank)
-    decay_BGECQQ = _masked_exp(to_row_BGECQ, to_row_BGECQ.detach(), token_Q, document_BGECQ)
+    decay_BGECQQ = masked_exp(to_row_BGECQ, to_row_BGECQ.detach(), token_Q, document_BGECQ)
     later_BGECQ = (to_row_BGECQ.detach() - to_row_BGECQ).exp()
     if weights_BGECT is None:
         return decay_BGECQQ * later_BGECQ[..., None, :]
@@ -256,55 +263,6 @@ class _Added(torch.autograd.Function):
         )
 
 
-def _masked_exp(to: Tensor, since: Tensor, position: Tensor, document: Tensor | None) -> Tensor:
-    """Return exp(to_t - since_s) over the last dimension of both; an exact 0 where s is later than t.
-
-    And where s is in another document than t; document broadcasts to the shape of the sums.
-    """
-    is_past = position[:, None] >= position
-    if document is not None:
-        is_past = is_past & (document[..., :, None] == document[..., None, :])
-    return (to[..., :, None] - since[..., None, :]).masked_fill(~is_past, -torch.inf).exp()
-
-
-def _exp_where(is_same: Tensor | None, exponent_BGE: Tensor) -> Tensor:
-    """Return the exponential, and an exact 0 where a state is of another document; is_same has no groups and heads."""
-    if is_same is not None:
-        exponent_BGE = exponent_BGE.masked_fill(~is_same[:, None, None], -torch.inf)
-    return exponent_BGE.exp()
-
-
 def _per_row(x_T: Tensor, rank: int) -> Tensor:
     """Repeat every token's entry (last dimension) for each of its rows."""
     return x_T[..., None].expand(*x_T.shape, rank).flatten(-2)
-
-
-def _chunked(x_BLHN: Tensor, chunk: int) -> Tensor:
-    """Cut the length into chunks, heads first: (B, H, C, chunk, N); zeros fill the last: no input and no decay."""
-    missing = -x_BLHN.shape[1] % chunk
-    if missing:
-        x_BLHN = pad(x_BLHN, (0, 0, 0, 0, 0, missing))
-    return x_BLHN.unflatten(1, (-1, chunk)).permute(0, 3, 1, 2, 4).contiguous()
-
-
-def _chunked_tokens(x_BLH: Tensor, chunk: int, groups: int) -> Tensor:
-    """Cut what every token has one of into chunks: (B, G, E, C, chunk), float32 or wider."""
-    return _chunked(upcast(x_BLH)[..., None], chunk)[..., 0].unflatten(1, (groups, -1))
-
-
-def _document_chunks(document_BL: Tensor, chunk: int) -> Tensor:
-    """Cut the documents' numbers into chunks (B, C, chunk); the last document fills the last."""
-    missing = -document_BL.shape[1] % chunk
-    return torch.cat((document_BL, document_BL[:, -1:].expand(-1, missing)), dim=1).unflatten(1, (-1, chunk))
-
-
-def _prefix_sum(x_BGET: Tensor, document_BT: Tensor | None) -> Tensor:
-    """Return inclusive sums over the last dimension, as a product; see `scan` for why it is not a `cumsum`.
-
-    With documents, (B, ..., T), the sum of each begins anew: no other document's decay enters, not even its rounding.
-    """
-    if document_BT is None:
-        length = x_BGET.shape[-1]
-        return x_BGET @ torch.ones(length, length, dtype=x_BGET.dtype, device=x_BGET.device).triu()
-    is_earlier_BTT = same_document(document_BT).to(x_BGET.dtype)
-    return torch.einsum("bge...s,b...ts->bge...t", x_BGET, is_earlier_BTT)

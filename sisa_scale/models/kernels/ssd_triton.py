@@ -26,7 +26,7 @@ def scan_kernel(name: str) -> Scan | None:
 
     Raises ConfigError when mamba-ssm is asked for and cannot be imported.
     """
-    if name == "pytorch" or not torch.cuda.is_available():
+    if name != "mamba_ssm" or not torch.cuda.is_available():
         return None
     try:
         from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined

@@ -4,6 +4,9 @@ Shapes: B batch, L length, D width, H heads, C channels of a head [content | imp
 P = d_s / 2 phases.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -17,6 +20,7 @@ from sisa_scale.models.mixers.importance import (
     alibi_slopes,
     bias_channels,
     bounded_decay,
+    decayed_heads,
     rotate_heads,
     scaled_heads,
 )
@@ -41,13 +45,15 @@ class AugmentedHeads(nn.Module):
         self.decay_limit = self.config.decay_limit(config.trained_positions)
         self.is_unbounded = self.config.is_unbounded(config.trained_positions)
         self.block_tokens = self.config.queries_per_call(config.trained_positions)
-        has_decay, has_importance = self.config.has_learned_decay, self.config.has_importance
+        has_importance = self.config.has_importance
 
         # One product gives [q | k | v | decay | phase], with queries and keys of heads [content | importance].
-        per_head = [self.head_width + self.d_s] * 2 + [self.head_width, int(has_decay), self.num_phases]
+        num_decays = self.config.decay_channels(self.head_width)
+        per_head = [self.head_width + self.d_s] * 2 + [self.head_width, num_decays, self.num_phases]
         self.project = FusedLinear(config.d_model, [self.num_heads * width for width in per_head])
-        for name, is_there in {"decay_bias": has_decay, "lambda_raw": has_importance}.items():
-            self.register_parameter(name, nn.Parameter(torch.empty(self.num_heads)) if is_there else None)
+        for name, per_head_there in {"decay_bias": num_decays, "lambda_raw": int(has_importance)}.items():
+            values = nn.Parameter(torch.empty(self.num_heads * per_head_there)) if per_head_there else None
+            self.register_parameter(name, values)
         self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
         self.exchange = HeadExchange()
@@ -68,6 +74,8 @@ class AugmentedHeads(nn.Module):
 
     def rates(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decay of every token and head in nats, (B, L, H), and its phase steps in radians, (B, L, H P).
+
+        With decay_kind channels the decay is that of every channel, (B, L, H K).
 
         The decay is softplus(z); in single_call it is smoothly bounded by the limit that keeps the constant anchor
         exact. Without a learned decay it is constant, without rotation there are no phases.
@@ -107,6 +115,16 @@ class AugmentedHeads(nn.Module):
             for heads, bias_BLHC in zip((q, k), bias, strict=True)
         )
         return q_BLHC, k_BLHC
+
+    def factors(self) -> Callable[[RotatedHeads, Tensor], Tensor]:
+        """Return what puts e^exponent into heads: into their importance, or into every channel of content."""
+        if self.config.decay_kind == "channels":
+            return decayed_heads
+        return partial(scaled_heads, weight_H=self.weight())
+
+    def decayed(self, q: RotatedHeads, k: RotatedHeads, exponent_BLC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries with e^exponent and keys with e^-exponent in every channel of content, (B, L, H, K)."""
+        return decayed_heads(q, exponent_BLC), decayed_heads(k, -exponent_BLC)
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:

@@ -15,13 +15,15 @@ from sisa_scale.models.precision import upcast
 class CausalConvolution(nn.Module):
     """One short kernel per channel, as a sum of shifted products: they fuse with what follows, no layout changes.
 
-    The weight is 2-D, (taps, channels), and so belongs to the decayed matrices; the bias to the vectors.
+    The weight is 2-D, (taps, channels), and so belongs to the decayed matrices; the bias, if any, to the vectors.
     """
 
-    def __init__(self, channels: int, taps: int) -> None:
+    bias: nn.Parameter | None
+
+    def __init__(self, channels: int, taps: int, *, has_bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(taps, channels))
-        self.bias = nn.Parameter(torch.empty(channels))
+        self.register_parameter("bias", nn.Parameter(torch.empty(channels)) if has_bias else None)
 
     def forward(
         self,
@@ -36,10 +38,10 @@ class CausalConvolution(nn.Module):
         token's document, the inputs of other documents count as zeros, too. Where x has some of the channels alone,
         `select` returns those of the last dimension of a parameter.
         """
-        weight_KC, bias_C = select(self.weight), select(self.bias)
+        weight_KC = select(self.weight)
         taps, length = weight_KC.shape[0], x_BLC.shape[1]
         padded = pad(x_BLC, (0, 0, taps - 1, 0)) if before_BKC is None else torch.cat((before_BKC, x_BLC), dim=1)
-        y_BLC = upcast(bias_C)
+        y_BLC = upcast(weight_KC.new_zeros(()) if self.bias is None else select(self.bias))
         for tap, weight_C in enumerate(upcast(weight_KC)):
             shifted_BLC = padded[:, tap : tap + length]
             if document_BL is not None:
@@ -52,5 +54,5 @@ class CausalConvolution(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draw weight and bias as torch's own convolution does: uniform within 1 / sqrt(taps)."""
         bound = self.weight.shape[0] ** -0.5
-        for parameter in (self.weight, self.bias):
+        for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)

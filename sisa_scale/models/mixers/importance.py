@@ -74,6 +74,16 @@ def scaled_heads(heads: RotatedHeads, exponent_BLH: Tensor, weight_H: Tensor, nu
     return torch.cat((heads.content_BLHK, importance_BLHS, zeros), dim=-1)
 
 
+def decayed_heads(heads: RotatedHeads, exponent_BLC: Tensor) -> Tensor:
+    """Return heads whose every channel of content has e^exponent of its own, (B, L, H, K), in the dtype of content.
+
+    exponent_BLC has the channels of all heads, side by side.
+    """
+    content_BLHK = heads.content_BLHK
+    factor_BLHK = exponent_BLC.exp().unflatten(-1, content_BLHK.shape[2:])
+    return (content_BLHK * factor_BLHK).to(content_BLHK.dtype)
+
+
 def bounded_decay(raw_BLH: Tensor, bias_H: Tensor, limit: float) -> Tensor:
     """Return the decay of every token and head in nats: softplus(raw + bias), smoothly bounded by a finite limit."""
     decay_BLH = softplus(raw_BLH + bias_H)

@@ -18,13 +18,18 @@ A single_call that reads more tokens than its bound was made for takes blocks, t
 made for, with c = g before the block - range / 2, since that holds the decay of a whole block.
 
 Controls take parts away (see SisaConfig). forget_gate and alibi have no importance term; they add g_i - g_j to the
-content logit, by extra channels as well.
+content logit, by extra channels as well. channels has none either: every channel c of content has a decay of its own,
+
+    logit_ij = sum_c q_ic k_jc exp(g_ic - g_jc) / sqrt(d_h)
+
+with the anchor and the bound of single_call, and so one call without extra channels.
 
 Shapes: B batch, L length, M keys, D width, H heads, C channels of an augmented head, J = d_h, P = d_s / 2 phases.
 """
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -33,7 +38,7 @@ from torch import Tensor
 from sisa_scale.config.mixers.sisa import BIAS_CHANNELS
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.errors import SisaScaleWarning
-from sisa_scale.models.cache import AnchoredCache, SisaCache
+from sisa_scale.models.cache import AnchoredCache, ChannelCache, SisaCache
 from sisa_scale.models.kernels.flash4 import kernel_width
 from sisa_scale.models.kernels.prefix_sum import same_document
 from sisa_scale.models.kernels.sdpa import BlockMasks, attend, attend_where
@@ -46,7 +51,6 @@ from sisa_scale.models.mixers.importance import (
     document_mask,
     published_exponent,
     running_sums,
-    scaled_heads,
 )
 from sisa_scale.models.mixers.unbounded_decay import (
     DecayingHeads,
@@ -68,7 +72,7 @@ class Sisa(AugmentedHeads):
         width = self.head_width + self.d_s
         self.num_zeros = kernel_width(width) - width if backend == "flash_4" else 0
         # Half the decay that one anchor covers: exponents stay within +-half_range.
-        self.half_range = 0.5 * self.config.decay_range_nats if self.config.decay_kind == "data" else 0.0
+        self.half_range = 0.5 * self.config.decay_range_nats if self.config.is_within_logit else 0.0
         if self.form == "published" and layer == 0:
             _warn_of_the_future(config.max_length_tokens)
 
@@ -99,7 +103,9 @@ class Sisa(AugmentedHeads):
         if self.form == "query_blocks":
             attend_by_blocks = self._attend_unbounded if self.is_unbounded else self._attend_by_blocks
             return self._merge(attend_by_blocks(q, k, v_BLHJ, total_BLH, document_BL, mask_BLM))
-        if not self.config.has_importance:
+        if self.config.decay_kind == "channels":
+            q_BLHC, k_BLHC = self.decayed(q, k, self.half_range - total_BLH)
+        elif not self.config.has_importance:
             q_BLHC, k_BLHC = self.biased(q, k, -total_BLH)
         elif self.form == "published":
             if document_BL is not None:
@@ -126,6 +132,8 @@ class Sisa(AugmentedHeads):
                 "the published form of SISA has no cache: its anchor is the middle of the whole sequence's decay, so "
                 "every new token changes the keys of all earlier ones. Decode with form: query_blocks."
             )
+        if self.config.decay_kind == "channels":
+            return ChannelCache(batch, self.num_heads, self.head_width, device, dtype)
         key_width = self.head_width + (self.d_s or BIAS_CHANNELS)
         cache = AnchoredCache if self.config.has_importance else SisaCache
         return cache(batch, self.num_heads, key_width, self.head_width, self.num_phases, device, dtype)
@@ -147,7 +155,11 @@ class Sisa(AugmentedHeads):
         phase_BLHP = cache.phase_BHP[:, None] + phase_BLHP
         cache.phase_BHP = phase_BLHP[:, -1].remainder(2 * math.pi)
         q_rotated, k_rotated = self.rotate(q_BLHC, k_BLHC, cos_sin_2BLK, phase_BLHP)
-        augment = self.scaled if self.config.has_importance else self.biased
+        augment: Callable[[RotatedHeads, RotatedHeads, Tensor], tuple[Tensor, Tensor]]
+        if self.config.decay_kind == "channels":
+            augment = self.decayed
+        else:
+            augment = self.scaled if self.config.has_importance else self.biased
         pieces, start, length = [], 0, x_BLD.shape[1]
         while start < length:
             before_B1H = total_BLH[:, start - 1 : start] if start else torch.zeros_like(total_BLH[:, :1])
@@ -174,7 +186,7 @@ class Sisa(AugmentedHeads):
         A bounded decay stays within the range inside a block. Only sums of documents that no query of the block sees
         exceed it: cut off, they stay finite.
         """
-        blocks, length, weight_H = [], v_BLHJ.shape[1], self.weight()
+        blocks, length, scaled = [], v_BLHJ.shape[1], self.factors()
         step = min(self.block_tokens, length)
         causal = BlockMasks.causal(length, step, v_BLHJ) if mask_BLM is None else None
         for start in range(0, length, step):
@@ -186,8 +198,8 @@ class Sisa(AugmentedHeads):
                 is_same_BM = document_BL[:, seen] == document_BL[:, start - 1 : start]
                 before_BMH = before_BMH * is_same_BM[..., None]
             since_BMH = (total_BLH[:, seen] - before_BMH).clamp(max=2 * self.half_range)
-            q_BLHC = scaled_heads(q.at(now), self.half_range - since_BMH[:, now], weight_H)
-            k_BMHC = scaled_heads(k.at(seen), since_BMH - self.half_range, weight_H)
+            q_BLHC = scaled(q.at(now), self.half_range - since_BMH[:, now])
+            k_BMHC = scaled(k.at(seen), since_BMH - self.half_range)
             block_mask = None if mask_BLM is None else mask_BLM[:, now, seen]
             if causal is not None and start:  # the first block is what is_causal is made for
                 block_mask = causal.of(start, stop)

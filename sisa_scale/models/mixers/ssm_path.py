@@ -15,7 +15,7 @@ from torch.nn.functional import silu, softplus
 
 from sisa_scale.config.mixers.mamba import Mamba2Config
 from sisa_scale.models.kernels.ssd import ssd
-from sisa_scale.models.kernels.ssd_triton import Scan
+from sisa_scale.models.kernels.ssd_triton import Scan, scan_kernel
 from sisa_scale.models.mixers.convolution import CausalConvolution
 from sisa_scale.models.precision import upcast
 from sisa_scale.models.sequence_parallel import HeadExchange
@@ -50,6 +50,10 @@ class SsmPath(nn.Module):
         self.skip = nn.Parameter(torch.empty(self.num_heads))
         self.kernel: Scan | None = None
         self.exchange = HeadExchange(num_first_tokens)
+
+    def use_kernel(self, name: str) -> None:
+        """Take the kernel of `execution.state_space_kernel`; see `scan_kernel`."""
+        self.kernel = scan_kernel(name)
 
     def forward(
         self,

@@ -25,6 +25,10 @@ def _use(config: RunConfig, layer: int, name: str) -> str:
         extra, content = work.attention.importance_width, work.attention.key_width
         if shape[-1] in {content + extra, extra} - {content}:
             return AUGMENTED
+    if (rule := work.delta_rule) is not None:
+        is_square = shape[-2:] == [rule.chunk_tokens] * 2
+        is_state = shape[-2:] in ([rule.key_width, rule.head_width], [rule.key_width] * 2)
+        return SCAN if len(shape) > 2 and (is_square or is_state) else OTHER
     scan = work.scan
     if scan is None:
         return OTHER

@@ -73,7 +73,9 @@ def test_generates_what_we_generate_and_keeps_every_bit(name: str, tmp_path: Pat
     del directory
 
 
-@pytest.mark.parametrize("name", ["transformer", "sisa", "mamba2", "mamba3", "jamba sisa", "hymba sisa local"])
+@pytest.mark.parametrize(
+    "name", ["transformer", "sisa", "mamba2", "mamba3", "gated_deltanet", "jamba sisa", "hymba sisa local"]
+)
 def test_beams_reorder_the_cache(name: str, tmp_path: Path, tokenizer: Path) -> None:
     _, theirs, _ = converted(name, tmp_path, tokenizer)
     settings: dict[str, Any] = {"max_new_tokens": 12, "num_beams": 4, "do_sample": False, "eos_token_id": None}

@@ -35,6 +35,9 @@ def without_meta(config: ModelConfig) -> ModelConfig:
 
 CONFIGS = {name: without_meta(tiny(name)) for name in TINY}
 CONFIGS |= {name: dataclasses.replace(tiny("sisa"), sisa=SisaConfig(d_s=16, **s)) for name, s in CONTROLS.items()}
+CONFIGS["channels"] = dataclasses.replace(
+    tiny("sisa"), position="none", sisa=SisaConfig(d_s=16, decay_kind="channels", has_rotation=False)
+)
 CONFIGS["hymba sisa blocks"] = dataclasses.replace(
     CONFIGS["hymba sisa"], sisa=dataclasses.replace(tiny("hymba sisa").sisa, **CONTROLS["query blocks"])
 )

@@ -10,6 +10,8 @@ What is compared, and what is not:
                   attention without positions, norms, MLPs and residuals
     Hymba-style   Falcon-H1, whole but for the norm after attention, which it lacks and the test takes out of ours
                   Ministral, with the state-space path silenced: local and global layers, shared keys and values
+    Gated         Qwen3-Next, its hybrid of three layers to one of attention: the gate of attention is stilled at a
+    DeltaNet      half, the partial rotation widened to the whole head, MLPs are dense
     Mamba-3       nothing: transformers has none
 """
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.config.mixers.gated_deltanet import GatedDeltaNetConfig
 from sisa_scale.config.mixers.hymba import HymbaConfig
 from sisa_scale.config.mixers.jamba import JambaConfig
 from sisa_scale.config.mixers.mamba import Mamba2Config
@@ -25,6 +28,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.ssd import ssd
 from sisa_scale.models.mixers.attention import Attention
+from sisa_scale.models.mixers.gated_deltanet import GatedDeltaNet
 from sisa_scale.models.mixers.hymba import Hymba
 from sisa_scale.models.mixers.mamba2 import Mamba2
 from sisa_scale.models.mixers.ssm_path import SsmPath
@@ -221,6 +225,61 @@ def test_windows_and_shared_keys_are_ministrals() -> None:
         q, k, v = mixer.project.rows()[0].split(mixer.attention.widths)
         put(layer.self_attn, q_proj__weight=q, k_proj__weight=k, v_proj__weight=v, o_proj__weight=out)
     assert_same_logits(model, peer)
+
+
+def put_deltanet(peer: nn.Module, mixer: GatedDeltaNet, key_heads: int) -> None:
+    """The peer's projections have the rows of one head of keys side by side: [q k v z] and [rate decay]."""
+    q, k, v, z, decay, rate = (rows.unflatten(0, (key_heads, -1)) for rows in mixer.project.rows())
+    qkvz, ba = (torch.cat(parts, 1).flatten(0, 1) for parts in ((q, k, v, z), (rate, decay)))
+    put(
+        peer, in_proj_qkvz__weight=qkvz, in_proj_ba__weight=ba, conv1d__weight=mixer.conv.weight.T[:, None],
+        dt_bias=mixer.dt_bias, A_log=mixer.a_log, norm__weight=mixer.norm.weight, out_proj__weight=mixer.out.weight,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("per_key", [1, 2])
+def test_hybrids_of_gated_deltanet_are_qwen3_next(per_key: int) -> None:
+    key_heads, width = 2, 8
+    deltanet = GatedDeltaNetConfig(
+        expand=per_key * key_heads * 16 / D_MODEL,
+        key_width=width,
+        head_width=16,
+        heads_per_key=per_key,
+        chunk_tokens=16,
+    )
+    pattern = ("gated_deltanet",) * 3 + ("attention",)
+    model = ours("pattern", pattern=pattern, qk_norm=True, qk_norm_gain=True, gated_deltanet=deltanet)
+    config = transformers.Qwen3NextConfig(
+        **SHARED, **WITH_ATTENTION, rms_norm_eps=1e-5, head_dim=D_MODEL // HEADS, linear_num_key_heads=key_heads,
+        linear_num_value_heads=per_key * key_heads, linear_key_head_dim=width, linear_value_head_dim=16,
+        mlp_only_layers=list(range(LAYERS)), num_experts=0,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0},
+    )  # fmt: skip
+    assert config.layer_types == ["linear_attention"] * 3 + ["full_attention"]
+    peer = prepared(transformers.Qwen3NextForCausalLM(config), model, "norm")
+    peer.model.norm.weight.data -= 1  # its norms but the gated one multiply by 1 + weight
+    for block, layer in zip(model.blocks, peer.model.layers, strict=True):
+        put_block(layer, block, "mlp", "post_attention_layernorm")
+        layer.input_layernorm.weight.data -= 1
+        layer.post_attention_layernorm.weight.data -= 1
+        mixer = block.mixer
+        if isinstance(mixer, GatedDeltaNet):
+            put_deltanet(layer.linear_attn, mixer, key_heads)
+            continue
+        q, k, v = mixer.qkv.weight.chunk(3)
+        q_and_gate = torch.stack((q.unflatten(0, (HEADS, -1)), torch.zeros_like(q).unflatten(0, (HEADS, -1))), 1)
+        put(
+            layer.self_attn, q_proj__weight=q_and_gate.flatten(0, 2), k_proj__weight=k, v_proj__weight=v,
+            o_proj__weight=2 * mixer.out.weight, q_norm__weight=mixer.query_norm.gain - 1,
+            k_norm__weight=mixer.key_norm.gain - 1,
+        )  # fmt: skip
+    assert_same_logits(model, peer)
+
+    document_L = torch.repeat_interleave(torch.arange(4), torch.tensor([1, 3, 20, LENGTH - 24]))
+    with torch.no_grad():
+        found = model.head.logits(model.hidden(tokens(), document_L.repeat(2, 1)))
+        alone = [peer(tokens()[:, document_L == document]).logits for document in range(4)]
+    torch.testing.assert_close(found, torch.cat(alone, 1).double(), rtol=0, atol=2e-5)
 
 
 def segment_sums(a: Tensor) -> Tensor:

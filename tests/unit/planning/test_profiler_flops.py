@@ -90,7 +90,15 @@ def test_the_count_of_every_mixer_is_torchs(name: str, length: int) -> None:
     assert found.train == pytest.approx(expected.train, rel=1e-6)
 
 
-@pytest.mark.parametrize("control", [{"form": "query_blocks"}, {"activation": "sigmoid"}, {"has_rotation": False}])
+CONTROLS: list[dict[str, object]] = [
+    {"form": "query_blocks"},
+    {"activation": "sigmoid"},
+    {"has_rotation": False},
+    {"decay_kind": "channels", "has_rotation": False},
+]
+
+
+@pytest.mark.parametrize("control", CONTROLS)
 def test_forms_and_controls_count_what_they_compute(control: dict[str, object]) -> None:
     plain = tiny("sisa")
     config = dataclasses.replace(plain, sisa=dataclasses.replace(plain.sisa, **control), max_length_tokens=400)

@@ -34,6 +34,15 @@ def test_no_other_width_is_closer(tmp_path: Path, model: str, match: str) -> Non
     assert abs(found.relative_difference) < 0.01
 
 
+@pytest.mark.parametrize("folder", ["gated_deltanet", "hybrid"])
+def test_shipped_twins_match_their_originals(folder: str) -> None:
+    recipes = sorted(resource_root("recipes").glob(f"{folder}/*.yaml"))
+    assert recipes
+    for recipe in recipes:
+        found = match_of(load_recipe(recipe).config)
+        assert found is not None and abs(found.relative_difference) < 0.003, recipe
+
+
 def test_width_beside_twin_of_stands(tmp_path: Path) -> None:
     path = twin(tmp_path, "{kind: transformer, d_ff: 96}")
     assert load_recipe(path).config.model.d_ff == 96

@@ -1,10 +1,23 @@
 """The forms of SISA against its definition in float64; causality of every form and control."""
 
+import dataclasses
 import warnings
 
 import pytest
 import torch
-from sisa_reference import CONTROLS, HAVE_DECAY, LENGTH, UNBOUNDED, WIDTH, angles, build, leak, model, reference, turns
+from sisa_reference import (
+    CONTROLS,
+    HAVE_DECAY,
+    LENGTH,
+    UNBOUNDED,
+    WIDTH,
+    angles,
+    build,
+    leak,
+    model,
+    reference,
+    turns,
+)
 
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.models.mixers.sisa import Sisa
@@ -50,6 +63,31 @@ def test_a_prefix_is_read_as_it_is_alone(name: str, cut: int) -> None:
     with torch.no_grad():
         whole = mixer(x, turns())
         torch.testing.assert_close(mixer(x[:, :cut], turns(cut)), whole[:, :cut], rtol=0, atol=2e-5 * whole.abs().max())
+
+
+@pytest.mark.parametrize("backend", ["math", "flash", "flash_padded"])
+def test_channels_decay_alike_in_every_kernel(backend: str) -> None:
+    mixer, x = build(60.0, backend=backend, **CONTROLS["channels"]), torch.randn(2, LENGTH, WIDTH)
+    wanted = reference(mixer, x, angles())
+    assert (mixer(x, turns()) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_channels_keep_their_bound_beyond_the_trained_length() -> None:
+    trained, x = build(30.0, 40, **CONTROLS["channels"]).double(), torch.randn(2, LENGTH, WIDTH).double()
+    outgrown = dataclasses.replace(model(**CONTROLS["channels"]), trained_length_tokens=40)
+    longer = Sisa(outgrown, "math").double()
+    longer.load_state_dict(trained.state_dict())
+    assert (longer.form, longer.block_tokens) == ("query_blocks", 40)
+    found = longer(x, turns(dtype=torch.float64))
+    torch.testing.assert_close(found, reference(longer, x, angles()), rtol=0, atol=1e-10)
+    torch.testing.assert_close(found[:, :40], trained(x[:, :40], turns(40, torch.float64)), rtol=0, atol=1e-10)
+
+
+def test_channels_take_the_place_of_positions() -> None:
+    (violation,) = model(**{**CONTROLS["channels"], "position": "rope"}).violations()
+    assert violation.key == "position" and "Write position: none" in violation.remedy
+    (violation,) = model(decay_bias_init=3.0, **CONTROLS["channels"]).violations()
+    assert violation.key == "sisa.decay_range_nats" and "query_blocks" not in violation.remedy
 
 
 @pytest.mark.filterwarnings("ignore::sisa_scale.errors.SisaScaleWarning")

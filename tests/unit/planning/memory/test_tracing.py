@@ -97,7 +97,7 @@ def test_a_real_block_of_every_mixer_holds_that(name: str, precision: str) -> No
         assert backward_peak == pytest.approx(real.peaks[1], rel=0.001)
 
 
-@pytest.mark.parametrize("name", ["transformer", "sisa", "mamba2", "mamba3", "hymba"])
+@pytest.mark.parametrize("name", ["transformer", "sisa", "mamba2", "mamba3", "gated_deltanet", "hymba"])
 def test_recomputed_blocks_hold_their_result_alone(name: str) -> None:
     config = tiny(name)
     how = setting(config, PEAKS_PRECISION)
@@ -107,7 +107,7 @@ def test_recomputed_blocks_hold_their_result_alone(name: str) -> None:
     assert backward_peak == pytest.approx(real.peaks[1], rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["transformer", "sisa", "mamba2", "mamba3", "hymba"])
+@pytest.mark.parametrize("name", ["transformer", "sisa", "mamba2", "mamba3", "gated_deltanet", "hymba"])
 def test_selectively_recomputed_blocks_hold_products_and_attention(name: str) -> None:
     config = tiny(name)
     how = setting(config, PEAKS_PRECISION)

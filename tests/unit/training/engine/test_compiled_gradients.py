@@ -22,13 +22,25 @@ from sisa_scale.training.engine.compile import compile_blocks, keep_backward_out
 
 QUERY_BLOCKS = SisaConfig(d_s=16, form="query_blocks", block_tokens=32)
 MIXERS: dict[str, ModelConfig] = {
-    name: tiny(name) for name in ("transformer", "sisa", "mamba2", "mamba3", "mamba3 mimo", "hymba", "hymba sisa local")
+    name: tiny(name)
+    for name in (
+        "transformer",
+        "sisa",
+        "mamba2",
+        "mamba3",
+        "mamba3 mimo",
+        "gated_deltanet",
+        "hymba",
+        "hymba sisa local",
+    )
 }
 MIXERS["query blocks"] = replace(MIXERS["sisa"], sisa=QUERY_BLOCKS)
 MIXERS["hymba query blocks"] = replace(tiny("hymba sisa"), sisa=QUERY_BLOCKS)
 # Of the gradient in float64, of the worst parameter. Decays and phases are what bf16 products around them make of them.
-WORST = {"transformer": 0.05, "mamba2": 0.2, "mamba3": 0.2, "mamba3 mimo": 0.2}
+WORST = {"transformer": 0.05, "mamba2": 0.2, "mamba3": 0.2, "mamba3 mimo": 0.2, "gated_deltanet": 0.4}
 OTHERS_WORST = 1.0
+# Products that the backward pass has fewer of: the gradient of the delta rule's inverse, 8 products, is written as 2.
+WRITTEN = {"gated_deltanet": 6}
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +100,7 @@ def test_compiled_backward_passes_compute_in_the_dtypes_of_eager_ones(name: str)
     compiled = gradients(model, is_half=True)
 
     # As many products in fp32 as in the forward pass at least, whose two gradients each are of constants in part.
-    assert backward[torch.float32] >= forward[torch.float32] > 0
+    assert backward[torch.float32] + WRITTEN.get(name, 0) >= forward[torch.float32] > 0
     assert backward[torch.bfloat16] > 0
     apart = errors(compiled, eager)
     assert max(apart.values()) < 1e-3, {n: e for n, e in apart.items() if e >= 1e-3}

@@ -1,4 +1,4 @@
-"""What holds for both mixers: causality, prefixes, decoding, padding, training, half precision, compilation."""
+"""What holds for recurrent mixers: causality, prefixes, decoding, padding, training, half precision, compilation."""
 
 import copy
 import dataclasses
@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from sisa_scale.config.mixers.gated_deltanet import GatedDeltaNetConfig
 from sisa_scale.config.mixers.mamba import Mamba2Config, Mamba3Config
 from sisa_scale.models.kernels.ssd import TokenWeights, ssd
+from sisa_scale.models.mixers.gated_deltanet import GatedDeltaNet
 from sisa_scale.models.mixers.mamba2 import Mamba2
 from sisa_scale.models.mixers.mamba3 import Mamba3, Mamba3Cache
 from sisa_scale.models.mixers.ssm_path import SsmPath
@@ -20,21 +22,24 @@ from sisa_scale.models.mixers.ssm_path import SsmPath
 WIDTH, LENGTH, CHUNK = 16, 37, 8
 UNUSED = torch.empty(0)
 NO_TURNS = torch.zeros(0)
-Mixer = Mamba2 | Mamba3
+Mixer = Mamba2 | Mamba3 | GatedDeltaNet
 
 
-def scanned(mixer: Mixer) -> SsmPath | Mamba3:
-    """Return the module that holds the scan and its settings."""
+def scanned(mixer: Mixer) -> SsmPath | Mamba3 | GatedDeltaNet:
+    """Return the module that holds the recurrence and its settings."""
     return mixer.path if isinstance(mixer, Mamba2) else mixer
 
 
-@pytest.fixture(params=["mamba2", "mamba3", "mamba3 rank 2"])
+@pytest.fixture(params=["mamba2", "mamba3", "mamba3 rank 2", "gated_deltanet"])
 def mixer(request: pytest.FixtureRequest) -> Mixer:
     """A small mixer whose every weight is large enough to matter."""
     widths = {"state_width": 8, "head_width": 8, "chunk_tokens": CHUNK}
     mixer: Mixer
     if request.param == "mamba2":
         mixer = Mamba2(WIDTH, Mamba2Config(**widths))
+    elif request.param == "gated_deltanet":
+        config = GatedDeltaNetConfig(expand=2.0, key_width=8, head_width=8, heads_per_key=2, chunk_tokens=CHUNK)
+        mixer = GatedDeltaNet(WIDTH, config)
     else:
         mixer = Mamba3(WIDTH, Mamba3Config(**widths, mimo_rank=2 if "rank" in request.param else 1))
     mixer.initialise(0.5, torch.Generator().manual_seed(1))
@@ -94,7 +99,7 @@ def test_chunk_lengths_give_the_same_result(mixer: Mixer) -> None:
     mixer.double()
     x = torch.randn(2, LENGTH, WIDTH).double()
     expected = mixer(x, NO_TURNS)
-    for chunk in (1, 5, 64):
+    for chunk in (16, 64) if isinstance(mixer, GatedDeltaNet) else (1, 5, 64):
         other = type(mixer)(WIDTH, dataclasses.replace(scanned(mixer).config, chunk_tokens=chunk)).double()  # type: ignore[arg-type]
         other.load_state_dict(mixer.state_dict())
         torch.testing.assert_close(other(x, NO_TURNS), expected, rtol=0, atol=1e-10)
@@ -173,6 +178,8 @@ def test_one_graph_holds_forward_and_backward(mixer: Mixer) -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_code_gives_what_eager_gives(mixer: Mixer) -> None:
+    if isinstance(mixer, GatedDeltaNet):
+        pytest.skip("minutes of a C++ compiler; its code for GPUs: tests/gpu/test_gpu_compiled.py")
     mixer.double()
     x = torch.randn(2, LENGTH, WIDTH).double()
     with torch.no_grad():
