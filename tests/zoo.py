@@ -64,7 +64,7 @@ TINY: dict[str, dict[str, Any]] = {
         "window_tokens": (24, None),
         "output_gate": "per_channel",
         "position": ("rope", "rope", "none"),
-        "rotary_fraction": 0.5,
+        "rope_fraction": 0.5,
         "z_loss_weight": 1e-3,
     },
     "sisa block": {

@@ -23,7 +23,7 @@ def rotation_settings(model: "ModelConfig") -> dict[str, str]:
     """Return how positions differ from the rotation of whole heads, or of none, in every layer."""
     written = {
         "position": None if isinstance(model.position, str) else _plain(model.position),
-        "rotary_fraction": None if model.rotary_fraction == 1.0 else model.rotary_fraction,
+        "rope_fraction": None if model.rope_fraction == 1.0 else model.rope_fraction,
     }
     return {key: str(value) for key, value in written.items() if value is not None}
 
@@ -55,12 +55,14 @@ def _width_violations(model: "ModelConfig") -> Iterator[Violation]:
             f"head width {model.head_width} must be even to be rotated in pairs",
             "Choose another number of heads.",
         )
-    elif model.rotary_width != model.rotary_fraction * model.head_width or not model.rotary_width:
+    elif model.rope_fraction > 0 and (
+        model.rotary_width % 2 or model.rotary_width != model.rope_fraction * model.head_width
+    ):
         pairs = model.head_width // 2
-        nearest = max(1, round(model.rotary_fraction * pairs)) / pairs
+        nearest = max(1, round(model.rope_fraction * pairs)) / pairs
         yield Violation(
-            "rotary_fraction",
-            f"{model.rotary_fraction:g} of head width {model.head_width}",
+            "rope_fraction",
+            f"{model.rope_fraction:g} of head width {model.head_width}",
             "channels are rotated in pairs, so that this is an even number of them",
             f"The nearest is {nearest:g}.",
         )
@@ -120,12 +122,12 @@ def _position_violations(model: "ModelConfig") -> Iterator[Violation]:
         return
     has_positions = any(spec.uses_positions for spec in model.specs)
     for key, value in rotation_settings(model).items():
-        if not has_positions or (key == "rotary_fraction" and not any(model.is_rotated)):
+        if not has_positions or (key == "rope_fraction" and not any(model.is_rotated)):
             yield Violation(
                 key,
                 value,
                 "no layer rotates its heads by position",
-                "Write position: none." if key == "position" else "Write rotary_fraction: 1.",
+                "Write position: none." if key == "position" else "Write rope_fraction: 1.",
             )
         elif model.sisa is not None and model.sisa.form == "published":
             yield Violation(

@@ -71,7 +71,7 @@ class ModelConfig:
         "heads: [rope, rope, rope, none] leaves it out of every fourth",
         default="rope",
     )
-    rotary_fraction: float = setting(
+    rope_fraction: float = setting(
         "share of a head's channels, from the first on, that is rotated by position",
         default=1.0,
         above=0.0,
@@ -131,7 +131,7 @@ class ModelConfig:
     @property
     def rotary_width(self) -> int:
         """Content channels of a head that are rotated by position."""
-        return round(self.rotary_fraction * self.head_width)
+        return round(self.rope_fraction * self.head_width)
 
     @property
     def trained_length(self) -> int:
@@ -233,6 +233,8 @@ class ModelConfig:
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
         yield from self._section_violations()
+        if self.kind == "pattern" and not self.pattern:
+            return  # there is no mixer to ask
         yield from head_violations(self)
         yield from self._length_violations()
         for spec in mixer_specs():

@@ -11,7 +11,7 @@ r_i rises from 0 to 1 between the pairs that turn beta_fast and beta_slow times 
 in i, with whole bounds, as in the released implementation of YaRN and those after it; the paper writes it linear in the
 number of turns. YaRN also multiplies rotated queries and keys by 0.1 ln(s) + 1 (equation 22): content channels alone.
 
-With `model.rotary_fraction` below 1 only the first channels of a head are rotated (as in GPT-NeoX), and K is their
+With `model.rope_fraction` below 1 only the first channels of a head are rotated (as in GPT-NeoX), and K is their
 number here; layers without positions get angles of 0.
 
 Layers turn by the same angles, so the decoder makes their cosines and sines once, and outside the compiled blocks,

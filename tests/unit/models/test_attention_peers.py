@@ -79,7 +79,7 @@ def test_windows_between_global_layers_are_gemma2s() -> None:
 
 def test_the_gate_and_partial_rotation_are_qwen3_nexts() -> None:
     model = ours(
-        "transformer", num_kv_heads=2, qk_norm=True, qk_norm_gain=True, output_gate="per_channel", rotary_fraction=0.5
+        "transformer", num_kv_heads=2, qk_norm=True, qk_norm_gain=True, output_gate="per_channel", rope_fraction=0.5
     )
     config = transformers.Qwen3NextConfig(
         **GROUPED, head_dim=HEAD_WIDTH, layer_types=["full_attention"] * LAYERS, mlp_only_layers=list(range(LAYERS)),
