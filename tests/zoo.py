@@ -61,7 +61,7 @@ TINY: dict[str, dict[str, Any]] = {
     "transformer block": {
         "kind": "transformer",
         "num_kv_heads": 1,
-        "window_tokens": (24, None),
+        "window_tokens": (None, 24),
         "output_gate": "per_channel",
         "position": ("rope", "rope", "none"),
         "rope_fraction": 0.5,

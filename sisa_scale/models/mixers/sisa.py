@@ -243,8 +243,8 @@ class Sisa(AugmentedHeads):
     def _in_window(self, queries: slice, keys: slice, like: Tensor, mask_BLM: Tensor | None) -> Tensor:
         """Return what queries add to the logits of keys, (B, L, M), of a mask and the window."""
         assert self.window_tokens is not None
-        places = (torch.arange(part.start, part.stop, device=like.device) for part in (queries, keys))
-        is_hidden_LM = ~sees(*places, self.window_tokens)
+        place_L, place_M = (torch.arange(part.start, part.stop, device=like.device) for part in (queries, keys))
+        is_hidden_LM = ~sees(place_L, place_M, self.window_tokens)
         mask_BLM = like.new_zeros(()) if mask_BLM is None else mask_BLM
         return mask_BLM.masked_fill(is_hidden_LM[None], -torch.inf)
 
