@@ -26,6 +26,8 @@ for one in ("hymba", "hymba sisa"):  # each worker has one of two heads of keys 
         section = dataclasses.replace(MODELS[one].hymba, num_kv_heads=groups)
         fields = {"d_model": width, "num_heads": 2 * groups, "hymba": section}
         MODELS[f"{one}, {groups} groups"] = dataclasses.replace(MODELS[one], **fields)
+for one in ("transformer block", "sisa block"):
+    MODELS[f"{one}, 2 groups"] = dataclasses.replace(MODELS[one], num_heads=4, num_kv_heads=2)
 no_meta_tokens = dataclasses.replace(MODELS["hymba sisa local"].hymba, num_meta_tokens=0)
 MODELS["no meta tokens"] = dataclasses.replace(MODELS["hymba sisa local"], hymba=no_meta_tokens)
 FORMS = {
@@ -54,6 +56,8 @@ for apart in (
     "mamba3 mimo",
     "gated_deltanet",
     "no meta tokens",
+    "transformer block",
+    "sisa block",
 ):
     CASES[f"{apart}, documents apart"] = Case(CASES[apart].model, is_separate=True)
 CASES["jamba sisa, selective"] = Case(MODELS["jamba sisa"], recomputation="selective")

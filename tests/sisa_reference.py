@@ -18,13 +18,13 @@ from sisa_scale.models.mixers.sisa import Sisa
 LENGTH, WIDTH, HEADS = 96, 32, 2
 
 
-def model(
-    length: int = LENGTH, qk_norm: bool = False, qk_norm_gain: bool = False, position: Any = "rope", **sisa: Any
-) -> ModelConfig:
-    section = SisaConfig(**{"d_s": 16, "block_tokens": 16, **sisa})
+def model(length: int = LENGTH, **settings: Any) -> ModelConfig:
+    """Return a model with these settings, of section `sisa` or of its attention block."""
+    names = ("qk_norm", "qk_norm_gain", "num_kv_heads", "window_tokens", "output_gate", "position")
+    block = {name: settings.pop(name) for name in names if name in settings}
+    section = SisaConfig(**{"d_s": 16, "block_tokens": 16, **settings})
     sizes: dict[str, Any] = {"num_layers": 1, "d_model": WIDTH, "num_heads": HEADS, "d_ff": 8, "vocab_size": 8}
-    norms: dict[str, Any] = {"qk_norm": qk_norm, "qk_norm_gain": qk_norm_gain, "position": position}
-    return ModelConfig(kind="sisa", max_length_tokens=length, sisa=section, **norms, **sizes)
+    return ModelConfig(kind="sisa", max_length_tokens=length, sisa=section, **block, **sizes)
 
 
 def build(nats: float = 20.0, length: int = LENGTH, backend: str = "math", **sisa: Any) -> Sisa:
@@ -49,11 +49,12 @@ def build(nats: float = 20.0, length: int = LENGTH, backend: str = "math", **sis
 
 
 def parts(mixer: Sisa, x: Tensor) -> tuple[Tensor, ...]:
-    """Return the rows of queries, keys, values, decay and phase in what has a row for each of their channels."""
+    """Return the rows of queries, keys, values, decay, phase and gate in what has a row for each of their channels."""
     config, d_h, d_s = mixer.config, mixer.head_width, mixer.d_s
     num_phases = d_s // 2 if config.has_rotation else 0
-    widths = [d_h + d_s, d_h + d_s, d_h, decays(mixer), num_phases]
-    return x.split([mixer.num_heads * width for width in widths])
+    widths = [d_h + d_s, d_h, decays(mixer), num_phases]
+    sizes = [HEADS * (d_h + d_s), *(mixer.kv_heads * width for width in widths)]
+    return x.split([*sizes, len(x) - sum(sizes)])
 
 
 def decays(mixer: Sisa) -> int:
@@ -100,10 +101,10 @@ def normalized(norm: HeadNorm, x: Tensor) -> Tensor:
 
 def rates(mixer: Sisa, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return decay (B, H, L), or (B, H K, L) of channels, and phase steps (B, L, H, S), float64."""
-    config, batch, length = mixer.config, *x.shape[:2]
-    decay = torch.zeros(batch, length, HEADS).double()
-    phase = torch.zeros(batch, length, HEADS, mixer.d_s // 2).double()
-    *_, raw_decay, raw_phase = (x @ rows.T for rows in parts(mixer, mixer.project.weight.detach().double()))
+    config, batch, length, groups = mixer.config, *x.shape[:2], mixer.kv_heads
+    decay = torch.zeros(batch, length, groups).double()
+    phase = torch.zeros(batch, length, groups, mixer.d_s // 2).double()
+    *_, raw_decay, raw_phase, _ = (x @ rows.T for rows in parts(mixer, mixer.project.weight.detach().double()))
     if decays(mixer):
         decay = softplus(raw_decay + mixer.decay_bias.detach().double())
         if mixer.decay_limit < math.inf:
@@ -112,6 +113,7 @@ def rates(mixer: Sisa, x: Tensor) -> tuple[Tensor, Tensor]:
         decay = decay + torch.tensor([2.0**-4, 2.0**-8]).double()
     if config.has_rotation:
         phase = raw_phase.view(phase.shape)
+    decay, phase = (own.repeat_interleave(HEADS // groups, 2) for own in (decay, phase))
     return decay.transpose(1, 2), phase
 
 
@@ -121,7 +123,10 @@ def reference(mixer: Sisa, x: Tensor, angle: Tensor) -> Tensor:
     batch, length = x.shape[:2]
     d_h, d_s = WIDTH // HEADS, mixer.d_s
     rows = parts(mixer, mixer.project.weight.detach().double())
-    q, k, v = ((x @ own.T).view(batch, length, HEADS, -1) for own in rows[:3])
+    q, k, v = (
+        (x @ own.T).view(batch, length, heads, -1).repeat_interleave(HEADS // heads, 2)
+        for own, heads in zip(rows, (HEADS, mixer.kv_heads, mixer.kv_heads), strict=False)
+    )
     (q, c), (k, b) = (part.split([d_h, d_s], -1) for part in (q, k))
     q, k = normalized(mixer.query_norm, q), normalized(mixer.key_norm, k)
     if config.normalize_importance:
@@ -150,9 +155,13 @@ def reference(mixer: Sisa, x: Tensor, angle: Tensor) -> Tensor:
         count = torch.arange(1, length + 1)[:, None].double()
         weights = torch.sigmoid(logits - count.log()).masked_fill(future, 0)
     else:
-        weights = logits.masked_fill(future, -torch.inf).softmax(-1)
-    y = (weights @ v.transpose(1, 2)).transpose(1, 2).reshape(batch, length, WIDTH)
-    return y @ mixer.out.weight.detach().double().T
+        place = torch.arange(length)
+        is_gone = place[:, None] - place >= (mixer.window_tokens or length)
+        weights = logits.masked_fill(future | is_gone, -torch.inf).softmax(-1)
+    y = (weights @ v.transpose(1, 2)).transpose(1, 2)
+    if len(rows[-1]):
+        y = y / (1 + (-(x @ rows[-1].T)).exp().view(batch, length, HEADS, -1))
+    return y.reshape(batch, length, WIDTH) @ mixer.out.weight.detach().double().T
 
 
 def leak(mixer: Sisa, x: Tensor, cut: int) -> float:
@@ -184,6 +193,26 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "normalized, gains": {"normalize_importance": True, "qk_norm": True, "qk_norm_gain": True},
     "normalized, no rotation": {"normalize_importance": True, "has_rotation": False},
     "normalized forget_gate": {"decay_kind": "forget_gate", "has_rotation": False, "qk_norm": True},
+    "grouped": {"num_kv_heads": 1},
+    "window": {"window_tokens": 20},
+    "attention block": {
+        "num_kv_heads": 1,
+        "window_tokens": 16,
+        "output_gate": "per_head",
+        "normalize_importance": True,
+    },
+    "attention block, blocks": {
+        "num_kv_heads": 1,
+        "window_tokens": 20,
+        "output_gate": "per_channel",
+        "form": "query_blocks",
+    },
+    "attention block, forget_gate": {
+        "num_kv_heads": 1,
+        "window_tokens": 9,
+        "decay_kind": "forget_gate",
+        "has_rotation": False,
+    },
     "sigmoid forget_gate": {"decay_kind": "forget_gate", "has_rotation": False, "activation": "sigmoid"},
 }
 UNBOUNDED = {name for name in CONTROLS if "blocks" in name or "forget_gate" in name}

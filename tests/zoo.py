@@ -61,6 +61,23 @@ TINY: dict[str, dict[str, Any]] = {
         "sisa": NORMALIZED,
         "hymba": HymbaConfig(attention="sisa", num_kv_heads=1, state_width=8, head_width=32, num_meta_tokens=5),
     },
+    "transformer block": {
+        "kind": "transformer",
+        "num_kv_heads": 1,
+        "window_tokens": (None, 24),
+        "output_gate": "per_channel",
+        "position": ("rope", "rope", "none"),
+        "rope_fraction": 0.5,
+        "z_loss_weight": 1e-3,
+    },
+    "sisa block": {
+        "kind": "sisa",
+        "num_kv_heads": 1,
+        "window_tokens": (None, 40),
+        "output_gate": "per_head",
+        "position": ("none", "rope"),
+        "sisa": NORMALIZED,
+    },
     "pattern": {"pattern": ("mamba3", "sisa"), "mamba3": SMALL3, "sisa": SISA},
 }
 

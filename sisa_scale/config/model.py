@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.heads import head_violations
 from sisa_scale.config.mixers.gated_deltanet import GatedDeltaNetConfig
 from sisa_scale.config.mixers.hymba import HymbaConfig
 from sisa_scale.config.mixers.jamba import JambaConfig
@@ -13,6 +14,8 @@ from sisa_scale.config.mixers.sisa import SisaConfig
 from sisa_scale.config.mixers.spec import MixerSpec
 from sisa_scale.config.mixers.table import mixer_names, mixer_spec, mixer_specs
 from sisa_scale.config.rope import RopeConfig, RopeScaling
+
+Position = Literal["rope", "none"]
 
 # Sections that are fields of `ModelConfig`, so that Python code which names them is typed; others are in `sections`.
 _FIELDS = ("sisa", "mamba2", "mamba3", "gated_deltanet", "jamba", "hymba")
@@ -38,6 +41,23 @@ class ModelConfig:
     num_layers: int = setting("number of blocks", minimum=1)
     d_model: int = setting("width of the residual stream", minimum=1)
     num_heads: int = setting("number of attention heads; unused without attention", default=0, minimum=0)
+    num_kv_heads: int | None = setting(
+        "heads of keys and values of attention and SISA, shared by groups of query heads (2305.13245); SISA's B, decay "
+        "and phase are a group's. null is one for every query head",
+        default=None,
+        minimum=1,
+    )
+    window_tokens: int | tuple[int | None, ...] | None = setting(
+        "tokens that attention and SISA see, the present one included; null sees all. A list is a pattern, repeated "
+        "over the layers that have heads: [1024, null] is every other layer local",
+        default=None,
+        minimum=1,
+    )
+    output_gate: Literal["none", "per_head", "per_channel"] = setting(
+        "sigmoid of a projection of the input on the result of attention and SISA (2505.06708): a factor for every "
+        "head, or for every channel as in Qwen3-Next",
+        default="none",
+    )
     d_ff: int = setting("hidden width of the SwiGLU; 0 leaves it out (pure stacks of state-space mixers)", minimum=0)
     vocab_size: int = setting("number of token ids the tokenizer can produce", minimum=2)
     vocab_multiple: int = setting("the embedding is padded to a multiple of this many rows", default=128, minimum=1)
@@ -48,7 +68,17 @@ class ModelConfig:
         default=None,
         minimum=2,
     )
-    position: Literal["rope", "none"] = setting("position encoding of attention; Jamba has none", default="rope")
+    position: Position | tuple[Position, ...] = setting(
+        "position encoding of attention; Jamba has none. A list is a pattern, repeated over the layers that have "
+        "heads: [rope, rope, rope, none] leaves it out of every fourth",
+        default="rope",
+    )
+    rope_fraction: float = setting(
+        "share of a head's channels, from the first on, that is rotated by position",
+        default=1.0,
+        above=0.0,
+        maximum=1.0,
+    )
     rope_base: float = setting("base of the rotary position frequencies", default=10000.0, above=1.0)
     rope: RopeConfig | None = setting("scaling of rotary positions beyond the trained length", default=None)
     norm_epsilon: float = setting(
@@ -60,6 +90,12 @@ class ModelConfig:
     )
     qk_norm_gain: bool = setting(
         "learned factors after qk_norm, one per channel of a head for queries and one for keys", default=False
+    )
+    z_loss_weight: float = setting(
+        "factor on the mean squared log of the softmax's denominator (2204.02311: 1e-4), which keeps output logits "
+        "from drifting. It acts on gradients; losses are reported without it",
+        default=0.0,
+        minimum=0.0,
     )
     init_std: float = setting(
         "standard deviation of embeddings and projections at initialisation", default=0.02, above=0.0
@@ -79,6 +115,26 @@ class ModelConfig:
     def head_width(self) -> int:
         """Content channels per head (d_h)."""
         return self.d_model // max(1, self.num_heads)
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values of the attention block."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def kv_width(self) -> int:
+        """Content channels of all keys, and of all values, of the attention block."""
+        return self.kv_heads * self.head_width
+
+    @property
+    def gate_width(self) -> int:
+        """Channels of the attention block's output gate."""
+        return {"none": 0, "per_head": self.num_heads, "per_channel": self.d_model}[self.output_gate]
+
+    @property
+    def rotary_width(self) -> int:
+        """Content channels of a head that are rotated by position."""
+        return round(self.rope_fraction * self.head_width)
 
     @property
     def trained_length(self) -> int:
@@ -133,6 +189,25 @@ class ModelConfig:
         """Blocks whose mixer has attention heads."""
         return sum(self.spec(layer).uses_heads for layer in range(self.num_layers))
 
+    @property
+    def is_rotated(self) -> tuple[bool, ...]:
+        """Whether each layer rotates its heads by position, if it has any."""
+        return tuple(
+            self.spec(layer).uses_positions and self._of_pattern(self.position, layer) == "rope"
+            for layer in range(self.num_layers)
+        )
+
+    def window_of(self, layer: int) -> int | None:
+        """Return how many tokens the attention block of a layer sees, None for all."""
+        window: int | None = self._of_pattern(self.window_tokens, layer)
+        return window
+
+    def _of_pattern(self, pattern: Any, layer: int) -> Any:
+        """Return a layer's value of a setting that may be a list, repeated over the layers that have heads."""
+        if not isinstance(pattern, tuple):
+            return pattern
+        return pattern[sum(self.spec(before).uses_heads for before in range(layer)) % len(pattern)]
+
     def spec(self, layer: int) -> MixerSpec:
         """Return what the mixer of a layer says of itself."""
         return mixer_spec(self.mixers[layer])
@@ -161,9 +236,9 @@ class ModelConfig:
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
         yield from self._section_violations()
-        if any(spec.uses_heads for spec in self.specs):
-            yield from self._head_violations()
-        yield from self._norm_violations()
+        if self.kind == "pattern" and not self.pattern:
+            return  # there is no mixer to ask
+        yield from head_violations(self)
         yield from self._length_violations()
         for spec in mixer_specs():
             if spec.settings is None or self.section(spec.name) is not None:
@@ -204,7 +279,7 @@ class ModelConfig:
                 f"must be at least trained_length_tokens {trained}, which the model's function depends on",
                 f"Write {trained} or more; shorter sequences need no setting.",
             )
-        has_positions = self.position == "rope" and any(spec.uses_positions for spec in self.specs)
+        has_positions = self.position != () and any(self.is_rotated)
         if self.rope is None:
             if has_positions and longest > trained:
                 yield Violation(
@@ -218,36 +293,4 @@ class ModelConfig:
         else:
             yield Violation(
                 "rope", "a section", "the model has no rotary positions to scale", "Write model.rope: null."
-            )
-
-    def _norm_violations(self) -> Iterator[Violation]:
-        if not self.qk_norm:
-            if self.qk_norm_gain:
-                allowed, remedy = "the gain follows the norm", "Write qk_norm_gain: false, or qk_norm: true."
-                yield Violation("qk_norm_gain", "true without qk_norm", allowed, remedy)
-        elif not self.num_head_layers:
-            yield Violation(
-                "qk_norm", "true", f"kind {self.kind} has no attention heads to normalize", "Write qk_norm: false."
-            )
-        elif self.sisa is not None and self.sisa.form == "published":
-            yield Violation(
-                "qk_norm",
-                "true with sisa.form published",
-                "the published form has no norm of queries and keys",
-                "Write qk_norm: false, or sisa.form: auto.",
-            )
-
-    def _head_violations(self) -> Iterator[Violation]:
-        if self.num_heads == 0 or self.d_model % self.num_heads:
-            divisors = [h for h in range(1, self.d_model + 1) if self.d_model % h == 0]
-            nearest = min(divisors, key=lambda h: abs(h - self.num_heads))
-            yield Violation(
-                "num_heads", str(self.num_heads), f"must divide d_model {self.d_model}", f"The nearest is {nearest}."
-            )
-        elif self.head_width % 2 and any(spec.uses_positions for spec in self.specs):
-            yield Violation(
-                "num_heads",
-                str(self.num_heads),
-                f"head width {self.head_width} must be even to be rotated in pairs",
-                "Choose another number of heads.",
             )

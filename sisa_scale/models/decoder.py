@@ -59,12 +59,13 @@ class Decoder(nn.Module):
             Block(config, build_mixer(config, layer, attention_backend), recomputation=execution.recomputation(layer))
             for layer in range(config.num_layers)
         )
+        self.is_rotated = config.is_rotated
         self.takes_mask = [config.spec(layer).takes_mask for layer in range(config.num_layers)]
         for module in self.modules():
             if isinstance(module, HasStateSpaceKernel):
                 module.use_kernel(execution.state_space_kernel)
         self.norm = RMSNorm(config.d_model, config.norm_epsilon)
-        self.head = Head(self.embedding.weight, config.vocab_size, execution.loss_chunk_tokens)
+        self.head = Head(self.embedding.weight, config.vocab_size, execution.loss_chunk_tokens, config.z_loss_weight)
         self.exchange = HeadExchange()
 
     def forward(
@@ -98,14 +99,14 @@ class Decoder(nn.Module):
         if document_BL is not None:
             # Only differences of positions act, but large ones have larger rounding errors: count anew, too.
             positions = positions - torch.searchsorted(document_BL, document_BL)
-        cos_sin_2LK = self._cos_sin(positions)
+        cos_sin = self._cos_sin(positions)
         documents: tuple[Tensor, ...] = ()
         masked: tuple[Tensor, ...] = ()
         if document_BL is not None:
             documents = (document_BL,)
             if any(self.takes_mask):
                 masked = (document_BL, document_mask(document_BL, x_BLD.dtype))
-        for block, takes_mask in zip(self._layers(), self.takes_mask, strict=True):
+        for block, cos_sin_2LK, takes_mask in zip(self._layers(), cos_sin, self.takes_mask, strict=True):
             x_BLD = block(x_BLD, cos_sin_2LK, *(masked if takes_mask else documents))
         return self.norm(x_BLD[:, self.config.num_meta_tokens :])
 
@@ -141,10 +142,14 @@ class Decoder(nn.Module):
         source = torch.where(is_padding, num_meta + place_1L, torch.where(is_meta, place_1L - num_padding_B1, place_1L))
         return whole_BLD[torch.arange(batch, device=x_BLD.device)[:, None], source], ~is_padding
 
-    def _cos_sin(self, positions: Tensor) -> Tensor:
-        if self.config.position == "none":
-            positions = torch.zeros_like(positions)
-        return position_cos_sin(positions, self.config.head_width, self.config.rope_base, self.config.rope_scaling)
+    def _cos_sin(self, positions: Tensor) -> list[Tensor]:
+        """Return what every layer rotates its heads by; layers without positions share angles of 0."""
+        width, base = self.config.rotary_width, self.config.rope_base
+        still_2LK = position_cos_sin(torch.zeros_like(positions), width, base)
+        if not any(self.is_rotated):
+            return [still_2LK] * len(self.is_rotated)
+        rotating_2LK = position_cos_sin(positions, width, base, self.config.rope_scaling)
+        return [rotating_2LK if is_rotated else still_2LK for is_rotated in self.is_rotated]
 
     def new_cache(self, batch: int) -> "DecoderCache":
         """Return the cache of `batch` rows that hold no token yet."""
@@ -169,8 +174,8 @@ class Decoder(nn.Module):
         cache.length_B = cache.length_B + counts_BL.sum(1)
         if int(cache.length_B.max()) > self.config.max_length_tokens + self.config.num_meta_tokens:
             raise ValueError(f"beyond max_length_tokens {self.config.max_length_tokens}")
-        cos_sin_2BLK = self._cos_sin(positions_BL.clamp(min=0))
-        for block, mixer_cache in zip(self._layers(), cache.mixers, strict=True):
+        cos_sin = self._cos_sin(positions_BL.clamp(min=0))
+        for block, cos_sin_2BLK, mixer_cache in zip(self._layers(), cos_sin, cache.mixers, strict=True):
             x_BLD = block.extend(x_BLD, mixer_cache, cos_sin_2BLK, is_token_BL)
         return self.head.logits(self.norm(x_BLD[:, -1:]))[:, 0]
 

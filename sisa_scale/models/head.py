@@ -21,13 +21,16 @@ class TokenScores(NamedTuple):
 
 
 class Head(nn.Module):
-    """The language-model head; its weight is the token embedding, whose rows beyond the vocabulary get no logit."""
+    """The language-model head; its weight is the token embedding, whose rows beyond the vocabulary get no logit.
 
-    def __init__(self, weight_VD: Tensor, vocab_size: int, chunk_tokens: int) -> None:
+    z_loss_weight: see `linear_cross_entropy`.
+    """
+
+    def __init__(self, weight_VD: Tensor, vocab_size: int, chunk_tokens: int, z_loss_weight: float = 0.0) -> None:
         super().__init__()
         assert isinstance(weight_VD, nn.Parameter)
         self.weight = weight_VD
-        self.vocab_size, self.chunk_tokens = vocab_size, chunk_tokens
+        self.vocab_size, self.chunk_tokens, self.z_loss_weight = vocab_size, chunk_tokens, z_loss_weight
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """Return the logits of every token, fp32 (or wider)."""
@@ -46,7 +49,12 @@ class Head(nn.Module):
             shape = targets_BL.shape
             return TokenScores(torch.cat(log_probabilities).view(shape), torch.cat(are_greedy).view(shape))
         loss_sum = linear_cross_entropy(
-            x_ND, self.weight, targets_N, vocab_size=self.vocab_size, chunk_tokens=self.chunk_tokens
+            x_ND,
+            self.weight,
+            targets_N,
+            vocab_size=self.vocab_size,
+            chunk_tokens=self.chunk_tokens,
+            z_loss_weight=self.z_loss_weight,
         )
         return loss_sum / (targets_N != IGNORED_TARGET).sum().clamp(min=1)
 

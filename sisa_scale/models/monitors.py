@@ -77,7 +77,7 @@ class GradientShares:
     """The share that groups of weights have in the squared norm of a gradient.
 
     Reads one backward pass when told to, without a pass of its own and without touching a gradient: that of the first
-    micro-batch of this worker. Groups are those of SISA's projections, q, k, v, C, B, decay and phase, and of the rest.
+    micro-batch of this worker. Groups are those of SISA's projections, q, k, v, C, B, decay, phase, gate, and others.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -111,29 +111,30 @@ class GradientShares:
 
 
 class _Rows(NamedTuple):
-    """Which rows of a fused projection are whose: [q and C | k and B | v | decay | phase | another path's]."""
+    """Which rows of a fused projection are whose: [q and C | k and B | v | decay | phase | last], and what is last."""
 
     widths: tuple[int, ...]
+    last: str
     heads: int
     kv_heads: int
     head_width: int
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
         """Return the rows of every group."""
-        q, k, v, decay, phase, *other_path = weight.split(self.widths)
+        q, k, v, decay, phase, last = weight.split(self.widths)
         q, k = q.unflatten(0, (self.heads, -1)), k.unflatten(0, (self.kv_heads, -1))
         parts = {"q": q[:, : self.head_width], "C": q[:, self.head_width :]}
         parts |= {"k": k[:, : self.head_width], "B": k[:, self.head_width :], "v": v, "decay": decay, "phase": phase}
-        return parts | dict(zip(("state space",), other_path, strict=False))
+        return parts | ({self.last: last} if len(last) else {})
 
 
 def _fused_projections(model: nn.Module) -> Iterator[tuple[str, _Rows]]:
     for name, module in model.named_modules():
         if isinstance(module, Sisa):
-            rows = _Rows(module.project.widths, module.num_heads, module.num_heads, module.head_width)
+            rows = _Rows(module.project.widths, "gate", module.num_heads, module.kv_heads, module.head_width)
         elif isinstance(module, Hymba) and isinstance(path := module.attention, LocalSisa):
             widths = (*path.widths, module.project.widths[1])
-            rows = _Rows(widths, path.num_heads, path.kv_heads, path.head_width)
+            rows = _Rows(widths, "state space", path.num_heads, path.kv_heads, path.head_width)
         else:
             continue
         yield f"{name}.project.weight", rows

@@ -9,7 +9,7 @@ convolution, exponentials of decays) stands in neither figure. It sees more prod
     gradient sums      the gradients of Mamba-3's keys and queries, summed over heads and tokens as products with ones;
                        and that of the delta rule's inverse, two products of whole chunks
     padding            logits of the embedding's rows beyond the vocabulary, and rows that make a mixer's projection
-                       a fast width (attention's is one)
+                       a fast width
 
 MFU counts the model's own operations, so that a wasteful kernel earns nothing.
 """
@@ -21,6 +21,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.kernels.fused_linear import padding_rows
 from sisa_scale.models.kernels.prefix_sum import BLOCK_TOKENS
 from sisa_scale.models.kernels.sigmoid_attention import CHUNK_TOKENS
+from sisa_scale.models.kernels.window import window_block_tokens
 from sisa_scale.models.mixers.unbounded_decay import MERGING_CHANNELS
 from sisa_scale.planning.flops import FlopsPerToken, flops_per_token, inverse_products, keys_needed
 
@@ -70,11 +71,21 @@ def counted_flops_per_token(model: ModelConfig, sequence_tokens: int) -> Counted
 def _masked(work: AttentionWork, length: int) -> float:
     """Return the operations of a layer on scores that the mask drops, for a whole sequence."""
     block = work.queries_per_call or (CHUNK_TOKENS if work.is_sigmoid else length)
-    computed = sum((end - start) * end for start, end in _blocks(length, block))
+    computed = _banded(work.window_tokens or 0, length) if work.is_banded else None
+    if computed is None:
+        computed = sum((end - start) * end for start, end in _blocks(length, block))
     width, beyond = work.key_width + work.importance_width + work.value_width, 0
     if work.has_unbounded_decay:
         beyond = _beyond_blocks(length, block, width, None if work.is_sigmoid else MERGING_CHANNELS)
     return 2.0 * work.heads * (width * (computed - length * keys_needed(work, length)) + beyond)
+
+
+def _banded(window_tokens: int, length: int) -> int | None:
+    """Return the scores of `kernels.window`, of whole blocks with two blocks of keys; None where no window cuts."""
+    if window_tokens >= length:
+        return None
+    block = min(window_block_tokens(window_tokens), length)
+    return block * block * (2 * -(-length // block) - 1)
 
 
 def _beyond_blocks(length: int, block: int, width: int, merging_channels: int | None) -> int:

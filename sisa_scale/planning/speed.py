@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sisa_scale.config.heads import attention_block_settings
 from sisa_scale.config.mixers.spec import Measured
 from sisa_scale.config.mixers.table import mixer_specs
 from sisa_scale.config.run import RunConfig
@@ -121,6 +122,9 @@ def _assumptions(config: RunConfig, gpu: Gpu) -> list[str]:
         "products in float8 are as fast as in bf16 (wide layers will be faster)": execution.float8_products,
         "the step of an offloaded optimizer takes no time (it will be slower)": execution.offload_optimizer,
         "SISA in several calls is as slow as in 16": calls is not None and calls.calls > 1,
+        "grouped queries, windows and gates of attention change no utilisation (not measured)": bool(
+            attention_block_settings(config.model)
+        ),
         "documents are joined (a document mask is slower)": config.data.documents == "separate",
     }
     return [text for text, applies in checks.items() if applies]

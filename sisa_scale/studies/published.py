@@ -1,7 +1,8 @@
 """The published numbers of the SISA paper (arXiv 2606.02332), read from `paper_results.csv`, beside those of our runs.
 
 A run is told by its config: the kind of model, the number of parameters and, for SISA, d_s. Models with normalized
-queries and keys fit no row: the paper has none. A row that no run fits stays, with nothing beside it.
+queries and keys, or other settings of the attention block, fit no row: the paper has none. A row that no run fits
+stays, with nothing beside it.
 """
 
 import csv
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
+from sisa_scale.config.heads import attention_block_settings, rotation_settings
 from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.evaluation.score import binomial_error
@@ -155,7 +157,7 @@ def size_of(model: ModelConfig) -> str | None:
 
 def _is_same(row: Published, model: ModelConfig) -> bool:
     d_s = model.sisa.d_s if model.sisa is not None else None
-    if model.is_normalized:
+    if model.is_normalized or attention_block_settings(model) | rotation_settings(model):
         return False  # another function than the paper's
     return model.kind == row.model and size_of(model) == row.size and (row.model != "sisa" or row.d_s in (None, d_s))
 

@@ -32,6 +32,14 @@ MODELS = {
     "channels": ["decay_kind=channels", "has_rotation=false", "model.position=none"],
     "query blocks": ["model.sisa.form=query_blocks", "block_tokens=32"],
     "sisa normalized": ["qk_norm=true", "qk_norm_gain=true", "normalize_importance=true"],
+    "attention block": [
+        "model.num_kv_heads=1",
+        "model.window_tokens=[24, null]",
+        "model.position=[rope, none]",
+        "output_gate=per_head",
+        "rope_fraction=0.5",
+        "z_loss_weight=1e-3",
+    ],
     "pattern": ["model.kind=pattern", "pattern=[mamba3, sisa]", MAMBA3],
 }
 ROUNDING_NATS = 2e-3

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.mixers.attention import block_rows, block_work
 from sisa_scale.config.mixers.spec import AttentionWork, Measured, MixerParameters, MixerSpec, MixerWork
 
 if TYPE_CHECKING:
@@ -209,6 +210,19 @@ class SisaConfig:
                 + (or_blocks if self.decay_kind == "data" else ", or shorten the length."),
             )
 
+    def window_violations(self) -> Iterator[Violation]:
+        """Rules of the section where layers have windows, which are masks."""
+        found = "with model.window_tokens"
+        if self.activation == "sigmoid":
+            yield Violation("sisa.activation", f"sigmoid {found}", "windows take softmax", "Write softmax.")
+        if self.decay_kind == "data" and self.decay_range_nats > 80:
+            yield Violation(
+                "sisa.decay_range_nats",
+                f"{self.decay_range_nats} {found}",
+                "at most 80: masked attention is not finite beyond that on every device",
+                "Write 80.",
+            )
+
     def _exceeds_range(self, tokens: int) -> bool:
         return self._initial_decay() >= self.decay_range_nats / tokens
 
@@ -222,7 +236,7 @@ class SisaSpec(MixerSpec):
 
     name, module, settings = "sisa", "sisa_scale.models.mixers.sisa:Sisa", SisaConfig
     family = "attention"
-    uses_heads = uses_positions = uses_sdpa = takes_mask = True
+    uses_heads = has_attention_block = uses_positions = uses_sdpa = takes_mask = True
     # In 16 calls a layer, of 128 queries each, it ran at 0.111 where one call had 0.257 (one H200).
     measured = Measured(0.356, several_calls=0.111 / 0.257, selective_share=0.099, normalized=0.954)
 
@@ -232,16 +246,18 @@ class SisaSpec(MixerSpec):
 
     def parameters(self, model: "ModelConfig", layer: int) -> MixerParameters:
         """Return its weights."""
-        matrices, vectors = self.section(model).layer_parameters(model.d_model, model.num_heads, layer)
-        return MixerParameters(4 * model.d_model**2, importance_matrices=matrices, importance_vectors=vectors)
+        section: SisaConfig = self.section(model)
+        matrices, vectors = section.layer_parameters(model.d_model, model.num_heads, layer, model.kv_heads)
+        content = model.d_model * (block_rows(model) + model.d_model)
+        return MixerParameters(content, importance_matrices=matrices, importance_vectors=vectors)
 
     def work(self, model: "ModelConfig", layer: int) -> MixerWork:
         """Return what it computes."""
         matrices = self.parameters(model, layer).importance_matrices
         return MixerWork(
-            attention=augmented_work(AttentionWork(model.num_heads, model.head_width, model.head_width), model, layer),
-            prefix_sum_channels=summed_channels(model, model.num_heads, layer),
-            padded_projection=3 * model.d_model + matrices // model.d_model,
+            attention=augmented_work(block_work(model, layer), model, layer),
+            prefix_sum_channels=summed_channels(model, model.kv_heads, layer),
+            padded_projection=block_rows(model) + matrices // model.d_model,
         )
 
     def shared_heads(self, model: "ModelConfig") -> dict[str, int]:
@@ -249,14 +265,14 @@ class SisaSpec(MixerSpec):
         return {"model.num_heads": model.num_heads}
 
     def variant(self, model: "ModelConfig", layer: int) -> Hashable:
-        """Layers may differ in d_s."""
+        """Layers may differ in d_s and in their window."""
         section: SisaConfig = self.section(model)
-        return section.d_s_of(layer)
+        return section.d_s_of(layer), model.window_of(layer)
 
     def violations(self, model: "ModelConfig") -> Iterator[Violation]:
         """Rules between the section and the lengths and layers of the model."""
         section: SisaConfig = self.section(model)
-        if section.decay_kind == "channels" and model.position == "rope":
+        if section.decay_kind == "channels" and (self.name, True) in zip(model.mixers, model.is_rotated, strict=True):
             yield Violation(
                 "position",
                 "rope with sisa.decay_kind channels",
@@ -264,7 +280,9 @@ class SisaSpec(MixerSpec):
                 "Write position: none; the decays tell near from far.",
             )
         yield from section.length_violations(model.trained_positions)
-        yield from self.section(model).layer_violations(model.num_layers)
+        yield from section.layer_violations(model.num_layers)
+        if model.window_tokens is not None:
+            yield from section.window_violations()
 
 
 def augmented_work(work: AttentionWork, model: "ModelConfig", layer: int) -> AttentionWork:
@@ -275,6 +293,7 @@ def augmented_work(work: AttentionWork, model: "ModelConfig", layer: int) -> Att
     return replace(
         work,
         importance_width=sisa.extra_channels(layer),
+        is_banded=work.is_banded and not is_by_blocks,
         queries_per_call=sisa.queries_per_call(model.trained_positions) if is_by_blocks else None,
         is_sigmoid=sisa.activation == "sigmoid",
         has_unbounded_decay=is_by_blocks and sisa.is_unbounded(model.trained_positions),

@@ -35,9 +35,10 @@ class MixerParameters:
 class AttentionWork:
     """Scores and sums over keys: every query with all keys up to its own, or with the last `window_tokens`.
 
-    importance_width: channels that keys have beyond the content's; queries_per_call: queries that one kernel call
-    reads, None for all; is_sigmoid: computed in chunks by `kernels.sigmoid_attention`; has_unbounded_decay: blocks of
-    queries are computed in two parts (`mixers.unbounded_decay`).
+    is_banded: a window is computed in blocks of queries with the keys of two blocks each (`kernels.window`), not by a
+    mask on all keys; importance_width: channels that keys have beyond the content's; queries_per_call: queries that one
+    kernel call reads, None for all; is_sigmoid: computed in chunks by `kernels.sigmoid_attention`;
+    has_unbounded_decay: blocks of queries are computed in two parts (`mixers.unbounded_decay`).
     """
 
     heads: int
@@ -45,6 +46,7 @@ class AttentionWork:
     value_width: int
     importance_width: int = 0
     window_tokens: int | None = None
+    is_banded: bool = False
     queries_per_call: int | None = None
     is_sigmoid: bool = False
     has_unbounded_decay: bool = False
@@ -127,7 +129,8 @@ class MixerSpec:
     `build(model, layer, attention_backend)` and the methods of `models.registry.MixerModule`; family: the group that
     its parameters belong to, and where `model.jamba` may have it.
 
-    uses_heads: has `model.num_heads` heads; uses_positions: rotates them by `model.rope`; uses_sdpa: calls an
+    uses_heads: has `model.num_heads` heads; has_attention_block: those take `model.num_kv_heads`, `window_tokens` and
+    `output_gate`; uses_positions: rotates them by `model.rope`; uses_sdpa: calls an
     attention kernel (`execution.attention_backend`); takes_mask: its module takes a document mask besides the numbers
     of the documents; state_space_kernels: values of `execution.state_space_kernel` that serve it, besides pytorch;
     unfit_backends: attention kernels that do not serve it, and why.
@@ -140,6 +143,7 @@ class MixerSpec:
     settings: ClassVar[type | None] = None
     family: ClassVar[Family]
     uses_heads: ClassVar[bool] = False
+    has_attention_block: ClassVar[bool] = False
     uses_positions: ClassVar[bool] = False
     uses_sdpa: ClassVar[bool] = False
     takes_mask: ClassVar[bool] = False

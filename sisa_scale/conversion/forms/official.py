@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sisa_scale.checkpoint.manifest import WEIGHT
+from sisa_scale.config.heads import attention_block_settings, rotation_settings
 from sisa_scale.config.loading.load import resolve
 from sisa_scale.config.loading.yaml_source import flatten_plain
 from sisa_scale.config.run import to_plain
@@ -134,6 +135,14 @@ def _layout_of(weights: Weights) -> OfficialLayout:
             weights.description.origin,
             found="normalized queries and keys (model.qk_norm or model.sisa.normalize_importance)",
             allowed="the paper's layout holds models as published, which normalize neither",
+            remedy="Convert to safetensors or huggingface, which hold every model.",
+        )
+    beyond = attention_block_settings(model) | rotation_settings(model)
+    if beyond:
+        raise ConfigError.at(
+            weights.description.origin,
+            found=", ".join(f"model.{key} {value}" for key, value in beyond.items()),
+            allowed="the paper's layout holds keys for every query head, no window, no gate, whole heads rotated",
             remedy="Convert to safetensors or huggingface, which hold every model.",
         )
     is_published = sisa is None or (

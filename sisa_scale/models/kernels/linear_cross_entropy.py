@@ -5,6 +5,10 @@ in the forward pass, a chunk of tokens at a time, and made into the gradients of
 is kept for the backward pass has the size of these two. (The idea of Liger's fused linear cross-entropy, 2410.10989,
 in stock operations.)
 
+The z-loss (PaLM, 2204.02311, section 5) is w (log Z)^2, with Z the denominator of a token's softmax: its gradient by
+the logits is 2 w log Z softmax, so it costs a factor on what is there. It acts on gradients alone: the value that is
+returned is the cross-entropy, comparable with that of any other model.
+
 Shapes: N tokens, D width, V rows of the weight.
 """
 
@@ -22,9 +26,17 @@ IGNORED_TARGET = -100
 
 
 def linear_cross_entropy(
-    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, vocab_size: int, chunk_tokens: int
+    x_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    *,
+    vocab_size: int,
+    chunk_tokens: int,
+    z_loss_weight: float = 0.0,
 ) -> Tensor:
     """Return the sum over tokens of -log softmax(x W^T)[target] in nats, in float32 or wider.
+
+    The gradient is that of this sum plus z_loss_weight times the sum of (log Z)^2.
 
     Rows of W from vocab_size on have no logit; targets of IGNORED_TARGET do not count. The products are in the autocast
     dtype if there is one, the softmax and the sum over chunks in float32 or wider.
@@ -35,7 +47,7 @@ def linear_cross_entropy(
     is_differentiated = torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad)
     with torch.autocast(device, enabled=False):
         return _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            x_ND.to(dtype), weight_VD, targets_N, vocab_size, chunk_tokens, is_differentiated
+            x_ND.to(dtype), weight_VD, targets_N, vocab_size, chunk_tokens, z_loss_weight, is_differentiated
         )
 
 
@@ -48,6 +60,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets_N: Tensor,
         vocab_size: int,
         chunk_tokens: int,
+        z_loss_weight: float,
         is_differentiated: bool,
     ) -> Tensor:
         weight = weight_VD.to(x_ND.dtype)
@@ -58,7 +71,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             return loss
         gradient_ND, gradient_VD = torch.empty_like(x_ND), torch.zeros_like(weight_VD)
         for now in _chunks(x_ND.shape[0], chunk_tokens):
-            nats, gradient_NV = _softmax_gradient(x_ND[now] @ weight.T, targets_N[now], vocab_size)
+            nats, gradient_NV = _softmax_gradient(x_ND[now] @ weight.T, targets_N[now], vocab_size, z_loss_weight)
             loss += nats
             torch.mm(gradient_NV, weight, out=gradient_ND[now])
             gradient_VD += _wide_product(gradient_NV.T, x_ND[now], gradient_VD.dtype)
@@ -67,9 +80,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
         gradient_ND, gradient_VD = ctx.saved_tensors
-        return (gradient_ND * factor).to(gradient_ND.dtype), gradient_VD * factor, None, None, None, None
+        return (gradient_ND * factor).to(gradient_ND.dtype), gradient_VD * factor, None, None, None, None, None
 
 
 def _chunks(length: int, size: int) -> Iterator[slice]:
@@ -87,18 +100,25 @@ def _loss(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> Tensor:
     )
 
 
-def _softmax_gradient(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """Return the summed loss and its gradient by the logits, in their dtype."""
+def _softmax_gradient(
+    logits_NV: Tensor, targets_N: Tensor, vocab_size: int, z_loss_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Return the summed cross-entropy, and the gradient of it and the z-loss by the logits, in their dtype."""
     run = _compiled() if logits_NV.is_cuda else _in_few_passes
-    nats, gradient_NV = run(logits_NV, targets_N, vocab_size)
+    nats, gradient_NV = run(logits_NV, targets_N, vocab_size, z_loss_weight)
     return nats, gradient_NV
 
 
-def _in_few_passes(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+def _in_few_passes(
+    logits_NV: Tensor, targets_N: Tensor, vocab_size: int, z_loss_weight: float
+) -> tuple[Tensor, Tensor]:
     """For devices where every operation passes over the logits once more."""
     log_NV = log_softmax(upcast(logits_NV[:, :vocab_size]), dim=-1)
     nats = nll_loss(log_NV, targets_N, reduction="sum", ignore_index=IGNORED_TARGET)
+    total_N1 = upcast(logits_NV[:, :1]) - log_NV[:, :1]
     gradient_NV, target_N1 = log_NV.exp_(), targets_N[:, None].clamp(min=0)
+    if z_loss_weight:
+        gradient_NV *= 1 + 2 * z_loss_weight * total_N1
     gradient_NV.scatter_add_(1, target_N1, -torch.ones_like(target_N1, dtype=gradient_NV.dtype))
     gradient_NV[targets_N == IGNORED_TARGET] = 0.0
     gradient_NV = gradient_NV.to(logits_NV.dtype)
@@ -106,7 +126,7 @@ def _in_few_passes(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tup
     return nats, pad(gradient_NV, (0, num_unused)) if num_unused else gradient_NV
 
 
-def _fusible(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+def _fusible(logits_NV: Tensor, targets_N: Tensor, vocab_size: int, z_loss_weight: float) -> tuple[Tensor, Tensor]:
     row_V = torch.arange(logits_NV.shape[1], device=logits_NV.device)
     wide = upcast(logits_NV).masked_fill(row_V >= vocab_size, -torch.inf)
     top_N1 = wide.amax(-1, keepdim=True)
@@ -114,11 +134,14 @@ def _fusible(logits_NV: Tensor, targets_N: Tensor, vocab_size: int) -> tuple[Ten
     is_counted_N1 = (targets_N != IGNORED_TARGET)[:, None]
     target_N1 = targets_N[:, None].clamp(min=0)
     nats = ((total_N1 - wide.gather(1, target_N1)) * is_counted_N1).sum()
-    gradient_NV = ((wide - total_N1).exp() - (row_V == target_N1).to(wide.dtype)) * is_counted_N1
+    softmax_NV = (wide - total_N1).exp()
+    if z_loss_weight:
+        softmax_NV = softmax_NV * (1 + 2 * z_loss_weight * total_N1)
+    gradient_NV = (softmax_NV - (row_V == target_N1).to(wide.dtype)) * is_counted_N1
     return nats, gradient_NV.to(logits_NV.dtype)
 
 
 @cache
-def _compiled() -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
+def _compiled() -> Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]:
     """Return the same in one pass over the logits."""
     return torch.compile(_fusible, dynamic=False)

@@ -1,8 +1,12 @@
 """Causal multi-head attention with rotary positions: the Transformer's mixer.
 
-Shapes: B batch, L length, D width, H heads, K channels of a head.
+Queries of a group may share keys and values, a layer may see a window of tokens, and a sigmoid gate of the input may
+scale the result of every head or channel: see `ModelConfig`.
+
+Shapes: B batch, L length, M keys, D width, H heads, G heads of keys and values, K channels of a head.
 """
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -10,29 +14,33 @@ from torch import Tensor, nn
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.cache import KeyValueCache
+from sisa_scale.models.kernels.fused_linear import FusedLinear
 from sisa_scale.models.kernels.sdpa import attend, attend_where
+from sisa_scale.models.kernels.window import attend_window
+from sisa_scale.models.mixers.grouped_heads import GroupedHeads, gated
 from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.importance import document_mask
 from sisa_scale.models.mixers.rotary import rotate_by_position
-from sisa_scale.models.sequence_parallel import HeadExchange
 
 
 class Attention(nn.Module):
     """Softmax attention (Vaswani et al. 2017) without biases."""
 
-    def __init__(self, config: ModelConfig, backend: str) -> None:
+    def __init__(self, config: ModelConfig, backend: str, layer: int = 0) -> None:
         super().__init__()
-        self.num_heads, self.head_width = config.num_heads, config.head_width
-        self.exchange = HeadExchange()
+        self.num_heads, self.kv_heads, self.head_width = config.num_heads, config.kv_heads, config.head_width
+        self.window_tokens = config.window_of(layer)
+        self.exchange = GroupedHeads(self.num_heads, self.kv_heads)
         self.backend, self.scale = backend, config.head_width**-0.5
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
+        # One product gives [q | k | v | gate].
+        self.qkv = FusedLinear(config.d_model, [config.d_model, config.kv_width, config.kv_width, config.gate_width])
         self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
 
     @classmethod
     def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
         """Return the mixer of a layer."""
-        return cls(model, attention_backend)
+        return cls(model, attention_backend, layer)
 
     def forward(
         self,
@@ -47,17 +55,25 @@ class Attention(nn.Module):
         alone, through a mask, which is slower. mask_BLM is that mask (see `document_mask`), made here if it is not
         given.
         """
-        q_BLHK, k_BLHK, v_BLHK = self._project(x_BLD, cos_sin_2LK)
-        if document_BL is None:
+        *qkv, gate_BLC = self.qkv(x_BLD)
+        q_BLHK, k_BLGK, v_BLGK = self._heads(self.exchange.to_groups(qkv[:1], qkv[1:]), cos_sin_2LK)
+        k_BLHK, v_BLHK = self.exchange.for_every_head(k_BLGK), self.exchange.for_every_head(v_BLGK)
+        if self.window_tokens is not None and self.window_tokens < v_BLHK.shape[1]:
+            out = attend_window(
+                q_BLHK, k_BLHK, v_BLHK,
+                window_tokens=self.window_tokens, scale=self.scale, document_BL=document_BL,
+            )  # fmt: skip
+        elif document_BL is None:
             out = attend(q_BLHK, k_BLHK, v_BLHK, scale=self.scale, backend=self.backend)
         else:
             mask_BLM = document_mask(document_BL, v_BLHK.dtype) if mask_BLM is None else mask_BLM
             out = attend_where(mask_BLM, q_BLHK, k_BLHK, v_BLHK, scale=self.scale)
-        return self.out(self.exchange.to_tokens(out.flatten(2)))
+        return self.out(gated(self.exchange.to_tokens(out.flatten(2)), gate_BLC))
 
     def new_cache(self, batch: int, device: torch.device, dtype: torch.dtype) -> KeyValueCache:
         """Return the cache of rows that hold no token yet; `dtype` is that of its keys and values."""
-        return KeyValueCache(batch, self.num_heads, self.head_width, self.head_width, device, dtype)
+        widths = self.head_width, self.head_width
+        return KeyValueCache(batch, self.kv_heads, *widths, device, dtype, self.window_tokens)
 
     @torch.no_grad()
     def extend(
@@ -68,10 +84,12 @@ class Attention(nn.Module):
         cos_sin_2BLK are per row, as padding gives rows other positions. False in is_token_BL marks padding before the
         first token of a row; it has no influence.
         """
-        q_BLHK, k_BLHK, v_BLHK = self._project(x_BLD, cos_sin_2BLK)
-        keys, values, is_visible_BLM = cache.append(k_BLHK, v_BLHK, is_token_BL)
+        *qkv, gate_BLC = self.qkv(x_BLD)
+        q_BLHK, k_BLGK, v_BLGK = self._heads(qkv, cos_sin_2BLK)
+        keys, values, is_visible_BLM = cache.append(k_BLGK, v_BLGK, is_token_BL)
+        keys, values = self.exchange.for_every_head(keys), self.exchange.for_every_head(values)
         out = attend_where(is_visible_BLM, q_BLHK.to(keys.dtype), keys, values, scale=self.scale)
-        return self.out(out.flatten(2).to(v_BLHK.dtype))
+        return self.out(gated(out.flatten(2).to(v_BLGK.dtype), gate_BLC))
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:
@@ -81,12 +99,9 @@ class Attention(nn.Module):
         self.query_norm.initialise()
         self.key_norm.initialise()
 
-    def _project(self, x_BLD: Tensor, cos_sin_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.qkv(x_BLD).unflatten(-1, (3, self.num_heads, self.head_width)).unbind(2)
-        if self.exchange.size > 1:
-            shared = self.exchange.to_heads([x_BLHK.flatten(2) for x_BLHK in qkv])
-            qkv = tuple(x_BLD.unflatten(-1, (-1, self.head_width)) for x_BLD in shared)
-        q_BLHK, k_BLHK, v_BLHK = qkv
-        q_BLHK, k_BLHK = self.query_norm.content(q_BLHK), self.key_norm.content(k_BLHK)
-        q_BLHK, k_BLHK = (rotate_by_position(x_BLHK, cos_sin_2LK).to(v_BLHK.dtype) for x_BLHK in (q_BLHK, k_BLHK))
-        return q_BLHK, k_BLHK, v_BLHK
+    def _heads(self, qkv: Sequence[Tensor], cos_sin_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys, normalized and rotated, and values."""
+        q_BLHK, k_BLGK, v_BLGK = (x_BLC.unflatten(-1, (-1, self.head_width)) for x_BLC in qkv)
+        q_BLHK, k_BLGK = self.query_norm.content(q_BLHK), self.key_norm.content(k_BLGK)
+        q_BLHK, k_BLGK = (rotate_by_position(x, cos_sin_2LK).to(v_BLGK.dtype) for x in (q_BLHK, k_BLGK))
+        return q_BLHK, k_BLGK, v_BLGK

@@ -1,11 +1,11 @@
 """Augmented heads: queries and keys that carry SISA's importance term, or a bias, in extra channels.
 
-Shapes: B batch, L length, D width, H heads, C channels of a head [content | importance], K of content, J of values,
-P = d_s / 2 phases.
-"""
+Query heads may share keys in groups (see `grouped_heads`). What a key carries is then the group's: B, the decay and the
+phase; what a query carries is the head's: C and lambda.
 
-from collections.abc import Callable
-from functools import partial
+Shapes: B batch, L length, D width, H heads, G groups that share keys and values, C channels of a head [content |
+importance], K of content, J of values, P = d_s / 2 phases.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.kernels.fused_linear import FusedLinear
 from sisa_scale.models.kernels.materialize import materialize_cos_sin
+from sisa_scale.models.mixers.grouped_heads import GroupedHeads
 from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.importance import (
     RotatedHeads,
@@ -25,7 +26,6 @@ from sisa_scale.models.mixers.importance import (
     scaled_heads,
 )
 from sisa_scale.models.precision import upcast
-from sisa_scale.models.sequence_parallel import HeadExchange
 
 
 class AugmentedHeads(nn.Module):
@@ -38,7 +38,7 @@ class AugmentedHeads(nn.Module):
         super().__init__()
         assert config.sisa is not None
         self.config = config.sisa
-        self.num_heads, self.head_width = config.num_heads, config.head_width
+        self.num_heads, self.kv_heads, self.head_width = config.num_heads, config.kv_heads, config.head_width
         self.d_s = self.config.d_s_of(layer) if self.config.has_importance else 0
         self.num_phases = self.d_s // 2 if self.config.has_rotation else 0
         self.form = self.config.form_at(config.num_positions, config.trained_positions)
@@ -46,49 +46,54 @@ class AugmentedHeads(nn.Module):
         self.is_unbounded = self.config.is_unbounded(config.trained_positions)
         self.block_tokens = self.config.queries_per_call(config.trained_positions)
         has_importance = self.config.has_importance
+        self.is_scaled = has_importance or self.config.decay_kind == "channels"  # else biased
 
-        # One product gives [q | k | v | decay | phase], with queries and keys of heads [content | importance].
-        num_decays = self.config.decay_channels(self.head_width)
-        per_head = [self.head_width + self.d_s] * 2 + [self.head_width, num_decays, self.num_phases]
-        self.project = FusedLinear(config.d_model, [self.num_heads * width for width in per_head])
-        for name, per_head_there in {"decay_bias": num_decays, "lambda_raw": int(has_importance)}.items():
-            values = nn.Parameter(torch.empty(self.num_heads * per_head_there)) if per_head_there else None
-            self.register_parameter(name, values)
+        # One product gives [q | k | v | decay | phase | gate], with queries and keys of heads [content | importance].
+        num_decays, key_width = self.config.decay_channels(self.head_width), self.head_width + self.d_s
+        per_group = [self.kv_heads * n for n in (key_width, self.head_width, num_decays, self.num_phases)]
+        self.project = FusedLinear(config.d_model, [self.num_heads * key_width, *per_group, config.gate_width])
+        sizes = {"decay_bias": self.kv_heads * num_decays, "lambda_raw": self.num_heads * has_importance}
+        for name, size in sizes.items():
+            self.register_parameter(name, nn.Parameter(torch.empty(size)) if size else None)
         self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.exchange = HeadExchange()
+        self.exchange = GroupedHeads(self.num_heads, self.kv_heads)
 
-    def projected(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return queries and keys, (B, L, H, C), values, (B, L, H, J), and what `rates` does."""
-        *qkv, decay_BLH, phase_BLC = self.exchange.to_heads(self.project(x_BLD))
-        num_heads = self.num_heads // self.exchange.size
-        q_BLHC, k_BLHC, v_BLHJ = (x.unflatten(-1, (num_heads, -1)) for x in qkv)
+    def projected(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return queries, (B, L, H, C), keys, (B, L, G, C), values, (B, L, G, J), what `rates` does, and the gate.
+
+        The gate is that of this worker's tokens, where workers share a sequence.
+        """
+        of_queries, *of_keys, gate_BLC = self.project(x_BLD)
+        *qkv, decay_BLG, phase_BLC = self.exchange.to_groups((of_queries,), of_keys)
+        own_heads = self.num_heads // self.exchange.size, *[self.exchange.own_kv_heads] * 2
+        q_BLHC, k_BLGC, v_BLGJ = (x.unflatten(-1, (heads, -1)) for x, heads in zip(qkv, own_heads, strict=True))
         phase_BLC = upcast(phase_BLC)
         if self.config.has_learned_decay:
-            decay_BLH = bounded_decay(upcast(decay_BLH), self.exchange.own(self.decay_bias), self.decay_limit)
+            decay_BLG = bounded_decay(upcast(decay_BLG), self.exchange.of_groups(self.decay_bias), self.decay_limit)
         else:
             make = alibi_slopes if self.config.decay_kind == "alibi" else torch.zeros
-            slopes_H = self.exchange.own(make(self.num_heads, device=x_BLD.device))
-            decay_BLH = slopes_H.to(phase_BLC.dtype).expand(*v_BLHJ.shape[:2], -1)
-        return q_BLHC, k_BLHC, v_BLHJ, decay_BLH, phase_BLC
+            slopes_G = self.exchange.of_groups(make(self.kv_heads, device=x_BLD.device))
+            decay_BLG = slopes_G.to(phase_BLC.dtype).expand(*v_BLGJ.shape[:2], -1)
+        return q_BLHC, k_BLGC, v_BLGJ, decay_BLG, phase_BLC, gate_BLC
 
     def rates(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the decay of every token and head in nats, (B, L, H), and its phase steps in radians, (B, L, H P).
+        """Return the decay of every token and group in nats, (B, L, G), and its phase steps in radians, (B, L, G P).
 
-        With decay_kind channels the decay is that of every channel, (B, L, H K).
+        With decay_kind channels the decay is that of every channel, (B, L, G K).
 
         The decay is softplus(z); in single_call it is smoothly bounded by the limit that keeps the constant anchor
         exact. Without a learned decay it is constant, without rotation there are no phases.
         """
-        return self.projected(x_BLD)[3:]
+        return self.projected(x_BLD)[3:5]
 
     def rotate(
-        self, q_BLHC: Tensor, k_BLHC: Tensor, cos_sin_2LK: Tensor, phase_BLHP: Tensor
+        self, q_BLHC: Tensor, k_BLGC: Tensor, cos_sin_2LK: Tensor, phase_BLGP: Tensor
     ) -> tuple[RotatedHeads, RotatedHeads]:
         """Normalize what the model normalizes, and rotate content by position and importance by phase."""
-        cos, sin = materialize_cos_sin(phase_BLHP)
-        q = rotate_heads(q_BLHC, self.query_norm, cos_sin_2LK, cos, sin)
-        return q, rotate_heads(k_BLHC, self.key_norm, cos_sin_2LK, cos, sin)
+        turns = materialize_cos_sin(phase_BLGP)
+        q = rotate_heads(q_BLHC, self.query_norm, cos_sin_2LK, *map(self.exchange.for_every_head, turns))
+        return q, rotate_heads(k_BLGC, self.key_norm, cos_sin_2LK, *turns)
 
     def weight(self) -> Tensor:
         """Return the square root of the importance logit's weight per head, for either side."""
@@ -96,42 +101,52 @@ class AugmentedHeads(nn.Module):
         weight_H = (self.head_width**0.25) * softplus(self.exchange.own(self.lambda_raw)).sqrt()
         return weight_H * self.d_s**-0.25 if self.config.logit_scale == "sqrt_d_s" else weight_H
 
-    def scaled(
-        self, q: RotatedHeads, k: RotatedHeads, exponent_BLH: Tensor, num_zeros: int = 0
-    ) -> tuple[Tensor, Tensor]:
-        """Return queries with e^exponent and keys with e^-exponent in their importance channels, (B, L, H, C).
-
-        `num_zeros` channels of zeros follow.
-        """
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Return what importance channels are multiplied by: queries, and keys. Shared keys leave all to queries."""
         weight_H = self.weight()
-        return scaled_heads(q, exponent_BLH, weight_H, num_zeros), scaled_heads(k, -exponent_BLH, weight_H, num_zeros)
+        if self.kv_heads == self.num_heads:
+            return weight_H, weight_H
+        return weight_H.square(), weight_H.new_ones(())
 
-    def biased(self, q: RotatedHeads, k: RotatedHeads, g_BLH: Tensor) -> tuple[Tensor, Tensor]:
+    def scaled(
+        self, q: RotatedHeads, k: RotatedHeads, exponent_BLG: Tensor, num_zeros: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Return queries, (B, L, H, C), and keys, (B, L, G, C), with e^exponent and e^-exponent in what decays.
+
+        That is importance, which `num_zeros` channels of zeros follow, or with decay_kind channels all content.
+        """
+        return self.scaled_queries(q, exponent_BLG, num_zeros), self.scaled_keys(k, -exponent_BLG, num_zeros)
+
+    def scaled_queries(self, q: RotatedHeads, exponent_BLG: Tensor, num_zeros: int = 0) -> Tensor:
+        """Return queries with e^exponent, (B, L, G) or (B, L, G K), in what decays."""
+        if self.config.decay_kind == "channels":
+            exponent_BLGK = exponent_BLG.unflatten(-1, (-1, self.head_width))
+            return decayed_heads(q, self.exchange.for_every_head(exponent_BLGK).flatten(-2))
+        return scaled_heads(q, self.exchange.for_every_head(exponent_BLG), self.weights()[0], num_zeros)
+
+    def scaled_keys(self, k: RotatedHeads, exponent_BLG: Tensor, num_zeros: int = 0) -> Tensor:
+        """Return keys with e^exponent in what decays."""
+        if self.config.decay_kind == "channels":
+            return decayed_heads(k, exponent_BLG)
+        return scaled_heads(k, exponent_BLG, self.weights()[1], num_zeros)
+
+    def biased(self, q: RotatedHeads, k: RotatedHeads, g_BLG: Tensor) -> tuple[Tensor, Tensor]:
         """Return queries and keys with channels that add g_i - g_j to the logit."""
         dtype = q.content_BLHK.dtype
-        bias = bias_channels(g_BLH.to(torch.promote_types(dtype, torch.float32)), self.head_width)
-        q_BLHC, k_BLHC = (
+        of_query, of_key = bias_channels(g_BLG.to(torch.promote_types(dtype, torch.float32)), self.head_width)
+        bias = self.exchange.for_every_head(of_query), of_key
+        q_BLHC, k_BLGC = (
             torch.cat((heads.content_BLHK, bias_BLHC.to(dtype)), dim=-1)
             for heads, bias_BLHC in zip((q, k), bias, strict=True)
         )
-        return q_BLHC, k_BLHC
-
-    def factors(self) -> Callable[[RotatedHeads, Tensor], Tensor]:
-        """Return what puts e^exponent into heads: into their importance, or into every channel of content."""
-        if self.config.decay_kind == "channels":
-            return decayed_heads
-        return partial(scaled_heads, weight_H=self.weight())
-
-    def decayed(self, q: RotatedHeads, k: RotatedHeads, exponent_BLC: Tensor) -> tuple[Tensor, Tensor]:
-        """Return queries with e^exponent and keys with e^-exponent in every channel of content, (B, L, H, K)."""
-        return decayed_heads(q, exponent_BLC), decayed_heads(k, -exponent_BLC)
+        return q_BLHC, k_BLGC
 
     @torch.no_grad()
     def initialise(self, std: float, generator: torch.Generator) -> None:
         """Initialise as the paper does: projections N(0, std^2), phases narrower, constant decay bias and lambda."""
         for linear in (self.project, self.out):
             nn.init.normal_(linear.weight, std=std, generator=generator)
-        *_, phase_rows = self.project.rows()
+        *_, phase_rows, _ = self.project.rows()
         phase_rows.mul_(self.config.phase_init_std / std)
         for parameter, value in (
             (self.decay_bias, self.config.decay_bias_init),

@@ -25,7 +25,7 @@ class HeadNorm(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.epsilon = config.norm_epsilon
+        self.epsilon, self.content_width = config.norm_epsilon, config.head_width
         self.has_content_norm = config.qk_norm
         self.has_importance_norm = config.sisa is not None and config.sisa.normalize_importance
         gain = nn.Parameter(torch.empty(config.head_width)) if config.qk_norm_gain else None

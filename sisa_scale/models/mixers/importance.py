@@ -49,13 +49,12 @@ class LogitParts(NamedTuple):
 def rotate_heads(
     x_BLHC: Tensor, norm: HeadNorm, cos_sin_2LK: Tensor, cos_BLHP: Tensor, sin_BLHP: Tensor
 ) -> RotatedHeads:
-    """Normalize and rotate heads [content | importance]: content by position, two channels for every angle, and
-    importance by its phase.
+    """Normalize and rotate heads [content | importance]: content by position and importance by its phase.
 
     Without phases importance stays as it is. Content is returned in the dtype of x, importance in the phases'.
     """
-    content_width = 2 * cos_sin_2LK.shape[-1]
-    content, importance = x_BLHC.split([content_width, x_BLHC.shape[-1] - content_width], dim=-1)
+    widths = [norm.content_width, x_BLHC.shape[-1] - norm.content_width]
+    content, importance = x_BLHC.split(widths, dim=-1)
     importance = norm.importance(importance)
     if cos_BLHP.shape[-1]:
         importance = rotate(importance, cos_BLHP, sin_BLHP)

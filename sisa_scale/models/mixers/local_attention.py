@@ -19,9 +19,10 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.kernels.sdpa import attend
+from sisa_scale.models.kernels.window import sees
+from sisa_scale.models.mixers.grouped_heads import GroupedHeads
 from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.rotary import rotate_by_position
-from sisa_scale.models.sequence_parallel import HeadExchange
 
 PADDING = 1 << 60
 """The position of padding: later than any token, so that no token sees it; it sees itself, so no row is empty."""
@@ -62,7 +63,7 @@ class LocalAttention(nn.Module):
             self.kv_heads * self.value_width,
         ]
         self.query_norm, self.key_norm = HeadNorm(model), HeadNorm(model)
-        self.exchange = HeadExchange(self.num_first_tokens)
+        self.exchange = GroupedHeads(self.num_heads, self.kv_heads, self.num_first_tokens)
 
     @property
     def channels(self) -> int:
@@ -96,17 +97,10 @@ class LocalAttention(nn.Module):
             num_tokens_B=torch.zeros(batch, device=device, dtype=torch.long),
         )
 
-    @property
-    def _divides_kv_heads(self) -> bool:
-        """Whether each worker that shares sequences has a part of the heads of keys and values; else each has all."""
-        return self.kv_heads % self.exchange.size == 0
-
     def _to_heads(self, projected_BLC: Tensor) -> tuple[Tensor, ...]:
         """Return what is projected to queries, for this worker's heads, and to the rest, for all that these read."""
         of_queries, *of_keys = projected_BLC.split(self.widths, dim=-1)
-        if self._divides_kv_heads:
-            return self.exchange.to_heads((of_queries, *of_keys))
-        return self.exchange.to_heads((of_queries,), of_keys)
+        return self.exchange.to_groups((of_queries,), of_keys)
 
     def _heads(self, qkv: Sequence[Tensor], cos_sin_2LK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys, rotated by their positions, and values."""
@@ -126,7 +120,7 @@ class LocalAttention(nn.Module):
             sees_1LL = make(length, self.window_tokens, self.num_first_tokens, q_BLHK.device)[None]
             sees = sees_1LL if document_BL is None else sees_1LL & self._shares(document_BL, document_BL)
             return self._attend_masked(q_BLHK, k_BLGK, v_BLGJ, sees)
-        k_BLHK, v_BLHJ = self._for_every_head(k_BLGK), self._for_every_head(v_BLGJ)
+        k_BLHK, v_BLHJ = self.exchange.for_every_head(k_BLGK), self.exchange.for_every_head(v_BLGJ)
         if self.backend == "flash" or self.backend.endswith("_padded"):
             # These kernels want equal widths; channels of zeros leave the scores as they are.
             width = max(self.key_width, self.value_width)
@@ -151,19 +145,15 @@ class LocalAttention(nn.Module):
 
     def _attend_masked(self, q_BLHK: Tensor, k_BSGK: Tensor, v_BSGJ: Tensor, sees_BLS: Tensor) -> Tensor:
         """Return (B, L, H J) for an explicit mask, (B, L, S) or (1, L, S); not every kernel takes one."""
-        q_BHLK, k_BHSK, v_BHSJ = (t.transpose(1, 2) for t in (q_BLHK, *map(self._for_every_head, (k_BSGK, v_BSGJ))))
+        q_BHLK, k_BHSK, v_BHSJ = (
+            t.transpose(1, 2) for t in (q_BLHK, *map(self.exchange.for_every_head, (k_BSGK, v_BSGJ)))
+        )
         is_efficient = q_BLHK.is_cuda and self.backend != "math"
         with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION if is_efficient else SDPBackend.MATH):
             out_BHLJ = scaled_dot_product_attention(
                 q_BHLK, k_BHSK, v_BHSJ, attn_mask=sees_BLS[:, None], scale=self.scale
             )
         return out_BHLJ.transpose(1, 2).flatten(2)
-
-    def _for_every_head(self, x_BSGK: Tensor) -> Tensor:
-        """Repeat keys or values for the heads that share them, of which this worker's are returned."""
-        repeats = self.num_heads // self.kv_heads
-        x_BSHK = x_BSGK if repeats == 1 else x_BSGK.repeat_interleave(repeats, dim=2)
-        return x_BSHK if self._divides_kv_heads else self.exchange.own(x_BSHK, dim=2)
 
     def _append(self, cache: AttentionCache, k_BLGK: Tensor, v_BLGJ: Tensor, is_token_BL: Tensor | None) -> Tensor:
         """Take keys and values into the cache; return the positions of their tokens, (B, L)."""
@@ -181,15 +171,6 @@ class LocalAttention(nn.Module):
         """Drop what the next token, and so any later one, does not see: once a window, for it makes a GPU wait."""
         if self.window_tokens and cache.position_BS.shape[1] > 2 * (self.window_tokens + self.num_first_tokens):
             cache.keep(self._sees(cache.num_tokens_B[:, None], cache.position_BS).any(1).any(0))
-
-
-def sees(query: Tensor, key: Tensor, window_tokens: int, num_first_tokens: int) -> Tensor:
-    """Return whether the token at a query's position, (..., L), sees the one at a key's, (..., S): (..., L, S)."""
-    query, key = query[..., :, None], key[..., None, :]
-    is_seen = key <= query
-    if window_tokens:
-        is_seen = is_seen & ((query - key < window_tokens) | (key < num_first_tokens))
-    return is_seen
 
 
 @lru_cache(maxsize=1)

@@ -89,10 +89,8 @@ class LocalSisa(LocalAttention):
     def _rates(self, decay: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
         decay, phase = upcast(decay), upcast(phase)
         if not self.config.has_learned_decay:
-            kv_heads = self.kv_heads // self.exchange.size if self._divides_kv_heads else self.kv_heads
-            return decay.new_zeros(()).expand(*decay.shape[:-1], kv_heads), phase
-        bias = self.exchange.own(self.decay_bias) if self._divides_kv_heads else self.decay_bias
-        return bounded_decay(decay, bias, self.decay_limit), phase
+            return decay.new_zeros(()).expand(*decay.shape[:-1], self.exchange.own_kv_heads), phase
+        return bounded_decay(decay, self.exchange.of_groups(self.decay_bias), self.decay_limit), phase
 
     def forward(self, qkv_BLC: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Return (B, L, H J); cos_sin_2LK are those of `position_cos_sin`.
@@ -121,10 +119,10 @@ class LocalSisa(LocalAttention):
         q, k, _ = self._rotated(qkv, cos_sin_2LK, phase_BLGP)
         return LogitParts(
             q,
-            RotatedHeads(*map(self._for_every_head, k)),
-            self._per_head(decay_BLG),
-            self._per_head(total_BLG),
-            self._for_every_head(phase_BLGP),
+            RotatedHeads(*map(self.exchange.for_every_head, k)),
+            self.exchange.for_every_head(decay_BLG),
+            self.exchange.for_every_head(total_BLG),
+            self.exchange.for_every_head(phase_BLGP),
             self.scale * self._weight(),
             self.scale,
         )
@@ -173,13 +171,13 @@ class LocalSisa(LocalAttention):
         q, k, v = qkv
         turns = phase_BLGP.cos(), phase_BLGP.sin()
         q_BLHK, k_BLGK = (x.unflatten(-1, (-1, self.key_width)) for x in (q, k))
-        query = rotate_heads(q_BLHK, self.query_norm, cos_sin_2LK, *map(self._for_every_head, turns))
+        query = rotate_heads(q_BLHK, self.query_norm, cos_sin_2LK, *map(self.exchange.for_every_head, turns))
         key = rotate_heads(k_BLGK, self.key_norm, cos_sin_2LK, *turns)
         return query, key, v.unflatten(-1, (-1, self.value_width))
 
     def _query(self, q: RotatedHeads, exponent_BLG: Tensor) -> Tensor:
         """Scale importance by e^exponent and the logit's weight, lambda sqrt(d_h), which SDPA divides by sqrt(d_h)."""
-        return scaled_heads(q, self._per_head(exponent_BLG), self._weight())
+        return scaled_heads(q, self.exchange.for_every_head(exponent_BLG), self._weight())
 
     def _weight(self) -> Tensor:
         weight_H = self.head_width**0.5 * softplus(upcast(self.exchange.own(self.lambda_raw)))
@@ -247,17 +245,14 @@ class LocalSisa(LocalAttention):
 
         heads = DecayingHeads(
             q,
-            RotatedHeads(*map(self._for_every_head, k)),
-            self._for_every_head(v_BSGJ),
-            self._per_head(totals[0]),
-            self._per_head(totals[1]),
+            RotatedHeads(*map(self.exchange.for_every_head, k)),
+            self.exchange.for_every_head(v_BSGJ),
+            self.exchange.for_every_head(totals[0]),
+            self.exchange.for_every_head(totals[1]),
             (self._weight(), self.lambda_raw.new_ones(())),
             self.scale,
         )
         return attend_unbounded(heads, own_BNTT, earlier).flatten(2)
-
-    def _per_head(self, x_BLG: Tensor) -> Tensor:
-        return self._for_every_head(x_BLG[..., None])[..., 0]
 
     def _anchor(self, total_BLG: Tensor, start: int, part: slice, document_BL: Tensor | None) -> Tensor:
         """Return the sum at a block's first query, for all; where documents have their own sums, 0 for all others'."""

@@ -11,7 +11,10 @@ r_i rises from 0 to 1 between the pairs that turn beta_fast and beta_slow times 
 in i, with whole bounds, as in the released implementation of YaRN and those after it; the paper writes it linear in the
 number of turns. YaRN also multiplies rotated queries and keys by 0.1 ln(s) + 1 (equation 22): content channels alone.
 
-All layers turn by the same angles, so the decoder makes their cosines and sines once, and outside the compiled blocks,
+With `model.rope_fraction` below 1 only the first channels of a head are rotated (as in GPT-NeoX), and K is their
+number here; layers without positions get angles of 0.
+
+Layers turn by the same angles, so the decoder makes their cosines and sines once, and outside the compiled blocks,
 whose kernels would make them for every head and row anew. Mixers get them as one tensor, cos_sin_2LK: (2, L, K/2), or
 (2, B, L, K/2) where rows have positions of their own (cos_sin_2BLK).
 
@@ -75,6 +78,13 @@ def rotate(x_BLHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotate_by_position(x_BLHK: Tensor, cos_sin_2LK: Tensor) -> Tensor:
-    """Rotate every head by the position of its token; see `position_cos_sin`."""
+    """Rotate every head by the position of its token, from its first channel on as many as there are angles for.
+
+    See `position_cos_sin`.
+    """
     cos, sin = cos_sin_2LK.unsqueeze(-2).unbind(0)
-    return rotate(x_BLHK, cos, sin)
+    width = 2 * cos.shape[-1]
+    if width == x_BLHK.shape[-1]:
+        return rotate(x_BLHK, cos, sin)
+    rotated = rotate(x_BLHK[..., :width], cos, sin)
+    return torch.cat((rotated, x_BLHK[..., width:].to(rotated.dtype)), dim=-1)

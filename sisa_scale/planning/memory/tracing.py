@@ -101,7 +101,7 @@ def trace_block(model: ModelConfig, layer: int, setting: Setting, how: Recomputa
     length = setting.sequence_tokens + model.num_meta_tokens
     with FakeTensorMode(), _autocast(setting):
         own = setting.own_tokens + model.num_meta_tokens
-        inputs = [_empty(own, model.d_model, setting), torch.empty(2, length, model.head_width // 2)]
+        inputs = [_empty(own, model.d_model, setting), torch.empty(2, length, model.rotary_width // 2)]
         if setting.is_separate:
             inputs.append(torch.zeros(SEQUENCES, length, dtype=torch.int32))
             if model.spec(layer).takes_mask:

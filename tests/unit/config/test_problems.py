@@ -7,6 +7,8 @@ from sisa_scale.config import load_config
 from sisa_scale.errors import ConfigError
 
 Write = Callable[[str, str], Path]
+MAMBA2 = ["model.kind=mamba2", "model.sisa=null", "model.mamba2={head_width: 32}"]
+HYMBA = ["model.kind=hymba", "model.sisa=null", "model.hymba={head_width: 32}"]
 
 
 def problems(recipe: Path, *overrides: str) -> list[str]:
@@ -67,10 +69,32 @@ def test_rules_between_sections_are_listed_at_once(base: Path) -> None:
         (["normalize_importance=true", "decay_kind=alibi", "has_rotation=false"], "no importance channels to rotate,"),
         (["qk_norm=true", "sisa.form=published"], "the published form has no norm"),
         (["qk_norm_gain=true"], "the gain follows the norm"),
-        (
-            ["qk_norm=true", "model.kind=mamba2", "model.sisa=null", "model.mamba2={head_width: 32}"],
-            "no attention heads",
-        ),
+        (["qk_norm=true", *MAMBA2], "no attention heads"),
+        (["model.num_kv_heads=0"], "must be at least 1"),
+        (["num_heads=4", "model.num_kv_heads=3"], "must divide num_heads 4. The nearest is 2"),
+        (["model.num_kv_heads=4"], "must divide num_heads 2. The nearest is 2"),
+        (["model.num_kv_heads=1", *MAMBA2], "Write num_kv_heads: null."),
+        (["model.num_kv_heads=1", *HYMBA], "Write num_kv_heads: null, and model.hymba.num_kv_heads."),
+        (["model.num_kv_heads=1", "sisa.form=published"], "num_kv_heads: null, or sisa.form: auto"),
+        (["model.window_tokens=0"], "must be at least 1"),
+        (["model.window_tokens=[8, 0]"], "must be at least 1"),
+        (["model.window_tokens=[]"], "a list names at least one layer"),
+        (["model.window_tokens=8", *MAMBA2], "Write window_tokens: null."),
+        (["model.window_tokens=8", "sisa.form=published"], "no window"),
+        (["model.window_tokens=8", "sisa.activation=sigmoid"], "windows take softmax"),
+        (["model.window_tokens=[8, null]", "decay_range_nats=160"], "masked attention is not finite"),
+        (["output_gate=both"], "must be one of none, per_head, per_channel"),
+        (["output_gate=per_head", *MAMBA2], "Write output_gate: none."),
+        (["output_gate=per_head", *HYMBA], "Write output_gate: none."),
+        (["output_gate=per_head", "sisa.form=published"], "no gate"),
+        (["model.position=[]"], "a list names at least one layer"),
+        (["model.position=[rope, none]", *MAMBA2], "no layer rotates its heads"),
+        (["model.position=[rope, none]", "sisa.form=published"], "in every layer"),
+        (["rope_fraction=0"], "must be greater than 0"),
+        (["rope_fraction=0.3"], "The nearest is 0.25"),
+        (["rope_fraction=0.5", "model.position=none"], "Write rope_fraction: 1."),
+        (["rope_fraction=0.5", "sisa.form=published"], "rotates whole heads"),
+        (["z_loss_weight=-1"], "must be at least 0"),
         (["schedule.total=511 tokens"], "at least one step of 512 tokens"),
         (["warmup=101 steps"], "must fit into the total of 100 steps"),
         (["schedule.kind=wsd", "warmup=60 steps", "decay=60 steps"], "60 steps of warm-up and 60 of decay"),
@@ -92,6 +116,16 @@ def test_rules(base: Path, overrides: list[str], message: str) -> None:
         ["needle_lengths=[]"],
         ["model.kind=transformer", "model.sisa=null"],
         ["qk_norm=true", "qk_norm_gain=true", "normalize_importance=true"],
+        [
+            "model.num_kv_heads=1",
+            "model.window_tokens=[8, null]",
+            "output_gate=per_head",
+            "rope_fraction=0.25",
+            "z_loss_weight=1e-4",
+        ],
+        ["model.position=[rope, none]", "model.num_kv_heads=2", "model.window_tokens=1", "output_gate=per_channel"],
+        ["rope_fraction=0.5", *HYMBA],
+        ["model.num_kv_heads=2", "sisa.form=published"],
     ],
 )
 def test_limits_are_inside(base: Path, overrides: list[str]) -> None:

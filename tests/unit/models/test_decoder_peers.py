@@ -17,73 +17,36 @@ What is compared, and what is not:
 
 import pytest
 import torch
+from peers import (
+    D_MODEL,
+    HEADS,
+    LAYERS,
+    LENGTH,
+    SHARED,
+    STATE,
+    WITH_ATTENTION,
+    assert_same_logits,
+    ours,
+    prepared,
+    put,
+    put_attention,
+    put_block,
+    tokens,
+    transformers,
+)
 from torch import Tensor, nn
 
-from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.config.mixers.gated_deltanet import GatedDeltaNetConfig
 from sisa_scale.config.mixers.hymba import HymbaConfig
 from sisa_scale.config.mixers.jamba import JambaConfig
 from sisa_scale.config.mixers.mamba import Mamba2Config
-from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.ssd import ssd
-from sisa_scale.models.mixers.attention import Attention
 from sisa_scale.models.mixers.gated_deltanet import GatedDeltaNet
 from sisa_scale.models.mixers.hymba import Hymba
 from sisa_scale.models.mixers.mamba2 import Mamba2
 from sisa_scale.models.mixers.ssm_path import SsmPath
 
-transformers = pytest.importorskip("transformers")
-
-VOCAB, LENGTH, D_MODEL, HEADS, D_FF, LAYERS, STATE = 61, 37, 32, 4, 48, 4, 8
-SHARED = {
-    "vocab_size": VOCAB, "hidden_size": D_MODEL, "num_hidden_layers": LAYERS, "tie_word_embeddings": True,
-    "pad_token_id": None, "attn_implementation": "eager",
-}  # fmt: skip
-WITH_ATTENTION = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "intermediate_size": D_FF}
 MAMBA2 = Mamba2Config(state_width=STATE, head_width=16, chunk_tokens=16)
-
-
-def ours(kind: str, **settings: object) -> Decoder:
-    """Return a model in float64 whose every weight differs from its neighbours' and from 0 and 1."""
-    config = ModelConfig(
-        kind=kind,
-        **{"num_layers": LAYERS, "d_model": D_MODEL, "num_heads": HEADS, "d_ff": D_FF, "vocab_multiple": 1, **settings},
-        vocab_size=VOCAB,
-        max_length_tokens=64,
-        norm_epsilon=1e-5,
-        init_std=0.2,
-    )
-    model = Decoder(config, ExecutionConfig(micro_batch_sequences=1, precision="fp32"), "math")
-    model.initialise(0)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return model.double()
-
-
-def tokens() -> Tensor:
-    return torch.randint(0, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(2))
-
-
-def put(peer: nn.Module, **weights: Tensor) -> None:
-    """Copy weights into a module's parameters by name, `a__b` for `a.b`: all it has, each of the right shape."""
-    given = {name.replace("__", "."): weight for name, weight in weights.items()}
-    found = dict(peer.named_parameters())
-    assert given.keys() == found.keys()
-    for name, weight in given.items():
-        assert found[name].shape == weight.shape, name
-        found[name].data.copy_(weight)
-
-
-def put_attention(peer: nn.Module, mixer: Attention) -> None:
-    q, k, v = mixer.qkv.weight.chunk(3)
-    put(peer, q_proj__weight=q, k_proj__weight=k, v_proj__weight=v, o_proj__weight=mixer.out.weight)
-
-
-def put_mlp(peer: nn.Module, block: nn.Module) -> None:
-    gate, up = block.mlp.gate_up.weight.chunk(2)
-    put(peer, gate_proj__weight=gate, up_proj__weight=up, down_proj__weight=block.mlp.down.weight)
 
 
 def put_mamba2(peer: nn.Module, path: SsmPath, project: Tensor, norm: Tensor, out: Tensor) -> None:
@@ -91,30 +54,6 @@ def put_mamba2(peer: nn.Module, path: SsmPath, project: Tensor, norm: Tensor, ou
         peer, in_proj__weight=project, conv1d__weight=path.conv.weight.T[:, None], conv1d__bias=path.conv.bias,
         dt_bias=path.dt_bias, A_log=path.a_log, D=path.skip, norm__weight=norm, out_proj__weight=out,
     )  # fmt: skip
-
-
-def put_block(peer: nn.Module, block: nn.Module, mlp: str, mlp_norm: str) -> None:
-    put(peer.input_layernorm, weight=block.mixer_norm.weight)
-    put(getattr(peer, mlp_norm), weight=block.mlp_norm.weight)
-    put_mlp(getattr(peer, mlp), block)
-
-
-def assert_same_logits(model: Decoder, peer: nn.Module, tolerance: float = 2e-5) -> None:
-    """Peers compute norms, softmax and decays in float32 whatever the dtype: that is all the tolerance is for."""
-    with torch.no_grad():
-        expected = peer(tokens()).logits
-        found = model.head.logits(model.hidden(tokens()))
-    assert expected.std() > 0.3
-    torch.testing.assert_close(found, expected.double(), rtol=0, atol=tolerance)
-
-
-def prepared(peer: nn.Module, model: Decoder, norm: str) -> nn.Module:
-    """Return the peer in float64 with the embedding (and tied head) and final norm of the model."""
-    peer = peer.double().eval()
-    put(peer.get_input_embeddings(), weight=model.embedding.weight)
-    put(peer.base_model.get_submodule(norm), weight=model.norm.weight)
-    assert peer.get_output_embeddings().weight is peer.get_input_embeddings().weight
-    return peer
 
 
 def test_transformer_is_llama() -> None:
@@ -266,7 +205,7 @@ def test_hybrids_of_gated_deltanet_are_qwen3_next(per_key: int) -> None:
         if isinstance(mixer, GatedDeltaNet):
             put_deltanet(layer.linear_attn, mixer, key_heads)
             continue
-        q, k, v = mixer.qkv.weight.chunk(3)
+        q, k, v, _ = mixer.qkv.rows()
         q_and_gate = torch.stack((q.unflatten(0, (HEADS, -1)), torch.zeros_like(q).unflatten(0, (HEADS, -1))), 1)
         put(
             layer.self_attn, q_proj__weight=q_and_gate.flatten(0, 2), k_proj__weight=k, v_proj__weight=v,

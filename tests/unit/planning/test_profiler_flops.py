@@ -55,12 +55,11 @@ def measured(config: ModelConfig, length: int, *, is_fake: bool = False) -> Pass
     with FakeTensorMode() if is_fake else nullcontext():
         model, kinds = Decoder(config, execution, "math"), {}
         x_BLD = torch.zeros(1, length + config.num_meta_tokens, config.d_model, requires_grad=True)
-        cos_sin_2LK = torch.zeros(2, x_BLD.shape[1], config.head_width // 2)
+        cos_sin_2LK = torch.zeros(2, x_BLD.shape[1], config.rotary_width // 2)
         tokens = torch.zeros(1, length, dtype=torch.long)
         total = [counted(lambda x: model.head(x[:, :length], tokens, False), x_BLD)]
         for layer, (mixer, block) in enumerate(zip(config.mixers, model.blocks, strict=True)):
-            is_global = config.hymba is None or config.hymba.is_global(layer, config.num_layers)
-            kind = mixer, is_global, config.sisa and config.sisa.d_s_of(layer)
+            kind = mixer, config.spec(layer).variant(config, layer)
             kinds[kind] = kinds.get(kind) or counted(block, x_BLD, cos_sin_2LK)
             total.append(kinds[kind])
     return Passes(*(sum(values) / length for values in zip(*total, strict=True)))

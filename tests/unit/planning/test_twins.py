@@ -10,6 +10,7 @@ from sisa_scale.resources import resource_root
 
 JAMBA = "{kind: jamba, position: none, jamba: {attention_every: 6, attention_offset: 3}, mamba2: {}}"
 HYMBA = "{kind: hymba, hymba: {num_kv_heads: 3, num_meta_tokens: 128}}"
+BLOCK = "{kind: transformer, num_kv_heads: 4, window_tokens: [512, null], output_gate: per_channel}"
 MAMBA3 = "{kind: mamba3, qk_norm: false, num_layers: 12, mamba3: {}}"
 
 
@@ -21,7 +22,7 @@ def twin(directory: Path, model: str, *more: str, of: str = "sisa/152m") -> Path
 
 
 @pytest.mark.parametrize("match", ["parameters", "nonembedding_parameters", "flops"])
-@pytest.mark.parametrize("model", [JAMBA, HYMBA, MAMBA3, "{kind: transformer}"])
+@pytest.mark.parametrize("model", [JAMBA, HYMBA, MAMBA3, BLOCK, "{kind: transformer}"])
 def test_no_other_width_is_closer(tmp_path: Path, model: str, match: str) -> None:
     config = load_recipe(twin(tmp_path, model, f"match: {match}")).config
     assert config.model.d_ff % 32 == 0

@@ -122,6 +122,11 @@ def test_another_function_is_not_exported_as_the_published_one(tmp_path: Path) -
             convert(native(tmp_path / name, small(name)), tmp_path / "b.pt", "official")
         assert len(caught.value.problems) == 1
         shutil.rmtree(tmp_path / name)
+    gated = small("transformer", output_gate="per_head", num_kv_heads=1)
+    with pytest.raises(ConfigError, match=r"model\.num_kv_heads 1, model\.output_gate per_head.*no gate") as caught:
+        convert(native(tmp_path / "gated", gated), tmp_path / "b.pt", "official")
+    assert len(caught.value.problems) == 1
+    shutil.rmtree(tmp_path / "gated")
     with pytest.raises(ConfigError, match="kind mamba2"):
         convert(native(tmp_path / "c", small("mamba2")), tmp_path / "b.pt", "official")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]

@@ -37,6 +37,20 @@ def test_equals_cross_entropy_of_whole_logits(chunk_tokens: int, has_ignored: bo
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("vocab", [VOCAB, ROWS])
+def test_the_z_loss_acts_on_gradients_and_leaves_the_value(vocab: int) -> None:
+    x, weight, targets = inputs(torch.float64)
+    targets[::3] = IGNORED_TARGET
+    logits = x @ weight[:vocab].T
+    entropy = cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED_TARGET)
+    squares = logits.logsumexp(-1).square()[targets != IGNORED_TARGET].sum()
+    found = linear_cross_entropy(x, weight, targets, vocab_size=vocab, chunk_tokens=7, z_loss_weight=0.3)
+    torch.testing.assert_close(found, entropy, rtol=1e-12, atol=1e-12)
+    expected = torch.autograd.grad(entropy + 0.3 * squares, (x, weight))
+    for ours, theirs in zip(torch.autograd.grad(found, (x, weight)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
 def test_unused_rows_get_an_exact_zero_gradient() -> None:
     x, weight, targets = inputs(torch.float32)
     (gradient,) = torch.autograd.grad(
@@ -78,7 +92,9 @@ def test_under_autocast_gradients_keep_the_dtypes_of_their_tensors() -> None:
 def test_both_ways_to_the_gradient_agree(vocab: int) -> None:
     logits, targets = torch.randn(TOKENS, ROWS, dtype=torch.float64), torch.randint(0, VOCAB, (TOKENS,))
     targets[::3] = IGNORED_TARGET
-    torch.testing.assert_close(_fusible(logits, targets, vocab), _in_few_passes(logits, targets, vocab))
+    for z_loss_weight in (0.0, 0.3):
+        found, expected = (way(logits, targets, vocab, z_loss_weight) for way in (_fusible, _in_few_passes))
+        torch.testing.assert_close(found, expected)
 
 
 def test_a_loss_without_gradients_makes_none() -> None:

@@ -131,6 +131,7 @@ def test_packed_documents_are_read_as_if_alone(name: str, nats: float) -> None:
 def test_attention_reads_packed_documents_as_if_alone() -> None:
     sizes: dict[str, Any] = {"num_layers": 1, "d_model": WIDTH, "num_heads": 2, "d_ff": 8, "vocab_size": 8}
     mixer = Attention(ModelConfig(kind="transformer", max_length_tokens=LENGTH, **sizes), "math")
+    mixer.initialise(0.2, torch.Generator().manual_seed(0))
     x, document = torch.randn(1, LENGTH, WIDTH), (torch.arange(LENGTH) >= 30)[None].long()
     packed = mixer(x, turns()[:, torch.arange(LENGTH) - 30 * document[0]][:, None], document)
     torch.testing.assert_close(packed, split_documents(mixer, x, [30]), rtol=0, atol=1e-6)

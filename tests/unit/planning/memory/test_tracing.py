@@ -56,7 +56,7 @@ def measured(config: ModelConfig, layer: int, how: Setting, again: Recomputation
         block = torch.compile(module, backend="aot_eager_decomp_partition", dynamic=False)
     length = LENGTH + config.num_meta_tokens
     x_BLD = torch.randn(SEQUENCES, length, config.d_model, dtype=how.dtype, requires_grad=True)
-    cos_sin_2LK = torch.randn(2, length, config.head_width // 2)
+    cos_sin_2LK = torch.randn(2, length, config.rotary_width // 2)
     gradient = torch.randn_like(x_BLD)
 
     def run() -> None:
