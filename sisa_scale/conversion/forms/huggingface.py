@@ -95,7 +95,6 @@ def _config(description: Description, special: dict[str, int]) -> dict[str, Any]
         },
         "dtype": "float32",
         "tie_word_embeddings": True,
-        "use_cache": True,
         "vocab_size": model.vocab_size,
         "hidden_size": model.d_model,
         "num_hidden_layers": model.num_layers,

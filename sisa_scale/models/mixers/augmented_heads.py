@@ -45,7 +45,8 @@ class AugmentedHeads(nn.Module):
 
         # One product gives [q | k | v | decay | phase], with queries and keys of heads [content | importance].
         per_head = [self.head_width + self.d_s] * 2 + [self.head_width, int(has_decay), self.num_phases]
-        self.project = FusedLinear(config.d_model, [self.num_heads * width for width in per_head])
+        self.widths = [self.num_heads * width for width in per_head]
+        self.project = FusedLinear(config.d_model, self.widths)
         for name, is_there in {"decay_bias": has_decay, "lambda_raw": has_importance}.items():
             self.register_parameter(name, nn.Parameter(torch.empty(self.num_heads)) if is_there else None)
         self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
@@ -54,7 +55,7 @@ class AugmentedHeads(nn.Module):
 
     def projected(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return queries and keys, (B, L, H, C), values, (B, L, H, J), and what `rates` does."""
-        *qkv, decay_BLH, phase_BLC = self.exchange.to_heads(self.project(x_BLD))
+        *qkv, decay_BLH, phase_BLC = self.exchange.to_heads(self.project(x_BLD).split(self.widths, dim=-1))
         num_heads = self.num_heads // self.exchange.size
         q_BLHC, k_BLHC, v_BLHJ = (x.unflatten(-1, (num_heads, -1)) for x in qkv)
         phase_BLC = upcast(phase_BLC)
