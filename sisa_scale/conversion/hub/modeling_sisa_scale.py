@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.conversion.hub.cache_sisa_scale import SisaScaleCache
@@ -22,6 +23,9 @@ from sisa_scale.models.kernels.sdpa import portable_backend
 _OLD_CACHE = "past_key_values"  # what transformers called it before 5.24
 _CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else _OLD_CACHE
 _LOSS_KEYWORDS = ("num_items_in_batch", "ignore_index", "shift_labels")
+
+# By this name `Trainer` knows that the labels of its label smoothing are one token ahead.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[SisaScaleConfig.model_type] = "SisaScaleForCausalLM"
 
 
 class SisaScaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
