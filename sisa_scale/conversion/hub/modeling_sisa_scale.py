@@ -14,9 +14,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sisa_scale.config.execution import ExecutionConfig
+from sisa_scale.conversion.hub.arguments import check_known, check_positions
 from sisa_scale.conversion.hub.cache_sisa_scale import SisaScaleCache
 from sisa_scale.conversion.hub.configuration_sisa_scale import SisaScaleConfig
 from sisa_scale.conversion.hub.offloading import run_under_hooks
+from sisa_scale.conversion.hub.reading import is_causal, read_on, read_whole
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.sdpa import portable_backend
 
@@ -127,7 +129,7 @@ class SisaScaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         sequence, for another kind of cache, and for what this model does not have.
         """
         loss_kwargs = {name: kwargs.pop(name) for name in _LOSS_KEYWORDS if name in kwargs}
-        _check_known({"inputs_embeds": inputs_embeds, **kwargs})
+        check_known({"inputs_embeds": inputs_embeds, **kwargs})
         if input_ids is None:
             raise ValueError("input_ids are missing")
         if cache is None:
@@ -136,7 +138,7 @@ class SisaScaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             cache = SisaScaleCache()
         if not isinstance(cache, SisaScaleCache | None):
             raise ValueError(f"the cache is a {type(cache).__name__}, not a SisaScaleCache")
-        _check_positions(position_ids, attention_mask, cache.num_tokens if cache is not None else 0)
+        check_positions(position_ids, attention_mask, cache.num_tokens if cache is not None else 0)
         if hasattr(self, "_hf_hook"):
             run_under_hooks(self.model)
         self._choose_kernel(input_ids.device.type)
@@ -161,7 +163,7 @@ class SisaScaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
     ) -> None:
         if generation_config.cache_implementation is not None:
             raise ValueError("cache_implementation: this model has one kind of cache, its own")
-        if not self._is_causal():  # there every new token changes all keys
+        if not is_causal(self.model):  # there every new token changes all keys
             generation_config.use_cache = model_kwargs["use_cache"] = False
         elif generation_config.use_cache is not False and model_kwargs.get(_CACHE) is None:
             model_kwargs[_CACHE] = SisaScaleCache()
@@ -173,10 +175,6 @@ class SisaScaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             is_chosen = enable and layer % every_n_layers == 0
             block.recomputation = gradient_checkpointing_func if is_chosen else "none"
         self.gradient_checkpointing = enable
-
-    def _is_causal(self) -> bool:
-        sisa = self.model.config.sisa
-        return sisa is None or sisa.form != "published"
 
     def _choose_kernel(self, kind: str) -> None:
         """Choose the attention kernel for where the inputs are and what is computed in; raises ValueError for fp16."""
@@ -198,102 +196,20 @@ class SisaScaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
     ) -> list[Tensor]:
         """Return what the head reads, last, and with has_states what every block does, before it."""
         if cache is None:
-            return self._read_whole(tokens_BL, mask, has_states)
+            return read_whole(self.model, tokens_BL, mask, has_states)
         is_differentiated = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         if cache.num_tokens == 0 and (has_states or is_differentiated):
-            states = self._read_whole(tokens_BL, mask, has_states)
-            self._read_on(tokens_BL, mask, cache)
+            states = read_whole(self.model, tokens_BL, mask, has_states)
+            read_on(self.model, tokens_BL, mask, cache)
             return states
         if has_states:
             raise ValueError("with a cache there are no hidden states: give use_cache=False")
         if is_differentiated and self.training:
             raise ValueError("no gradient reaches the tokens of a cache: train on whole sequences")
-        return [self._read_on(tokens_BL, mask, cache)]
-
-    def _read_on(self, tokens_BL: Tensor, mask: Tensor | None, cache: SisaScaleCache) -> Tensor:
-        """Return what the head reads, x_BLD, of tokens after those in the cache."""
-        length = tokens_BL.shape[1]
-        is_token_BL = None if mask is None else _two_dimensional(mask)[:, -length:]
-        if is_token_BL is not None:
-            if (is_token_BL[:, :-1] & ~is_token_BL[:, 1:]).any():
-                raise ValueError("padding stands before the tokens of a row: set tokenizer.padding_side = 'left'")
-            if not is_token_BL[:, -1].all():
-                raise ValueError("a row without a token has nothing to continue")
-            if is_token_BL.all():
-                is_token_BL = None
-        if cache.decoder is None:
-            cache.decoder = self.model.new_cache(tokens_BL.shape[0], tokens_BL.device)
-        x_BLD = self.model.extend_hidden(tokens_BL, cache.decoder, is_token_BL)
-        cache.num_tokens += length
-        return x_BLD
-
-    def _read_whole(self, tokens_BL: Tensor, mask: Tensor | None, has_states: bool) -> list[Tensor]:
-        """Return the states without a cache; padding is not read, and has states of 0."""
-        is_token_BL = torch.ones_like(tokens_BL, dtype=torch.bool) if mask is None else _two_dimensional(mask)
-        if mask is None or bool(is_token_BL.all()):
-            return self._read(tokens_BL, has_states)
-        if self._is_causal() and not (~is_token_BL[:, :-1] & is_token_BL[:, 1:]).any():
-            # Nothing after the tokens reaches them.
-            states = self._read(tokens_BL.masked_fill(~is_token_BL, 0), has_states)
-            return [x_BLD.masked_fill(~is_token_BL.to(x_BLD.device)[..., None], 0.0) for x_BLD in states]
-        rows = []
-        for tokens_L, is_token_L in zip(tokens_BL, is_token_BL, strict=True):
-            places = is_token_L.nonzero()[:, 0]
-            if len(places) and int(places[-1] - places[0]) + 1 != len(places):
-                raise ValueError("padding stands before or after the tokens of a row, not between them")
-            first, num_tokens = (int(places[0]), len(places)) if len(places) else (0, 1)
-            after = len(tokens_L) - first - num_tokens
-            read = self._read(tokens_L[None, first : first + num_tokens], has_states)
-            padded = [nn.functional.pad(x_BLD, (0, 0, first, after)) for x_BLD in read]
-            rows.append(padded if len(places) else [torch.zeros_like(x_BLD) for x_BLD in padded])
-        return [torch.cat(states) for states in zip(*rows, strict=True)]
-
-    def _read(self, tokens_BL: Tensor, has_states: bool) -> list[Tensor]:
-        states: list[Tensor] = []
-        num_meta = self.model.config.num_meta_tokens
-
-        def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            states.append(inputs[0][:, num_meta:])
-
-        hooks = [block.register_forward_pre_hook(keep) for block in self.model.blocks] if has_states else []
-        try:
-            last = self.model.hidden(tokens_BL)
-            return [*states, last]
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return [read_on(self.model, tokens_BL, mask, cache)]
 
 
 def _decoder(config: SisaScaleConfig) -> Decoder:
     section = config.model_section()
     execution = ExecutionConfig(micro_batch_sequences=1, precision="bf16")
     return Decoder(section, execution, portable_backend("cpu", "fp32", is_augmented=section.sisa is not None))
-
-
-def _check_known(kwargs: dict[str, Any]) -> None:
-    unknown = [name for name, value in kwargs.items() if value is not None and value is not False]
-    if unknown:
-        raise ValueError(f"this model does not have {', '.join(unknown)}: leave it out")
-
-
-def _check_positions(position_ids: Tensor | None, mask: Tensor | None, num_before: int) -> None:
-    """Raise ValueError unless the positions are those that follow from the mask."""
-    if position_ids is None:
-        return
-    length = position_ids.shape[-1]
-    if mask is None:
-        is_wrong = position_ids != torch.arange(num_before, num_before + length, device=position_ids.device)
-    else:
-        is_token_BM = _two_dimensional(mask).to(position_ids.device)
-        is_wrong = (position_ids != is_token_BM.cumsum(-1)[:, -length:] - 1) & is_token_BM[:, -length:]
-    if is_wrong.any():
-        raise ValueError(
-            "position_ids differ from those of the attention mask: this model counts every row from its first token, "
-            "and reads packed sequences as one; give each sequence a row of its own"
-        )
-
-
-def _two_dimensional(mask: Tensor) -> Tensor:
-    if mask.dim() != 2:
-        raise ValueError(f"an attention mask of shape {list(mask.shape)}: it has one column for each token")
-    return mask.bool()
