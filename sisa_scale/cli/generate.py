@@ -20,6 +20,7 @@ from sisa_scale.errors import ConfigError
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data set, if it has moved.")
 @click.option(
     "--tokenizer",
+    "tokenizer_file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="tokenizer.json, where the data set is not at hand.",
 )
@@ -34,7 +35,7 @@ def command(
     top_k: int,
     seed: int,
     data: Path | None,
-    tokenizer: Path | None,
+    tokenizer_file: Path | None,
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
@@ -57,8 +58,8 @@ def command(
     config = trained.config
     if data:
         config = dataclasses.replace(config, data=config.data.at(str(data)))
-    text = trained_tokenizer(config, tokenizer)
-    encoded = text.encode_batch(list(prompts))
+    tokenizer = trained_tokenizer(config, tokenizer_file)
+    encoded = tokenizer.encode_batch(list(prompts))
     longest, limit = max(map(len, encoded)), config.model.max_length_tokens
     if min(map(len, encoded)) == 0 or longest + max_tokens > limit:
         raise ConfigError.at(
@@ -75,12 +76,12 @@ def command(
             model,
             encoded,
             max_tokens=max_tokens,
-            eos_id=text.eos_id,
+            eos_id=tokenizer.eos_id,
             temperature=temperature,
             top_k=top_k,
             seed=seed,
         )
-    texts = [text.decode(row) for row in rows]
+    texts = [tokenizer.decode(row) for row in rows]
     if as_json:
         render(
             [{"prompt": p, "text": t, "tokens": r} for p, t, r in zip(prompts, texts, rows, strict=True)], as_json=True

@@ -19,6 +19,7 @@ from sisa_scale.conversion.hub.cache_sisa_scale import SisaScaleCache
 from sisa_scale.conversion.hub.configuration_sisa_scale import SisaScaleConfig
 from sisa_scale.conversion.hub.offloading import run_under_hooks
 from sisa_scale.conversion.hub.reading import is_causal, read_on, read_whole
+from sisa_scale.models.block import Block
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.sdpa import portable_backend
 
@@ -75,8 +76,8 @@ class SisaScaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the embedding and with it the head's weight."""
         assert isinstance(value, nn.Embedding)
-        self.model.embedding = value
-        self.model.head.weight = value.weight
+        assert isinstance(value.weight, nn.Parameter)
+        self.model.embedding, self.model.head.weight = value, value.weight
 
     def get_output_embeddings(self) -> None:
         """The head has no module of its own."""
@@ -173,6 +174,7 @@ class SisaScaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
     ) -> None:
         for layer, block in enumerate(self.model.blocks):
             is_chosen = enable and layer % every_n_layers == 0
+            assert isinstance(block, Block)
             block.recomputation = gradient_checkpointing_func if is_chosen else "none"
         self.gradient_checkpointing = enable
 

@@ -105,7 +105,7 @@ def _by_columns(x: Tensor) -> Tensor:
 
 def _obstacle(layer: nn.Linear) -> str | None:
     """Return why a layer cannot multiply in float8."""
-    if layer.bias is not None:
+    if "bias" in dict(layer.named_parameters()):
         return "has a bias"
     rows, columns = layer.weight.shape
     if isinstance(layer, FusedLinear):
