@@ -162,10 +162,9 @@ class TrainedModel:
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer of the run's data set; raises DataError when that is not at hand."""
-        from sisa_scale.data.read.sources import tokenizer_path
-        from sisa_scale.data.tokenizer import load_tokenizer
+        from sisa_scale.data.read.tokenizer_choice import trained_tokenizer
 
-        return load_tokenizer(tokenizer_path(self.config.data))
+        return trained_tokenizer(self.config)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the run computed: bf16 autocast, or nothing for fp32."""
@@ -177,23 +176,21 @@ class TrainedModel:
 def load_checkpoint(
     path: str | Path, *, overrides: Sequence[str] = (), data: str | Path | None = None, device: str = "cpu"
 ) -> TrainedModel:
-    """Return the model of a run directory's newest checkpoint, or of one checkpoint; its files are verified.
+    """Return the model of a run directory's newest checkpoint, or of a checkpoint of any form; its files are verified.
 
     overrides: `key=value` for what may change after training (evaluation.*, the length with model.rope.*); data: the
     data set, if it has moved. Raises CheckpointError or ConfigError.
     """
     import torch
 
-    from sisa_scale.checkpoint.store import find_checkpoint
-    from sisa_scale.config.loading.extension import trained_config
-    from sisa_scale.evaluation.loading import load_model
+    from sisa_scale.conversion.trained import open_trained
 
-    found, manifest = find_checkpoint(Path(path))
-    config = trained_config(manifest.config, str(found), overrides)
+    trained = open_trained(str(path), overrides)
+    config = trained.config
     if data is not None:
         config = dataclasses.replace(config, data=config.data.at(str(data)))
     place = torch.device(device)
-    return TrainedModel(load_model(found, manifest, config, place), config, manifest.step, manifest.tokens, place)
+    return TrainedModel(trained.model(place), config, trained.step, trained.tokens, place)
 
 
 def evaluate(trained: TrainedModel, tasks: Sequence[str] = ()) -> "list[Score]":
@@ -211,6 +208,7 @@ def evaluate(trained: TrainedModel, tasks: Sequence[str] = ()) -> "list[Score]":
         load_resources(trained.config),
         batch_size=trained.config.evaluation.batch_sequences,
         device=trained.device,
+        by_length=True,
     )
 
 

@@ -132,7 +132,8 @@ def find_checkpoint(where: Location) -> tuple[Location, Manifest]:
             where,
             found="no finished checkpoint",
             allowed="a run directory with checkpoints, or one checkpoint",
-            remedy="Check the path, or train until the first checkpoint.",
+            remedy="Check the path, or train until the first checkpoint. A checkpoint of another form (safetensors, "
+            f"huggingface, official, deepspeed-universal) is converted: sisa-scale convert {where} DST --to native.",
         )
     return newest, read_manifest(newest)
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 
-from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.cli.console import announce, render
-from sisa_scale.config.loading.extension import trained_config
+from sisa_scale.cli.progress import item_progress
 from sisa_scale.config.tasks import check_tasks, task_names
 
 
@@ -18,6 +17,11 @@ from sisa_scale.config.tasks import check_tasks, task_names
     help=f"Comma-separated: {','.join(task_names())}. By default the run's.",
 )
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data set, if it has moved.")
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="tokenizer.json, where the data set is not at hand.",
+)
 @click.option("--lambada", help="OpenAI's LAMBADA text as JSON lines, or `openai` to fetch it once.")
 @click.option(
     "--questions",
@@ -37,31 +41,34 @@ def command(
     run_or_checkpoint: str,
     tasks: str | None,
     data: Path | None,
+    tokenizer: Path | None,
     lambada: str | None,
     questions: Path | None,
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
 ) -> None:
-    """Score the newest checkpoint of a run, or one checkpoint, with standard errors.
+    """Score the newest checkpoint of a run, or a checkpoint of any form, with standard errors.
 
+    With --tokenizer the data set need not be there: the multiple-choice tasks, and lambada with --lambada, need none.
     Without --lambada (and without evaluation.lambada_path in the recipe) the lambada task scores a cloze set made from
-    the held-out text, and says so.
+    the held-out text, and says so. --lambada scores all of its file, whatever evaluation.num_cloze_items.
 
     Beyond the trained length: --set model.max_length_tokens=8192 --set model.rope.scaling=yarn
     --set evaluation.context_tokens=8192 --set evaluation.needle_lengths=[4096,8192].
     """
     from sisa_scale.cli.evaluate_paper import print_beside_paper
+    from sisa_scale.conversion.trained import open_trained
     from sisa_scale.evaluation.fetch import lambada_file
-    from sisa_scale.evaluation.loading import load_model, model_scorer
+    from sisa_scale.evaluation.loading import model_scorer
     from sisa_scale.evaluation.resources import load_resources
     from sisa_scale.evaluation.suite import run_suite
     from sisa_scale.models.device import torch_device
 
     if tasks is not None:
         check_tasks(tasks.split(","))
-    path, manifest = find_checkpoint(run_or_checkpoint)
-    config = trained_config(manifest.config, str(path), overrides)
+    trained = open_trained(run_or_checkpoint, overrides)
+    config = trained.config
     evaluation = dataclasses.replace(
         config.evaluation,
         tasks=tuple(tasks.split(",")) if tasks else config.evaluation.tasks,
@@ -70,19 +77,23 @@ def command(
     )
     data_section = config.data.at(str(data)) if data else config.data
     config = dataclasses.replace(config, evaluation=evaluation, data=data_section)
+    trained = dataclasses.replace(trained, config=config)
 
     place = torch_device(device)
-    resources = load_resources(config)
-    model = load_model(path, manifest, config, place)
+    resources = load_resources(config, tokenizer, all_passages=lambada is not None)
+    model = trained.model(place)
     if not as_json:
-        announce(f"scoring {path} (step {manifest.step}, {manifest.tokens:,} tokens) on {place}")
-    scores = run_suite(
-        config.evaluation.tasks,
-        model_scorer(model, config, place),
-        resources,
-        batch_size=config.evaluation.batch_sequences,
-    )
+        announce(f"scoring {trained.origin} (step {trained.step}, {trained.tokens:,} tokens) on {place}")
+    with item_progress("scored") as advance:
+        scores = run_suite(
+            config.evaluation.tasks,
+            model_scorer(model, config, place),
+            resources,
+            batch_size=config.evaluation.batch_sequences,
+            by_length=True,
+            advance=advance,
+        )
     rows = [score.to_json() for score in scores]
-    render(rows, as_json=as_json, value={"checkpoint": str(path), "step": manifest.step, "scores": rows})
+    render(rows, as_json=as_json, value={"checkpoint": trained.origin, "step": trained.step, "scores": rows})
     if not as_json:
         print_beside_paper(config.name, config.model, scores)

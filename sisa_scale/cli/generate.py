@@ -1,12 +1,12 @@
 """`sisa-scale generate RUN_OR_CHECKPOINT PROMPT...`."""
 
+import dataclasses
+import math
 from pathlib import Path
 
 import click
 
-from sisa_scale.checkpoint.store import find_checkpoint
 from sisa_scale.cli.console import render
-from sisa_scale.config.loading.extension import trained_config
 from sisa_scale.errors import ConfigError
 
 
@@ -18,6 +18,12 @@ from sisa_scale.errors import ConfigError
 @click.option("--top-k", default=50, show_default=True, help="Sample from the k most probable tokens; 0 from all.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sampling.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The data set, if it has moved.")
+@click.option(
+    "--tokenizer",
+    "tokenizer_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="tokenizer.json, where the data set is not at hand.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the length or model.rope.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -29,23 +35,30 @@ def command(
     top_k: int,
     seed: int,
     data: Path | None,
+    tokenizer_file: Path | None,
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
 ) -> None:
-    """Continue every PROMPT with the newest checkpoint of a run, or with one checkpoint.
+    """Continue every PROMPT with the newest checkpoint of a run, or with a checkpoint of any form.
 
     Beyond the trained length: --set model.max_length_tokens=8192 --set model.rope.scaling=yarn.
     """
-    path, manifest = find_checkpoint(run_or_checkpoint)
-    config = trained_config(manifest.config, str(path), overrides)
-    from sisa_scale.data.read.sources import tokenizer_path
-    from sisa_scale.data.tokenizer import load_tokenizer
-    from sisa_scale.evaluation.loading import autocast, load_model
+    least = {"--temperature": 0, "--top-k": 0, "--max-tokens": 1}
+    for (option, bound), found in zip(least.items(), (temperature, top_k, max_tokens), strict=True):
+        if not bound <= found < math.inf:
+            raise ConfigError.at(option, found=str(found), allowed=f"at least {bound}", remedy=f"Give {bound} or more.")
+    from sisa_scale.conversion.trained import open_trained
+    from sisa_scale.data.read.tokenizer_choice import trained_tokenizer
+    from sisa_scale.evaluation.loading import autocast
     from sisa_scale.models.device import torch_device
     from sisa_scale.models.generate import generate
 
-    tokenizer = load_tokenizer(tokenizer_path(config.data.at(str(data)) if data else config.data))
+    trained = open_trained(run_or_checkpoint, overrides)
+    config = trained.config
+    if data:
+        config = dataclasses.replace(config, data=config.data.at(str(data)))
+    tokenizer = trained_tokenizer(config, tokenizer_file)
     encoded = tokenizer.encode_batch(list(prompts))
     longest, limit = max(map(len, encoded)), config.model.max_length_tokens
     if min(map(len, encoded)) == 0 or longest + max_tokens > limit:
@@ -57,7 +70,7 @@ def command(
             "model.max_length_tokens=N with --set model.rope.scaling=none|linear|ntk|yarn (no scaling without RoPE).",
         )
     place = torch_device(device)
-    model = load_model(path, manifest, config, place)
+    model = trained.model(place)
     with autocast(config, place):
         rows = generate(
             model,

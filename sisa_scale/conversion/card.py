@@ -29,7 +29,7 @@ def model_card(description: Description, run_dir: Path | None) -> str:
         "## Use\n",
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'path = "."\n'
-        "tokenizer = AutoTokenizer.from_pretrained(path)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)\n"
         "model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True)\n"
         'inputs = tokenizer(["The old man", "In the morning"], return_tensors="pt", padding=True)\n'
         "print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=40)))\n```\n",

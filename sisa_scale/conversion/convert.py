@@ -17,6 +17,7 @@ from sisa_scale.conversion.forms.universal import UniversalWeights, write_univer
 from sisa_scale.conversion.verify import check_equal_logits
 from sisa_scale.conversion.weights import Weights
 from sisa_scale.data.read.sources import tokenizer_path
+from sisa_scale.data.read.tokenizer_choice import chosen_tokenizer
 from sisa_scale.errors import CheckpointError, ConfigError, DataError
 from sisa_scale.files import fsync_directory
 from sisa_scale.runs.layout import holds_run
@@ -111,10 +112,11 @@ def _reopened(staging: Path, form: Form) -> Weights:
 
 
 def _tokenizer(weights: Weights, given: Path | None) -> Path:
+    data = weights.description.run.data
     if given is not None:
-        return given
+        return chosen_tokenizer(data, given)
     try:
-        return tokenizer_path(weights.description.run.data)
+        return tokenizer_path(data)
     except (DataError, OSError) as error:
         raise ConfigError.at(
             "--tokenizer",

@@ -14,11 +14,10 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from sisa_scale.checkpoint.store import find_checkpoint
-from sisa_scale.config.loading.extension import trained_config
-from sisa_scale.data.read.sources import tokenizer_path
-from sisa_scale.data.tokenizer import Tokenizer, load_tokenizer
-from sisa_scale.evaluation.loading import load_model, model_scorer
+from sisa_scale.conversion.trained import open_trained
+from sisa_scale.data.read.tokenizer_choice import trained_tokenizer
+from sisa_scale.data.tokenizer import Tokenizer
+from sisa_scale.evaluation.loading import model_scorer
 from sisa_scale.evaluation.scoring import Item, ItemResult, score_items
 from sisa_scale.models.generate import generate
 
@@ -27,7 +26,7 @@ _MOST_NEW_TOKENS = 256
 
 @register_model("sisa-scale")
 class HarnessModel(TemplateLM):  # type: ignore[misc]
-    """A run's newest checkpoint, or one checkpoint, computing as `sisa-scale evaluate` does.
+    """A run's newest checkpoint, or a checkpoint of any form, computing as `sisa-scale evaluate` does.
 
     path: run directory or checkpoint; tokenizer: a tokenizer.json, by default that of the run's data set.
     """
@@ -42,12 +41,11 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
     ) -> None:
         """Load the model; raises CheckpointError, DataError or ConfigError."""
         super().__init__()
-        checkpoint, manifest = find_checkpoint(Path(path))
-        self.config = trained_config(manifest.config, str(checkpoint))
-        chosen = Path(tokenizer) if tokenizer else tokenizer_path(self.config.data)
-        self.text: Tokenizer = load_tokenizer(chosen)
+        trained = open_trained(path)
+        self.config = trained.config
+        self.text: Tokenizer = trained_tokenizer(self.config, Path(tokenizer) if tokenizer else None)
         self._device = torch.device(device)
-        self.model = load_model(checkpoint, manifest, self.config, self._device)
+        self.model = trained.model(self._device)
         self.batch_size = 8 if batch_size == "auto" else int(batch_size)
         self.max_length = self.config.model.max_length_tokens
         del max_batch_size
@@ -107,6 +105,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
             sequence_tokens=self.max_length,
             batch_size=self.batch_size,
             device=self._device,
+            by_length=True,
         )
 
 

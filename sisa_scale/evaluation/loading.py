@@ -1,30 +1,12 @@
-"""A trained model outside its run: weights from a checkpoint, on one device, without DeepSpeed."""
+"""A trained model outside its run, computing as the run did."""
 
 import torch
 from torch import Tensor
 
-from sisa_scale.checkpoint.manifest import Manifest
-from sisa_scale.checkpoint.slices import CheckpointReader
-from sisa_scale.checkpoint.store import Location
-from sisa_scale.checkpoint.verifying import verified
 from sisa_scale.config.run import RunConfig
 from sisa_scale.evaluation.scoring import Scorer
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.head import TokenScores
-from sisa_scale.models.kernels.sdpa import portable_backend
-
-
-def load_model(checkpoint: Location, manifest: Manifest, config: RunConfig, device: torch.device) -> Decoder:
-    """Verify a checkpoint and return its model in evaluation mode, weights in fp32.
-
-    Raises CheckpointError when the checkpoint is damaged.
-    """
-    directory = verified(checkpoint, manifest)
-    is_augmented = config.model.sisa is not None
-    backend = portable_backend(device.type, config.execution.precision, is_augmented=is_augmented)
-    model = Decoder(config.model, config.execution, backend)
-    CheckpointReader(directory, manifest).load_weights(model.named_parameters())
-    return model.to(device).eval()
 
 
 def autocast(config: RunConfig, device: torch.device) -> torch.autocast:

@@ -15,6 +15,7 @@ from sisa_scale.models.head import TokenScores
 
 # Every model here is strictly causal, so what stands right of an item cannot reach it and any valid id will do.
 _PADDING_TOKEN = 0
+LENGTH_MULTIPLE = 64  # tokens: few shapes of passes, little padding
 
 
 class Scorer(Protocol):
@@ -30,16 +31,18 @@ class Item(NamedTuple):
 
     Targets with index >= `score_from` are scored, that is `tokens[score_from + 1 :]`. With `documents`, the number of
     each token's document, every document is read as if alone, and a target in another than its input is not scored.
+    origin: the task, and the line of its file if there is one, for error messages.
     """
 
     tokens: np.ndarray | list[int]
     score_from: int
     documents: np.ndarray | None = None
+    origin: str = ""
 
     @classmethod
-    def continuation(cls, context: Sequence[int], target: Sequence[int]) -> "Item":
+    def continuation(cls, context: Sequence[int], target: Sequence[int], origin: str = "") -> "Item":
         """Return the item that scores every token of `target` after a `context` of at least one token."""
-        return cls([*context, *target], len(context) - 1)
+        return cls([*context, *target], len(context) - 1, origin=origin)
 
 
 class ItemResult(NamedTuple):
@@ -55,6 +58,7 @@ class ItemResult(NamedTuple):
         return self.num_greedy == self.num_tokens
 
 
+Advance = Callable[[int], None]
 Gather = Callable[[list[ItemResult]], list[list[ItemResult]]]
 """Returns what every rank passed, in rank order, on every rank (`torch.distributed.all_gather_object`)."""
 
@@ -69,34 +73,49 @@ def score_items(
     rank: int = 0,
     world_size: int = 1,
     gather: Gather | None = None,
+    by_length: bool = False,
+    advance: Advance = lambda num_items: None,
 ) -> list[ItemResult]:
     """Return the result of every item, in order, on every rank.
 
-    Every forward pass has the shape (batch_size, sequence_tokens), padded on the right. Batch b belongs to rank
-    b % world_size, and every rank makes the same number of passes (the last may be empty ones), because a model whose
-    parameters are partitioned can only be run by all ranks together. An item longer than `sequence_tokens` keeps its
-    last tokens. Raises DataError for an item that has nothing to score or whose scored part does not fit.
+    Every forward pass has the shape (batch_size, sequence_tokens), padded on the right, which suits compiled code; with
+    by_length the longest items come first, and a pass is as long as its own need, rounded up to LENGTH_MULTIPLE. Batch
+    b belongs to rank b % world_size, and every rank makes the same number of passes (the last may be empty ones),
+    because a model whose parameters are partitioned can only be run by all ranks together. An item longer than
+    `sequence_tokens` keeps its last tokens. advance: told of items as they are done. Raises DataError for an item that
+    has nothing to score or whose scored part does not fit.
     """
     if world_size > 1 and gather is None:
         raise ValueError("world_size > 1 needs a gather function")
     fitted = [_fit(index, item, sequence_tokens) for index, item in enumerate(items)]
-    batches = [fitted[start : start + batch_size] for start in range(0, len(fitted), batch_size)]
+    order = list(range(len(fitted)))
+    if by_length:
+        order.sort(key=lambda index: -len(fitted[index].tokens))
+    batches = [[fitted[i] for i in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
     num_rounds = -(-len(batches) // world_size)
     mine: list[ItemResult] = []
     for batch_index in range(rank, num_rounds * world_size, world_size):
         batch = batches[batch_index] if batch_index < len(batches) else []
-        mine += _score_batch(batch, scorer, (batch_size, sequence_tokens), device)
-    if gather is None:
-        return mine
-    return _interleave(gather(mine), batch_size, len(batches))
+        length = _pass_length(batch, sequence_tokens) if by_length else sequence_tokens
+        mine += _score_batch(batch, scorer, (batch_size, length), device)
+        advance(len(batch))
+    results = mine if gather is None else _interleave(gather(mine), batch_size, len(batches))
+    if not by_length:
+        return results
+    return [result for _, result in sorted(zip(order, results, strict=True), key=lambda pair: pair[0])]
+
+
+def _pass_length(batch: Sequence[Item], sequence_tokens: int) -> int:
+    longest = max((len(item.tokens) - 1 for item in batch), default=1)
+    return min(longest + -longest % LENGTH_MULTIPLE, sequence_tokens)
 
 
 def _fit(index: int, item: Item, sequence_tokens: int) -> Item:
     """Cut an item to its last `sequence_tokens` inputs."""
-    num_targets = len(item.tokens) - 1
+    num_targets, where = len(item.tokens) - 1, item.origin or f"evaluation item {index}"
     if not 0 <= item.score_from < num_targets:
         raise DataError.at(
-            f"evaluation item {index}",
+            where,
             found=f"score_from {item.score_from} for {num_targets} targets",
             allowed="at least one target is scored, and the first token is never a target",
             remedy="Give the item a context of one token or more and a non-empty continuation.",
@@ -104,13 +123,13 @@ def _fit(index: int, item: Item, sequence_tokens: int) -> Item:
     num_dropped = max(0, num_targets - sequence_tokens)
     if num_dropped > item.score_from:
         raise DataError.at(
-            f"evaluation item {index}",
+            where,
             found=f"{num_targets - item.score_from} tokens to score",
             allowed=f"the scored part fits in sequence_tokens = {sequence_tokens}",
             remedy="Evaluate with a longer sequence or split the item.",
         )
     documents = None if item.documents is None else item.documents[num_dropped:]
-    return Item(item.tokens[num_dropped:], item.score_from - num_dropped, documents)
+    return Item(item.tokens[num_dropped:], item.score_from - num_dropped, documents, item.origin)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Run evaluation tasks by name: `run_suite(("loss", "lambada", "needle"), scorer, resources, ...)`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,8 @@ class EvaluationResources:
     lambada_path: OpenAI's file, None for cloze passages from `heldout_documents`; needle_lengths: input tokens, empty
     for a quarter, a half and the whole of `sequence_tokens`; limits of None mean everything there is;
     questions_directory: holds the files of the multiple-choice tasks, None skips them;
-    has_separate_documents: the held-out loss reads each document as if alone (all other items are one document each).
+    has_separate_documents: the held-out loss reads each document as if alone (all other items are one document each);
+    heldout_problem: why there is no held-out text, raised by the tasks that need some.
     """
 
     tokenizer: TextTokenizer
@@ -45,10 +46,17 @@ class EvaluationResources:
     num_questions: int | None = None
     seed: int = 0
     has_separate_documents: bool = False
+    heldout_problem: DataError | None = None
     _built: dict[str, Task] = field(default_factory=dict, init=False, repr=False)
+
+    def check_heldout(self) -> None:
+        """Raise DataError where the data set is not at hand."""
+        if self.heldout_problem is not None:
+            raise self.heldout_problem
 
     def checked_sequences(self) -> np.ndarray:
         """Return the held-out sequences; raises DataError when there is none."""
+        self.check_heldout()
         shape = self.heldout_sequences.shape
         if len(shape) != 2 or shape[0] == 0 or shape[1] < 2:
             raise DataError.at(
@@ -76,16 +84,20 @@ def run_suite(
     rank: int = 0,
     world_size: int = 1,
     gather: Gather | None = None,
+    by_length: bool = False,
+    advance: Callable[[int, int], None] = lambda num_items, total: None,
 ) -> list[Score]:
     """Return the scores of all tasks in order, the same on every rank.
 
     Every rank calls this with the same tasks and resources. Items of all tasks share one queue of batches, so a short
-    task costs no empty passes; see `score_items` for `rank`, `world_size` and `gather`.
+    task costs no empty passes; see `score_items` for `rank`, `world_size`, `gather` and `by_length`. advance: told of
+    the items of a pass when it is done, and of the number of all items.
     """
     check_tasks(tasks)
     built = [resources.task(name) for name in tasks]
+    items = [item for task in built for item in task.items]
     results = score_items(
-        [item for task in built for item in task.items],
+        items,
         scorer,
         sequence_tokens=resources.sequence_tokens,
         batch_size=batch_size,
@@ -93,6 +105,8 @@ def run_suite(
         rank=rank,
         world_size=world_size,
         gather=gather,
+        by_length=by_length,
+        advance=lambda num_items: advance(num_items, len(items)),
     )
     scores: list[Score] = []
     for task in built:

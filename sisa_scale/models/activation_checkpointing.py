@@ -39,10 +39,20 @@ def selective_policy(_context: Any, operator: Any, *_args: Any, **_kwargs: Any) 
     return CheckpointPolicy.MUST_SAVE if operator in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def activation_checkpointed(function: Callable[..., Tensor], how: Recomputation, *inputs: Tensor) -> Tensor:
-    """Return function(*inputs), which keeps for the backward pass what `how` says."""
+Checkpoint = Callable[..., Tensor]
+
+
+def activation_checkpointed(
+    function: Callable[..., Tensor], how: Recomputation | Checkpoint, *inputs: Tensor
+) -> Tensor:
+    """Return function(*inputs), which keeps for the backward pass what `how` says.
+
+    how: one of the above, or a function in the place of torch's `checkpoint`.
+    """
     if how == "none" or not torch.is_grad_enabled():
         return function(*inputs)
+    if callable(how):
+        return how(function, *inputs)
     if how == "full":
         return checkpoint(function, *inputs, use_reentrant=False)
     contexts = partial(create_selective_checkpoint_contexts, selective_policy)

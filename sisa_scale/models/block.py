@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 
 from sisa_scale.config.execution import Recomputation
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.models.activation_checkpointing import activation_checkpointed
+from sisa_scale.models.activation_checkpointing import Checkpoint, activation_checkpointed
 from sisa_scale.models.precision import upcast
 
 
@@ -51,7 +51,7 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     """One layer; `recomputation` tells what it computes again in the backward pass."""
 
-    def __init__(self, config: ModelConfig, mixer: Any, *, recomputation: Recomputation) -> None:
+    def __init__(self, config: ModelConfig, mixer: Any, *, recomputation: Recomputation | Checkpoint) -> None:
         super().__init__()
         self.mixer_norm = RMSNorm(config.d_model, config.norm_epsilon)
         self.mixer = mixer

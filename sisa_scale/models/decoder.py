@@ -151,20 +151,31 @@ class Decoder(nn.Module):
         rotating_2LK = position_cos_sin(positions, width, base, self.config.rope_scaling)
         return [rotating_2LK if is_rotated else still_2LK for is_rotated in self.is_rotated]
 
-    def new_cache(self, batch: int) -> "DecoderCache":
-        """Return the cache of `batch` rows that hold no token yet."""
-        weight = self.embedding.weight
-        is_half = torch.is_autocast_enabled(weight.device.type)
-        dtype = (self.compute_dtype if is_half else None) or weight.dtype
-        mixers = [block.mixer.new_cache(batch, weight.device, dtype) for block in self._layers()]
-        return DecoderCache(mixers, torch.zeros(batch, dtype=torch.int64, device=weight.device))
+    def new_cache(self, batch: int, device: torch.device | None = None) -> "DecoderCache":
+        """Return the cache of `batch` rows that hold no token yet; every mixer's lies where its layer does.
+
+        device: of the tokens, and of layers whose weights are on none until they are called.
+        """
+        device = device or self.embedding.weight.device
+        is_half = torch.is_autocast_enabled(device.type)
+        dtype = (self.compute_dtype if is_half else None) or self.embedding.weight.dtype
+        mixers = []
+        for block in self._layers():
+            place = block.mixer_norm.weight.device
+            mixers.append(block.mixer.new_cache(batch, device if place.type == "meta" else place, dtype))
+        return DecoderCache(mixers, torch.zeros(batch, dtype=torch.int64, device=device))
 
     @torch.no_grad()
     def extend(self, tokens_BL: Tensor, cache: "DecoderCache", is_token_BL: Tensor | None = None) -> Tensor:
-        """Return the logits (B, V) after these tokens, which follow those in the cache; the cache then holds them, too.
+        """Return the logits (B, V) after these tokens, which follow those in the cache; see `extend_hidden`."""
+        return self.head.logits(self.extend_hidden(tokens_BL, cache, is_token_BL)[:, -1:])[:, 0]
 
-        False in is_token_BL marks padding before the first token of a row: it has no influence and no position.
-        Raises ValueError beyond max_length_tokens.
+    @torch.no_grad()
+    def extend_hidden(self, tokens_BL: Tensor, cache: "DecoderCache", is_token_BL: Tensor | None = None) -> Tensor:
+        """Return what `hidden` would for these tokens after those in the cache; the cache then holds them, too.
+
+        False in is_token_BL marks padding before the first token of a row: it has no influence and no position, and
+        what is returned for it means nothing. Raises ValueError beyond max_length_tokens.
         """
         x_BLD = self._embed(tokens_BL)
         if self.meta is not None and not cache.length_B.any():
@@ -177,7 +188,7 @@ class Decoder(nn.Module):
         cos_sin = self._cos_sin(positions_BL.clamp(min=0))
         for block, cos_sin_2BLK, mixer_cache in zip(self._layers(), cos_sin, cache.mixers, strict=True):
             x_BLD = block.extend(x_BLD, mixer_cache, cos_sin_2BLK, is_token_BL)
-        return self.head.logits(self.norm(x_BLD[:, -1:]))[:, 0]
+        return self.norm(x_BLD[:, -tokens_BL.shape[1] :])  # meta tokens stand before a row's first token
 
     def initialise(self, seed: int) -> None:
         """Fill all weights, each module from its own stream: equal seeds give equal weights on any world size."""

@@ -25,8 +25,11 @@ def generate(
     """Return the new tokens of every prompt (token ids, one or more each), up to and without the end-of-document id.
 
     temperature 0 takes the most probable token; top_k 0 samples from all. Prompts of different lengths are padded on
-    the left and give what each gives alone. Raises ValueError when a row would outgrow the model's longest sequence.
+    the left and give what each gives alone. Raises ValueError below 0, and when a row would outgrow the model's longest
+    sequence.
     """
+    if not (temperature >= 0 and top_k >= 0):
+        raise ValueError(f"temperature {temperature} and top_k {top_k}: both are at least 0")
     generator = torch.Generator(model.embedding.weight.device).manual_seed(seed)
     tokens_BL, is_token_BL = pad_left(prompts, model.embedding.weight.device)
     cache = model.new_cache(len(prompts))

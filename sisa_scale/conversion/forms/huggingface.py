@@ -21,12 +21,14 @@ from sisa_scale.conversion.weights import (
     checked,
     parameter_shapes,
 )
+from sisa_scale.data.read.tokenizer_choice import UNUSED_RULES
 from sisa_scale.data.tokenizer import PADDING, load_tokenizer
 from sisa_scale.errors import ConfigError
 from sisa_scale.files import write_json, write_text
 
 MODEL_TYPE = "sisa_scale"
 CONFIG = "config.json"
+_MOST_NEW_TOKENS = 128
 _PREFIX, _STEM = "model.", "model"
 _CONFIGURATION, _MODELING = "configuration_sisa_scale", "modeling_sisa_scale"
 
@@ -78,7 +80,9 @@ def write_huggingface(
     entries = [Entry(f"{_PREFIX}{name}", shape, partial(weights.read, name)) for name, shape in weights.shapes.items()]
     write_shards(directory, _STEM, entries, shard_bytes, advance)
     write_json(directory / CONFIG, _config(weights.description, special))
-    write_json(directory / "generation_config.json", {"use_cache": True, **special})
+    # Half of the longest sequence is left for the prompt.
+    max_new_tokens = max(1, min(_MOST_NEW_TOKENS, weights.description.run.model.max_length_tokens // 2))
+    write_json(directory / "generation_config.json", {"use_cache": True, "max_new_tokens": max_new_tokens, **special})
     for name, text in remote_files().items():
         write_text(directory / name, text)
     write_text(directory / "README.md", card)
@@ -95,7 +99,6 @@ def _config(description: Description, special: dict[str, int]) -> dict[str, Any]
         },
         "dtype": "float32",
         "tie_word_embeddings": True,
-        "use_cache": True,
         "vocab_size": model.vocab_size,
         "hidden_size": model.d_model,
         "num_hidden_layers": model.num_layers,
@@ -107,7 +110,10 @@ def _config(description: Description, special: dict[str, int]) -> dict[str, Any]
 
 
 def _write_tokenizer(directory: Path, description: Description, path: Path) -> dict[str, int]:
-    """Write the tokenizer without its rules of truncation and padding; returns the ids of special tokens."""
+    """Write the tokenizer as texts were encoded; returns the ids of special tokens.
+
+    Left out are its rules of truncation and padding, and those that add tokens round a text.
+    """
     ours, model = load_tokenizer(path), description.run.model
     if ours.vocab_size > model.vocab_size:
         raise ConfigError.at(
@@ -116,7 +122,7 @@ def _write_tokenizer(directory: Path, description: Description, path: Path) -> d
             allowed=f"the model has {model.vocab_size}",
             remedy="Give the tokenizer it was trained with, by --tokenizer.",
         )
-    content = json.loads(path.read_text(encoding="utf-8")) | {"truncation": None, "padding": None}
+    content = json.loads(path.read_text(encoding="utf-8")) | dict.fromkeys(UNUSED_RULES)
     eos = ours.decode([ours.eos_id])
     padding = PADDING if PADDING in ours.added_tokens else eos
     pad_id = next(token["id"] for token in content["added_tokens"] if token["content"] == padding)

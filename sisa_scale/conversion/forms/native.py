@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sisa_scale.checkpoint.manifest import WEIGHT, FileInfo, Manifest, SliceInfo, tensors, write_manifest
 from sisa_scale.checkpoint.slices import CheckpointReader
-from sisa_scale.checkpoint.store import find_checkpoint
+from sisa_scale.checkpoint.store import Location, find_checkpoint
 from sisa_scale.checkpoint.verifying import verified
 from sisa_scale.conversion.forms.tensor_files import Entry, plan_shards, write_file
 from sisa_scale.conversion.weights import (
@@ -25,7 +25,7 @@ from sisa_scale.files import sha256_file
 class NativeWeights:
     """A checkpoint of a run, whatever world size and ZeRO stage wrote it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         """Open a run directory's newest checkpoint, or one checkpoint; raises CheckpointError when it is damaged."""
         found, manifest = find_checkpoint(path)
         self.path = verified(found, manifest)
@@ -34,7 +34,7 @@ class NativeWeights:
             manifest.step,
             manifest.tokens,
             manifest.data_fingerprint,
-            str(self.path),
+            str(found),
             manifest.skipped_steps,
         )
         self.shapes = parameter_shapes(self.description.run)

@@ -1,5 +1,6 @@
 """The config of a converted model as `transformers` knows it."""
 
+import copy
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -35,3 +36,10 @@ class SisaScaleConfig(PretrainedConfig):  # type: ignore[misc]
         """Return the section; raises ValueError for one of another version."""
         section: ModelConfig = section_from_plain(ModelConfig, self.sisa_scale["model"])
         return section
+
+    def resize(self, vocab_size: int) -> None:
+        """Take another size of the vocabulary, here and in what converting back reads."""
+        ours = copy.deepcopy(self.sisa_scale)
+        for section in [ours["model"], *([ours["training"]["config"]["model"]] if "training" in ours else ())]:
+            section["vocab_size"] = vocab_size
+        self.sisa_scale, self.vocab_size = ours, vocab_size

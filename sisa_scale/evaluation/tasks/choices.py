@@ -49,10 +49,11 @@ def choice_task(name: str, tokenizer: TextTokenizer, directory: Path | None, lim
     if directory is None:
         reason = "evaluation.questions_directory names no directory"
         return skipped_task(skipped_score(name, name, "accuracy", unit="%", reason=reason))
-    questions = list(islice(read_questions(name, directory / f"{name}.jsonl"), limit))
+    path = directory / f"{name}.jsonl"
+    questions = list(islice(read_questions(name, path), limit))
     items = [
-        _item(tokenizer, context, continuation)
-        for question in questions
+        _item(tokenizer, context, continuation, f"{name}, {path}:{number}")
+        for number, question in enumerate(questions, 1)
         for context, continuation in zip(question.contexts, question.continuations, strict=True)
     ]
     return Task(items, lambda results: choice_scores(name, questions, results))
@@ -86,7 +87,10 @@ def read_questions(name: str, path: Path) -> list[Question]:
             question = _question(name, json.loads(line))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             raise DataError.at(
-                f"{path}:{number}", found=repr(line[:80]), allowed=f"fields of {name}: {_FIELDS[name]}", remedy=remedy
+                f"{name}, {path}:{number}",
+                found=repr(line[:80]),
+                allowed=f"fields of {name}: {_FIELDS[name]}",
+                remedy=remedy,
             ) from None
         questions.append(question)
     if not questions:
@@ -140,12 +144,12 @@ def _cleaned(text: str) -> str:
     return _BRACKETS.sub("", text).replace("  ", " ")
 
 
-def _item(tokenizer: TextTokenizer, context: str, continuation: str) -> Item:
+def _item(tokenizer: TextTokenizer, context: str, continuation: str, origin: str) -> Item:
     """Return the item; both are tokenized together, so that no merge differs from that of the whole text."""
     stripped = context.rstrip()
     whole = tokenizer.encode(context + continuation)
     num_context = len(tokenizer.encode(stripped))
-    return Item.continuation(whole[:num_context] or [tokenizer.eos_id], whole[num_context:])
+    return Item.continuation(whole[:num_context] or [tokenizer.eos_id], whole[num_context:], origin)
 
 
 _PUBLISHED: dict[str, Callable[[Mapping[str, Any]], Question]] = {

@@ -35,6 +35,8 @@ _LAST_WORD = re.compile(r" ([A-Za-z]{4,})[.!?][\"'”’)]*$")
 
 def build(resources: "EvaluationResources", name: str) -> Task:
     """Return the task of a run."""
+    if resources.lambada_path is None:
+        resources.check_heldout()
     return lambada_task(
         resources.tokenizer,
         path=resources.lambada_path,
@@ -58,7 +60,8 @@ def lambada_task(
     """
     variant = OPENAI if path else CLOZE
     texts = read_lambada(path, expected_sha256) if path else cloze_passages(documents)
-    items = [_item(tokenizer, text, variant, number) for number, text in enumerate(islice(texts, limit), 1)]
+    origin = f"{TASK}, {path}:" if path else f"{TASK}, passage "
+    items = [_item(tokenizer, text, f"{origin}{number}") for number, text in enumerate(islice(texts, limit), 1)]
     if not items:
         reason = "the held-out text has no passage that fits the cloze rules"
         return skipped_task(skipped_score(TASK, variant, "accuracy", unit="%", reason=reason))
@@ -110,7 +113,9 @@ def read_lambada(path: Path, expected_sha256: str | None = OPENAI_SHA256) -> Ite
             yield str(json.loads(line)["text"])
         except (ValueError, KeyError, TypeError):
             allowed = 'every line is a JSON object with a "text"'
-            raise DataError.at(f"{path}:{number}", found=repr(line[:60]), allowed=allowed, remedy=remedy) from None
+            raise DataError.at(
+                f"{TASK}, {path}:{number}", found=repr(line[:60]), allowed=allowed, remedy=remedy
+            ) from None
 
 
 def cloze_passages(documents: Sequence[str]) -> Iterator[str]:
@@ -175,7 +180,7 @@ def _sentence_bounds(document: str) -> list[tuple[int, int]]:
     return bounds
 
 
-def _item(tokenizer: TextTokenizer, text: str, variant: str, number: int) -> Item:
-    context, word = split_last_word(text, f"{variant} passage {number}")
+def _item(tokenizer: TextTokenizer, text: str, origin: str) -> Item:
+    context, word = split_last_word(text, origin)
     # A context that vanishes in the tokenizer still has to be a position to predict from.
-    return Item.continuation(tokenizer.encode(context) or [tokenizer.eos_id], tokenizer.encode(word))
+    return Item.continuation(tokenizer.encode(context) or [tokenizer.eos_id], tokenizer.encode(word), origin)

@@ -124,7 +124,7 @@ class _Sentence:
     def item(self, filler: list[int], depth: int, key: list[int], value: list[int]) -> Item:
         query = [*self.opening, *key, *self.link]
         needle = [*query, *value, *self.end]
-        return Item.continuation([*filler[:depth], *needle, *filler[depth:], *query], value)
+        return Item.continuation([*filler[:depth], *needle, *filler[depth:], *query], value, TASK)
 
 
 def _obstacle(length: int, num_filler: int, sequence_tokens: int, num_available: int) -> str | None:

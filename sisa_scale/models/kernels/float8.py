@@ -38,7 +38,7 @@ def use_float8(blocks: nn.Module) -> Float8Modules:
     taken: list[str] = []
     left: dict[str, str] = {}
     for name, module in blocks.named_modules():
-        if not isinstance(module, nn.Linear | FusedLinear):
+        if not isinstance(module, nn.Linear):
             continue
         obstacle = _obstacle(module)
         if obstacle is not None:
@@ -103,9 +103,9 @@ def _by_columns(x: Tensor) -> Tensor:
     return x.t().contiguous().t()
 
 
-def _obstacle(layer: nn.Linear | FusedLinear) -> str | None:
+def _obstacle(layer: nn.Linear) -> str | None:
     """Return why a layer cannot multiply in float8."""
-    if isinstance(layer, nn.Linear) and layer.bias is not None:
+    if "bias" in dict(layer.named_parameters()):
         return "has a bias"
     rows, columns = layer.weight.shape
     if isinstance(layer, FusedLinear):

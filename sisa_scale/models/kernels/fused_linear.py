@@ -5,31 +5,33 @@ Shapes: B batch, L length, D width.
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 ROWS_MULTIPLE = 64
 
 
-class FusedLinear(nn.Module):
-    """Projections of these widths, without biases, stacked in one weight.
+class FusedLinear(nn.Linear):
+    """Projections of these widths, without biases, stacked in one weight; split the result by the widths.
 
     Matrix products of odd widths run on slow GPU kernels. So the product is as wide as the next multiple of
-    ROWS_MULTIPLE, by rows of zeros made anew in every pass: parameters and checkpoints have none of them.
+    ROWS_MULTIPLE, by rows of zeros made anew in every pass: parameters and checkpoints have none of them. To all who
+    look for the linear layers of a model (adapters, quantization) it is one.
     """
 
     def __init__(self, d_model: int, widths: Sequence[int]) -> None:
-        super().__init__()
+        super().__init__(d_model, sum(widths), bias=False)
         self.widths = tuple(widths)
         self.num_padding_rows = padding_rows(sum(widths))
-        self.weight = nn.Parameter(torch.empty(sum(widths), d_model))
         self.product: Callable[[Tensor, Tensor, int], Tensor] = padded_linear
 
-    def forward(self, x_BLD: Tensor) -> tuple[Tensor, ...]:
-        """Return the projections, (B, L, width) each."""
+    def reset_parameters(self) -> None:
+        """Leave the weight undefined: whose it is draws it."""
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Return the projections side by side, (B, L, sum of the widths)."""
         product = self.product(x_BLD, self.weight, self.num_padding_rows)
-        return product.split([*self.widths, self.num_padding_rows], dim=-1)[:-1]
+        return product[..., : self.out_features] if self.num_padding_rows else product
 
     def rows(self) -> tuple[Tensor, ...]:
         """Return the weight of every projection, as views."""

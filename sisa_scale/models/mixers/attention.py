@@ -33,7 +33,8 @@ class Attention(nn.Module):
         self.exchange = GroupedHeads(self.num_heads, self.kv_heads)
         self.backend, self.scale = backend, config.head_width**-0.5
         # One product gives [q | k | v | gate].
-        self.qkv = FusedLinear(config.d_model, [config.d_model, config.kv_width, config.kv_width, config.gate_width])
+        self.widths = (config.d_model, config.kv_width, config.kv_width, config.gate_width)
+        self.qkv = FusedLinear(config.d_model, self.widths)
         self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
 
@@ -55,7 +56,7 @@ class Attention(nn.Module):
         alone, through a mask, which is slower. mask_BLM is that mask (see `document_mask`), made here if it is not
         given.
         """
-        *qkv, gate_BLC = self.qkv(x_BLD)
+        *qkv, gate_BLC = self.qkv(x_BLD).split(self.widths, dim=-1)
         q_BLHK, k_BLGK, v_BLGK = self._heads(self.exchange.to_groups(qkv[:1], qkv[1:]), cos_sin_2LK)
         k_BLHK, v_BLHK = self.exchange.for_every_head(k_BLGK), self.exchange.for_every_head(v_BLGK)
         if self.window_tokens is not None and self.window_tokens < v_BLHK.shape[1]:
@@ -84,7 +85,7 @@ class Attention(nn.Module):
         cos_sin_2BLK are per row, as padding gives rows other positions. False in is_token_BL marks padding before the
         first token of a row; it has no influence.
         """
-        *qkv, gate_BLC = self.qkv(x_BLD)
+        *qkv, gate_BLC = self.qkv(x_BLD).split(self.widths, dim=-1)
         q_BLHK, k_BLGK, v_BLGK = self._heads(qkv, cos_sin_2BLK)
         keys, values, is_visible_BLM = cache.append(k_BLGK, v_BLGK, is_token_BL)
         keys, values = self.exchange.for_every_head(keys), self.exchange.for_every_head(values)

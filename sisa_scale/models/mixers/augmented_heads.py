@@ -51,7 +51,8 @@ class AugmentedHeads(nn.Module):
         # One product gives [q | k | v | decay | phase | gate], with queries and keys of heads [content | importance].
         num_decays, key_width = self.config.decay_channels(self.head_width), self.head_width + self.d_s
         per_group = [self.kv_heads * n for n in (key_width, self.head_width, num_decays, self.num_phases)]
-        self.project = FusedLinear(config.d_model, [self.num_heads * key_width, *per_group, config.gate_width])
+        self.widths = [self.num_heads * key_width, *per_group, config.gate_width]
+        self.project = FusedLinear(config.d_model, self.widths)
         sizes = {"decay_bias": self.kv_heads * num_decays, "lambda_raw": self.num_heads * has_importance}
         for name, size in sizes.items():
             self.register_parameter(name, nn.Parameter(torch.empty(size)) if size else None)
@@ -64,7 +65,7 @@ class AugmentedHeads(nn.Module):
 
         The gate is that of this worker's tokens, where workers share a sequence.
         """
-        of_queries, *of_keys, gate_BLC = self.project(x_BLD)
+        of_queries, *of_keys, gate_BLC = self.project(x_BLD).split(self.widths, dim=-1)
         *qkv, decay_BLG, phase_BLC = self.exchange.to_groups((of_queries,), of_keys)
         own_heads = self.num_heads // self.exchange.size, *[self.exchange.own_kv_heads] * 2
         q_BLHC, k_BLGC, v_BLGJ = (x.unflatten(-1, (heads, -1)) for x, heads in zip(qkv, own_heads, strict=True))

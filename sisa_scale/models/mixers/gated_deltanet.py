@@ -53,7 +53,8 @@ class GatedDeltaNet(nn.Module):
         self.config = config
         self.num_heads, inner = config.num_heads(d_model), config.inner_width(d_model)
         self.widths = config.conv_widths(d_model)
-        self.project = FusedLinear(d_model, [*self.widths, inner, self.num_heads, self.num_heads])
+        self.all_widths = [*self.widths, inner, self.num_heads, self.num_heads]
+        self.project = FusedLinear(d_model, self.all_widths)
         self.conv = CausalConvolution(sum(self.widths), config.conv_kernel, has_bias=False)
         self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
         self.a_log = nn.Parameter(torch.empty(self.num_heads))
@@ -98,7 +99,7 @@ class GatedDeltaNet(nn.Module):
     def _mix(
         self, x_BLD: Tensor, cache: DeltaNetCache | None, is_token_BL: Tensor | None, document_BL: Tensor | None
     ) -> Tensor:
-        q, k, v, z_BLI, dt, rate = self.project(x_BLD)
+        q, k, v, z_BLI, dt, rate = self.project(x_BLD).split(self.all_widths, dim=-1)
         *qkv, dt_BLH, rate_BLH = self.exchange.to_heads((q, k, v, dt, rate))
         conv_BLC = torch.cat(qkv, dim=-1)
         if is_token_BL is not None:  # what follows of nothing is nothing: keys and values of 0

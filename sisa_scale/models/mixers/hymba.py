@@ -69,7 +69,8 @@ class Hymba(nn.Module):
         has_importance = config.attention == "sisa"
         self.attention = LocalSisa(model, backend, layer) if has_importance else LocalAttention(model, backend, layer)
         self.ssm = SsmPath(d_model, config, config.num_meta_tokens)
-        self.project = FusedLinear(d_model, [self.attention.channels, self.ssm.channels])
+        self.widths = [self.attention.channels, self.ssm.channels]
+        self.project = FusedLinear(d_model, self.widths)
         self.attention_norm = RMSNorm(inner, NORM_EPSILON)
         self.ssm_norm = RMSNorm(inner, NORM_EPSILON)
         self.out = nn.Linear(inner, d_model, bias=False)
@@ -85,7 +86,7 @@ class Hymba(nn.Module):
         cos_sin_2LK are those of `position_cos_sin`. document_BL numbers the document of every token, the meta tokens'
         included, which every document sees: else each is read as if alone.
         """
-        attention_BLC, ssm_BLC = self.project(x_BLD)
+        attention_BLC, ssm_BLC = self.project(x_BLD).split(self.widths, dim=-1)
         attention_BLI = self.attention(attention_BLC, cos_sin_2LK, document_BL)
         if document_BL is None:
             return self._join(attention_BLI, self.ssm(ssm_BLC))
@@ -100,7 +101,7 @@ class Hymba(nn.Module):
         cos_sin_2BLK are those of every row's own positions. False in is_token_BL marks padding before the first
         token of a row; it has no influence.
         """
-        attention_BLC, ssm_BLC = self.project(x_BLD)
+        attention_BLC, ssm_BLC = self.project(x_BLD).split(self.widths, dim=-1)
         attention_BLI = self.attention.extend(attention_BLC, cache.attention, cos_sin_2BLK, is_token_BL)
         return self._join(attention_BLI, self.ssm(ssm_BLC, cache.ssm, is_token_BL))
 

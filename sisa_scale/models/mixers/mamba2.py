@@ -61,8 +61,7 @@ class Mamba2(nn.Module):
     def _mix(
         self, x_BLD: Tensor, cache: SsmCache | None, is_token_BL: Tensor | None, document_BL: Tensor | None
     ) -> Tensor:
-        (projected_BLC,) = self.project(x_BLD)
-        y_BLI = self.path(projected_BLC, cache, is_token_BL, document_BL)
+        y_BLI = self.path(self.project(x_BLD), cache, is_token_BL, document_BL)
         return self.out(self.norm(y_BLI))
 
     @torch.no_grad()

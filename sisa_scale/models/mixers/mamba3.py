@@ -57,8 +57,8 @@ class Mamba3(nn.Module):
         self.config, self.rank = config, config.mimo_rank
         self.num_heads, inner = config.num_heads(d_model), config.inner_width(d_model)
         state = self.rank * config.state_width
-        widths = [inner, inner, state, state] + [self.num_heads] * 3 + [config.num_angles]
-        self.project = FusedLinear(d_model, widths)
+        self.widths = [inner, inner, state, state] + [self.num_heads] * 3 + [config.num_angles]
+        self.project = FusedLinear(d_model, self.widths)
         self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
         self.key_norm = RMSNorm(config.state_width, NORM_EPSILON)
         self.query_norm = RMSNorm(config.state_width, NORM_EPSILON)
@@ -109,7 +109,7 @@ class Mamba3(nn.Module):
     def _mix(
         self, x_BLD: Tensor, cache: Mamba3Cache | None, is_token_BL: Tensor | None, document_BL: Tensor | None
     ) -> Tensor:
-        z, x, keys, queries, dt, rate, trapezoid, angle = self.project(x_BLD)
+        z, x, keys, queries, dt, rate, trapezoid, angle = self.project(x_BLD).split(self.widths, dim=-1)
         z_BLI, x_BLI, dt_BLH, rate_BLH, trapezoid_BLH, keys, queries, angle_BLA = self.exchange.to_heads(
             (z, x, dt, rate, trapezoid), (keys, queries, angle)
         )

@@ -140,6 +140,38 @@ def test_the_tokenizer_gives_our_ids(tmp_path: Path, tokenizer: Path) -> None:
     assert theirs(["a", "the old"], padding=True)["attention_mask"][0][0] == 0
 
 
+@pytest.mark.parametrize("template", ["<|endoftext|> $A", "$A <|endoftext|>"])
+def test_a_tokenizer_that_adds_tokens_is_written_as_texts_were_encoded(
+    tmp_path: Path, tokenizer: Path, template: str
+) -> None:
+    import tokenizers
+
+    from sisa_scale.data.tokenizer import load_tokenizer
+
+    backend = tokenizers.Tokenizer.from_file(str(tokenizer))
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single=template, special_tokens=[("<|endoftext|>", 0)]
+    )
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert 0 in backend.encode("the old").ids
+    _, _, directory = converted("transformer", tmp_path, tmp_path / "tokenizer.json")
+    theirs = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
+    for text in ("the old man", ""):
+        wanted = load_tokenizer(tmp_path / "tokenizer.json").encode(text)
+        assert theirs(text)["input_ids"] == wanted
+        assert theirs.encode(text) == wanted
+    # What was written is the tokenizer of the data all the same.
+    again = load_tokenizer(directory / "tokenizer.json")
+    assert again.encode("the old man") == load_tokenizer(tmp_path / "tokenizer.json").encode("the old man")
+
+
+def test_new_tokens_fit_and_the_card_says_how_to_load(tmp_path: Path, tokenizer: Path) -> None:
+    _, theirs, directory = converted("sisa", tmp_path, tokenizer)
+    assert theirs.generation_config.max_new_tokens == 128
+    assert theirs.generate(torch.full((1, 128), 5), eos_token_id=None).shape == (1, 256)
+    assert "AutoTokenizer.from_pretrained(path, trust_remote_code=True)" in (directory / "README.md").read_text()
+
+
 def test_needs_no_sisa_scale(tmp_path: Path, tokenizer: Path) -> None:
     _, _, directory = converted("sisa", tmp_path, tokenizer)
     blocker = tmp_path / "blocked" / "sisa_scale"

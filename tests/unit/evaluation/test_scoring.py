@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -83,6 +83,49 @@ def test_any_world_gives_the_same_results_in_lockstep(lengths: list[int], batch_
     num_rounds = math.ceil(len(items) / batch_size / world_size)
     assert shapes == [[torch.Size([batch_size, 8])] * num_rounds] * world_size
     assert [run(rank, lambda part: parts) for rank in range(world_size)] == [expected] * world_size
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    lengths=st.lists(st.integers(2, 300), min_size=1, max_size=9),
+    batch_size=st.integers(1, 3),
+    world_size=st.integers(1, 3),
+)
+def test_by_length_results_are_the_same_and_passes_are_no_longer_than_they_need(
+    lengths: list[int], batch_size: int, world_size: int
+) -> None:
+    items = [Item(np.arange(index, index + length), length // 2 - 1) for index, length in enumerate(lengths)]
+    expected = [score_items([item], by_value, sequence_tokens=256, batch_size=1)[0] for item in items]
+    parts: list[list[ItemResult]] = []
+    columns: list[int] = []
+    told: list[int] = []
+
+    def counting(tokens_BL: Tensor, targets_BL: Tensor) -> TokenScores:
+        columns.append(tokens_BL.shape[1])
+        return by_value(tokens_BL, targets_BL)
+
+    def run(rank: int, gather: Callable[..., list[list[ItemResult]]], scorer: Scorer) -> list[ItemResult]:
+        return score_items(
+            items, scorer, sequence_tokens=256, batch_size=batch_size, rank=rank, world_size=world_size, gather=gather,
+            by_length=True, advance=told.append,
+        )  # fmt: skip
+
+    def contribution(part: list[ItemResult]) -> list[list[ItemResult]]:
+        parts.append(part)
+        raise StopIteration
+
+    for rank in range(world_size):
+        with pytest.raises(StopIteration):
+            run(rank, contribution, counting)
+    assert sum(told) == len(items)
+    assert max(columns) <= min(256, max(lengths) - 1 + 63)
+    assert [run(rank, lambda part: parts, by_value) for rank in range(world_size)] == [expected] * world_size
+
+
+def test_an_item_that_does_not_fit_is_named_by_its_task_and_line() -> None:
+    item = Item.continuation([1], list(range(9)), "lambada, test.jsonl:7")
+    with pytest.raises(DataError, match=r"lambada, test\.jsonl:7"):
+        score_items([item], by_value, sequence_tokens=4, batch_size=1)
 
 
 def test_several_ranks_need_a_gather(oracle: Scorer) -> None:

@@ -95,7 +95,7 @@ def test_content_is_normalized_before_its_rotation() -> None:
     gains: list[Tensor] = [torch.linspace(0, 1, 32).double(), torch.linspace(2, -1, 32).double()]
     mixer.query_norm.gain.data, mixer.key_norm.gain.data = gains
     x, turns = torch.randn(1, LENGTH, 64).double(), position_cos_sin(torch.arange(LENGTH), 32, 10000.0).double()
-    q, k, v = (rows.view(LENGTH, 2, 32).transpose(0, 1) for rows in mixer.qkv(x)[:3])
+    q, k, v = (rows.view(LENGTH, 2, 32).transpose(0, 1) for rows in mixer.qkv(x).split(64, dim=-1)[:3])
     angle = torch.arange(LENGTH)[:, None] * 10000.0 ** -(torch.arange(16).double() / 16)
 
     def logits(q: Tensor, k: Tensor) -> Tensor:

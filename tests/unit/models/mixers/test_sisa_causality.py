@@ -29,7 +29,7 @@ def leak(mix: Mix, x_BLD: Tensor) -> float:
 def published(mixer: Sisa, x_BLD: Tensor) -> Tensor:
     """The published form of SISA: its anchor is the middle of the whole sequence's range, its exponent is clamped."""
     batch, length, _ = x_BLD.shape
-    q, k, v = (t.view(batch, length, mixer.num_heads, -1) for t in mixer.project(x_BLD)[:3])
+    q, k, v = (t.view(batch, length, mixer.num_heads, -1) for t in mixer.project(x_BLD).split(mixer.widths, dim=-1)[:3])
     decay, phase = mixer.rates(x_BLD)
     g = -decay.cumsum(1)
     offset = (g.amax(1, keepdim=True) + g.amin(1, keepdim=True)) / 2
