@@ -14,12 +14,20 @@ from sisa_scale.config.optimizers.table import OPTIMIZERS
 class OptimizerConfig:
     """Weight decay acts on matrices only: never on norms, biases or lambda."""
 
-    kind: str = setting("which optimizer: adamw", default="adamw")
+    kind: str = setting(
+        "which optimizer: adamw; muon: on the matrices of hidden layers, with AdamW on all other weights",
+        default="adamw",
+    )
     learning_rate: float = setting("peak learning rate", above=0.0)
     beta1: float = setting("decay of the first moment", default=0.9, minimum=0.0, maximum=0.99999)
     beta2: float = setting("decay of the second moment", default=0.95, minimum=0.0, maximum=0.99999)
     epsilon: float = setting("added to the root of the second moment", default=1e-8, above=0.0)
     weight_decay: float = setting("decoupled weight decay of matrices", default=0.1, minimum=0.0)
+    momentum: float = setting("muon: decay of the momentum", default=0.95, minimum=0.0, maximum=0.99999)
+    nesterov: bool = setting("muon: Nesterov's momentum, which looks one gradient ahead", default=True)
+    newton_schulz_steps: int = setting(
+        "muon: steps of the iteration that orthogonalises a matrix", default=5, minimum=1, maximum=20
+    )
     gradient_clip_norm: float = setting("largest global gradient norm; 0 turns clipping off", default=1.0, minimum=0.0)
     lambda_learning_rate_scale: float = setting(
         "learning rate of SISA's lambda relative to the rest (the paper's 0.1)", default=0.1, minimum=0.0

@@ -118,7 +118,7 @@ def _begin_weights(run: Run, model: Decoder) -> None:
 
 def _take_up(run: Run, state: TrainState) -> TrainState:
     if run.workers.is_main:
-        num_bytes = run.config.optimizer.spec.checkpoint_bytes_of(run.engine.shapes)
+        num_bytes = run.config.optimizer.spec.checkpoint_bytes(run.engine.shapes)
         message = space_warning(run.store, num_bytes, 1 if run.store.steps() else 2)
         if message is not None:
             warnings.warn(message, SisaScaleWarning, stacklevel=2)

@@ -14,6 +14,7 @@ from sisa_scale.models.kernels.sdpa import attend, attend_where
 from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.importance import document_mask
 from sisa_scale.models.mixers.rotary import rotate_by_position
+from sisa_scale.models.row_parts import RowPart, stacked
 from sisa_scale.models.sequence_parallel import HeadExchange
 
 
@@ -33,6 +34,10 @@ class Attention(nn.Module):
     def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
         """Return the mixer of a layer."""
         return cls(model, attention_backend)
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the projection."""
+        return {"qkv.weight": stacked(dict.fromkeys("qkv", self.out.in_features))}
 
     def forward(
         self,

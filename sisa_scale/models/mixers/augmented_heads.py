@@ -21,6 +21,7 @@ from sisa_scale.models.mixers.importance import (
     scaled_heads,
 )
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart, augmented_parts
 from sisa_scale.models.sequence_parallel import HeadExchange
 
 
@@ -51,6 +52,11 @@ class AugmentedHeads(nn.Module):
         self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
         self.exchange = HeadExchange()
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the projection."""
+        heads = self.num_heads
+        return {"project.weight": augmented_parts(self.project.widths, heads, heads, self.head_width)}
 
     def projected(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return queries and keys, (B, L, H, C), values, (B, L, H, J), and what `rates` does."""

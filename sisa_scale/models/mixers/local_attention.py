@@ -21,6 +21,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.kernels.sdpa import attend
 from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.rotary import rotate_by_position
+from sisa_scale.models.row_parts import RowPart, stacked
 from sisa_scale.models.sequence_parallel import HeadExchange
 
 PADDING = 1 << 60
@@ -68,6 +69,10 @@ class LocalAttention(nn.Module):
     def channels(self) -> int:
         """Channels of the projection that are this path's."""
         return sum(self.widths)
+
+    def parts(self) -> dict[str, RowPart]:
+        """Return the parts of this path's rows of the projection."""
+        return stacked(dict(zip("qkv", self.widths, strict=True)))
 
     def forward(self, qkv_BLC: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Return (B, L, H J); cos_sin_2LK are those of `position_cos_sin`.

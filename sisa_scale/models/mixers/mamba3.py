@@ -29,6 +29,7 @@ from sisa_scale.models.mixers.mamba2 import NORM_EPSILON
 from sisa_scale.models.mixers.mamba3_rotary import turned_heads
 from sisa_scale.models.mixers.ssm_path import initialise_dt_bias
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart, stacked
 from sisa_scale.models.sequence_parallel import HeadExchange
 
 DECAY_FLOOR = 1e-4
@@ -57,8 +58,9 @@ class Mamba3(nn.Module):
         self.config, self.rank = config, config.mimo_rank
         self.num_heads, inner = config.num_heads(d_model), config.inner_width(d_model)
         state = self.rank * config.state_width
-        widths = [inner, inner, state, state] + [self.num_heads] * 3 + [config.num_angles]
-        self.project = FusedLinear(d_model, widths)
+        self.widths = {"z": inner, "x": inner, "keys": state, "queries": state}
+        self.widths |= dict.fromkeys(("dt", "rate", "trapezoid"), self.num_heads) | {"angle": config.num_angles}
+        self.project = FusedLinear(d_model, list(self.widths.values()))
         self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
         self.key_norm = RMSNorm(config.state_width, NORM_EPSILON)
         self.query_norm = RMSNorm(config.state_width, NORM_EPSILON)
@@ -77,6 +79,10 @@ class Mamba3(nn.Module):
         """Return the mixer of a layer."""
         assert model.mamba3 is not None
         return cls(model.d_model, model.mamba3)
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the projection."""
+        return {"project.weight": stacked(self.widths)}
 
     def forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Mix along the length; cos_sin_2LK, the positions of other mixers, go unused.
