@@ -18,6 +18,11 @@ class OptimizerConfig:
         "which optimizer: adamw; muon: on the matrices of hidden layers, with AdamW on all other weights",
         default="adamw",
     )
+    replaces: str | None = setting(
+        "kind of the optimizer before this one, when a run changes it at a resume: states that this one does not have, "
+        "too, are given up; null refuses a change",
+        default=None,
+    )
     learning_rate: float = setting("peak learning rate", above=0.0)
     beta1: float = setting("decay of the first moment", default=0.9, minimum=0.0, maximum=0.99999)
     beta2: float = setting("decay of the second moment", default=0.95, minimum=0.0, maximum=0.99999)
@@ -42,6 +47,9 @@ class OptimizerConfig:
         """Rules inside the section."""
         if self.kind not in OPTIMIZERS:
             yield Violation("kind", self.kind, f"must be one of {', '.join(OPTIMIZERS)}", "Choose one of them.")
+        if self.replaces is not None and self.replaces not in OPTIMIZERS:
+            allowed = f"must be one of {', '.join(OPTIMIZERS)}, or null"
+            yield Violation("replaces", self.replaces, allowed, "Write the kind that the run was begun with.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

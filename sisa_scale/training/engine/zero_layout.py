@@ -45,7 +45,10 @@ def local_slices(engine: Engine) -> Iterator[Slice]:
 
 
 def load_states(engine: Engine, reader: CheckpointReader, updates: int) -> None:
-    """Give the optimizer its states of a checkpoint, and the number of updates it has taken."""
+    """Give the optimizer its states of a checkpoint, and the number of updates it has taken.
+
+    States that the checkpoint of another optimizer does not have begin at zero.
+    """
     optimizer, spec = engine.optimizer, engine.config.optimizer.spec
     counts_on_device = any(group.get("fused") for group in optimizer.param_groups)
     for name, fragment in _fragments(engine):
@@ -57,7 +60,7 @@ def load_states(engine: Engine, reader: CheckpointReader, updates: int) -> None:
             states[kind] = torch.tensor(float(updates), device=flat.device if counts_on_device else "cpu")
         optimizer.state[flat] = states
     for piece in local_slices(engine):
-        if piece.kind != WEIGHT:
+        if piece.kind in reader.manifest.optimizer_states[piece.name]:
             piece.values.copy_(reader.read(piece.kind, piece.name, piece.start, piece.values.numel()))
 
 
