@@ -54,12 +54,25 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig:
-    """Linear warm-up, then cosine or warmup-stable-decay (WSD), all in steps or tokens."""
+    """Linear warm-up, then one of four shapes, all in steps or tokens."""
 
-    kind: Literal["wsd", "cosine"] = setting("shape after the warm-up")
+    kind: Literal["wsd", "cosine", "linear", "inverse_sqrt"] = setting(
+        "shape after the warm-up. wsd: stable, then the final decay; cosine and linear: down to the end of the run; "
+        "inverse_sqrt: with 1 / sqrt(step), which no length of the run enters, then the final decay, if there is one"
+    )
     total: Duration = setting("length of the run, such as '9536 steps' or '5e9 tokens'")
     warmup: Duration = setting("linear warm-up from 0", default=Duration(0, "steps"))
-    decay: Duration = setting("final linear decay of WSD; unused by cosine", default=Duration(0, "steps"))
-    final_fraction: float = setting(
-        "learning rate at the end as a fraction of the peak", default=0.0, minimum=0.0, maximum=1.0
+    decay: Duration = setting(
+        "final linear decay of wsd and inverse_sqrt; unused by the others", default=Duration(0, "steps")
     )
+    final_fraction: float = setting(
+        "learning rate at the end as a fraction of the peak; inverse_sqrt without a decay does not read it",
+        default=0.0,
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+    @property
+    def has_final_decay(self) -> bool:
+        """Whether `decay` is read."""
+        return self.kind in ("wsd", "inverse_sqrt")
