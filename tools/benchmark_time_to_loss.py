@@ -72,7 +72,7 @@ def read_race(run_dir: Path, target: float, train_flops_per_token: float) -> Row
         "step": round(step, 1),
         "seconds": round(seconds_until([row.step_seconds for row in steps], step), 2),
         "tokens": round(tokens),
-        "PFLOPs": round(tokens * train_flops_per_token / 1e15, 4),
+        "PFLOPs": float(f"{tokens * train_flops_per_token / 1e15:.5g}"),
         **best,
     }
 
