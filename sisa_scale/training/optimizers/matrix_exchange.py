@@ -80,6 +80,9 @@ class Piece(NamedTuple):
     length: int
 
 
+Numbered = tuple[int, Piece]  # with its number among the pieces of its worker
+
+
 class MatrixExchange:
     """The exchange of a bucket of matrices.
 
@@ -91,12 +94,20 @@ class MatrixExchange:
         self.sizes = {number: matrix.size for number, matrix in matrices.items()}
         self.owner = assign({number: matrix.cost for number, matrix in matrices.items()}, self.world_size)
         self.own = [number for number in matrices if self.owner[number] == rank]
-        self._complete = {
+        workers = range(self.world_size)
+        complete = {
             piece.matrix
             for worker, held in enumerate(pieces)
             for piece in held
             if self.owner[piece.matrix] == worker and piece.length == self.sizes[piece.matrix]
         }
+        # By worker: my pieces of its matrices, and its of mine; of both, those that the owner does not have itself.
+        self._mine = [self._pieces(rank, owner) for owner in workers]
+        self._theirs = [self._pieces(worker, rank) for worker in workers]
+        self._sent, self._expected = (
+            [[item for item in table[other] if other == rank or item[1].matrix not in complete] for other in workers]
+            for table in (self._mine, self._theirs)
+        )
 
     def exchange(
         self, pieces: Iterable[Tensor], change: Callable[[int, Tensor], Tensor], device: torch.device
@@ -111,51 +122,37 @@ class MatrixExchange:
 
     def _gather(self, pieces: Iterable[Tensor], device: torch.device) -> dict[int, Tensor]:
         own = list(pieces)
-        sent = [[own[index] for index, _ in self._contributed(self.rank, owner)] for owner in range(self.world_size)]
-        expected = [self._contributed(worker, self.rank) for worker in range(self.world_size)]
-        received = self._all_to_all(sent, [[piece.length for _, piece in found] for found in expected], device)
+        sent = [[own[index] for index, _ in found] for found in self._sent]
+        received = self._all_to_all(sent, self._expected, device)
         whole = {matrix: torch.empty(self.sizes[matrix], device=device) for matrix in self.own}
-        for found, chunks in zip(expected, received, strict=True):
-            for (_, piece), chunk in zip(found, chunks, strict=True):
-                whole[piece.matrix].narrow(0, piece.start, piece.length).copy_(chunk)
+        for (_, piece), chunk in received:
+            whole[piece.matrix].narrow(0, piece.start, piece.length).copy_(chunk)
         return whole
 
     def _give_back(self, changed: dict[int, Tensor], device: torch.device) -> list[Tensor]:
         sent = [
-            [changed[piece.matrix].narrow(0, piece.start, piece.length) for _, piece in self._wanted(worker, self.rank)]
-            for worker in range(self.world_size)
+            [changed[piece.matrix].narrow(0, piece.start, piece.length) for _, piece in found] for found in self._theirs
         ]
-        expected = [self._wanted(self.rank, owner) for owner in range(self.world_size)]
-        received = self._all_to_all(sent, [[piece.length for _, piece in found] for found in expected], device)
-        by_index = {
-            index: chunk
-            for found, chunks in zip(expected, received, strict=True)
-            for (index, _), chunk in zip(found, chunks, strict=True)
-        }
-        return [by_index[index] for index in range(len(self.pieces[self.rank]))]
+        chunks = {index: chunk for (index, _), chunk in self._all_to_all(sent, self._mine, device)}
+        return [chunks[index] for index in range(len(self.pieces[self.rank]))]
 
-    def _wanted(self, worker: int, owner: int) -> list[tuple[int, Piece]]:
-        """Return the pieces, with their places, that a worker has of the matrices of an owner."""
+    def _pieces(self, worker: int, owner: int) -> list[Numbered]:
+        """Return the pieces that a worker has of the matrices of an owner."""
         return [(index, piece) for index, piece in enumerate(self.pieces[worker]) if self.owner[piece.matrix] == owner]
 
-    def _contributed(self, worker: int, owner: int) -> list[tuple[int, Piece]]:
-        """Return those that the owner does not have itself."""
-        wanted = self._wanted(worker, owner)
-        return [item for item in wanted if worker == owner or item[1].matrix not in self._complete]
-
     def _all_to_all(
-        self, sent: Sequence[Sequence[Tensor]], lengths: Sequence[Sequence[int]], device: torch.device
-    ) -> list[tuple[Tensor, ...]]:
-        """Give each worker its tensors; return those from each worker, flat, which have these lengths."""
+        self, sent: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Numbered]], device: torch.device
+    ) -> list[tuple[Numbered, Tensor]]:
+        """Give each worker its tensors; return those that are expected of each worker, flat, beside what they are."""
         flat = [tensor.reshape(-1) for tensors in sent for tensor in tensors]
         outgoing = torch.cat(flat).to(device) if flat else torch.empty(0, device=device)
         incoming = outgoing
         if self.world_size > 1:
-            sizes = [sum(tensor.numel() for tensor in tensors) for tensors in sent]
-            incoming = torch.empty(sum(map(sum, lengths)), device=device)
-            dist.all_to_all_single(incoming, outgoing, [sum(each) for each in lengths], sizes)
-        by_worker = incoming.split([sum(each) for each in lengths])
-        return [found.split(list(each)) for found, each in zip(by_worker, lengths, strict=True)]
+            sizes = [sum(piece.length for _, piece in found) for found in expected]
+            incoming = torch.empty(sum(sizes), device=device)
+            dist.all_to_all_single(incoming, outgoing, sizes, [sum(map(Tensor.numel, tensors)) for tensors in sent])
+        items = [item for found in expected for item in found]
+        return list(zip(items, incoming.split([piece.length for _, piece in items]), strict=True))
 
 
 def assign(costs: Mapping[int, float], num_workers: int) -> dict[int, int]:

@@ -75,7 +75,7 @@ class Muon(Optimizer):
         for weight in weights:
             self._momentum(weight).lerp_(_gradient(weight), 1 - group["momentum"])
             weight.mul_(1 - rate * group["weight_decay"])
-        for exchange, held in self._buckets[self._call_of[weights[0]]]:
+        for exchange, held in self._buckets[self._call_of.get(weights[0], 0)]:
             updates = exchange.exchange(
                 (self._update(item, group) for item in held),
                 lambda number, flat: self._orthogonalized(self._matrices[number], flat, steps),
