@@ -24,14 +24,16 @@ PROGRAM = Path(__file__).parent / "multiprocess" / "worker_program.py"
 multiprocessing.get_context("forkserver").set_forkserver_preload(["torch._dynamo", "sisa_scale.training.worker"])
 
 
-def start_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> str:
+def start_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]], program: Path = PROGRAM) -> str:
     """Run the jobs on `num` processes and wait for them; returns what they wrote to standard error."""
-    done = try_workers(num, jobs)
+    done = try_workers(num, jobs, program)
     assert done.returncode == 0, first_error(done.stderr)
     return done.stderr
 
 
-def try_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> subprocess.CompletedProcess[str]:
+def try_workers(
+    num: int, jobs: Sequence[tuple[str, Path, list[str]]], program: Path = PROGRAM
+) -> subprocess.CompletedProcess[str]:
     """Run the jobs on `num` processes to whatever end."""
     argument = json.dumps(
         [[action, str(recipe), [*overrides, f"resources.workers={num}"]] for action, recipe, overrides in jobs]
@@ -39,7 +41,7 @@ def try_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> subpro
     place = {"WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     with tempfile.TemporaryDirectory(prefix="ranks-") as logs:
         ranks = start_processes(
-            _be_rank, (argument, {**os.environ, **place}, logs), num, join=False, start_method="forkserver"
+            _be_rank, (program, argument, {**os.environ, **place}, logs), num, join=False, start_method="forkserver"
         )
         try:
             while not ranks.join():
@@ -54,15 +56,15 @@ def try_workers(num: int, jobs: Sequence[tuple[str, Path, list[str]]]) -> subpro
     return subprocess.CompletedProcess(PROGRAM, code, "", output)
 
 
-def _be_rank(rank: int, argument: str, environment: Mapping[str, str], logs: str) -> None:
+def _be_rank(rank: int, program: Path, argument: str, environment: Mapping[str, str], logs: str) -> None:
     os.environ.clear()
     os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
     with Path(logs, f"rank_{rank}.log").open("w") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
-    sys.argv = [str(PROGRAM), argument]
+    sys.argv = [str(program), argument]
     try:
-        runpy.run_path(str(PROGRAM), run_name="__main__")
+        runpy.run_path(str(program), run_name="__main__")
     except Exception:
         traceback.print_exc()
         sys.exit(1)

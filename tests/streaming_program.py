@@ -12,8 +12,9 @@ from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.conversion.convert import convert
 from sisa_scale.conversion.forms.plain import DESCRIPTION
-from sisa_scale.conversion.weights import Description, parameter_shapes
+from sisa_scale.conversion.weights import Description
 from sisa_scale.files import write_json
+from sisa_scale.models.meta import parameter_shapes
 
 
 def anonymous_bytes() -> int:

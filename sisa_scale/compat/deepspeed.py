@@ -66,7 +66,7 @@ def partitioned_gradient_norm(engine: Any) -> float:
 
 
 def held_fragment(engine: Any, parameter: Any, stage: int, rank: int) -> Fragment | None:
-    """Return what this rank has of a parameter, None if it has nothing of it.
+    """Return what this rank has of a parameter; None, or under stage 3 a length of 0, if it has nothing of it.
 
     Stage 0 keeps everything on every rank; stages 1 and 2 keep contiguous fragments of flattened groups; stage 3 keeps
     one padded partition of every parameter. DeepSpeed's public access (`safe_get_full_fp32_param`) gathers whole
@@ -84,8 +84,6 @@ def held_fragment(engine: Any, parameter: Any, stage: int, rank: int) -> Fragmen
         return Fragment(mapping.lp_fragment_address.start, address.numel, flat, address.start)
     size = parameter.ds_tensor.numel()
     start = size * rank
-    length = min(size, parameter.ds_numel - start)
-    if length <= 0:  # this rank's partition is nothing but padding
-        return None
+    length = max(0, min(size, parameter.ds_numel - start))  # 0 where this rank's partition is nothing but padding
     group, offset, _ = wrapper.grad_position[wrapper.get_param_id(parameter)]
     return Fragment(start, length, wrapper.fp32_partitioned_groups_flat[group], offset)

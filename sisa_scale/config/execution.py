@@ -8,6 +8,8 @@ from sisa_scale.config.fields import Violation, setting
 
 # Gradients of so many elements are sent between workers at once; a buffer of that size is there in the backward pass.
 REDUCE_BUCKET_ELEMENTS = 100_000_000
+# Matrices of so many elements are put together at a time by an optimizer that needs them whole.
+MATRIX_BUCKET_ELEMENTS = 2**27
 # ZeRO 3 gathers no more than so many parameters ahead, and keeps a block's that it needs again within so many.
 GATHERED_PARAMS = 1_000_000_000
 # The GPU's kernels for 8-bit floats take matrices whose sizes are multiples of it.

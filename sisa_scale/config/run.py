@@ -280,7 +280,7 @@ class RunConfig:
                 f"must be at least one step of {batch} tokens",
                 "Lengthen it.",
             )
-        elif warmup + (decay if self.schedule.kind == "wsd" else 0) > total:
+        elif warmup + (decay if self.schedule.has_final_decay else 0) > total:
             yield Violation(
                 "schedule.warmup",
                 f"{warmup} steps of warm-up and {decay} of decay",

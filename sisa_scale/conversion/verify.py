@@ -6,9 +6,10 @@ Shapes: B batch, L length, V vocabulary.
 import torch
 from torch import Tensor, nn
 
-from sisa_scale.conversion.weights import Weights, meta_decoder
+from sisa_scale.conversion.weights import Weights
 from sisa_scale.errors import CheckpointError
 from sisa_scale.models.decoder import Decoder
+from sisa_scale.models.meta import meta_decoder
 
 _BATCH, _LENGTH = 2, 48
 

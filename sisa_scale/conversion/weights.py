@@ -1,7 +1,6 @@
 """What every form of a checkpoint is to a conversion: named fp32 tensors, read one at a time, and their origin."""
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +14,7 @@ from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.run import RunConfig
-from sisa_scale.errors import CheckpointError, SisaScaleWarning
-from sisa_scale.models.decoder import Decoder
-from sisa_scale.models.kernels.sdpa import portable_backend
+from sisa_scale.errors import CheckpointError
 
 # The `optimizer_states` of a form without any.
 WEIGHTS_ALONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -89,19 +86,6 @@ class Weights(Protocol):
     def read(self, name: str, kind: str = WEIGHT) -> Tensor:
         """Return one tensor, fp32, on the CPU; raises CheckpointError when it cannot be trusted."""
         ...
-
-
-def meta_decoder(run: RunConfig) -> Decoder:
-    """Return the model in fp32 arithmetic for the CPU, without memory for its weights."""
-    backend = portable_backend("cpu", "fp32", is_augmented=run.model.sisa is not None)
-    with warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore", SisaScaleWarning)  # of the published form: said by who uses the model
-        return Decoder(run.model, run.execution, backend)
-
-
-def parameter_shapes(run: RunConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter of a run's model, in the model's order."""
-    return {name: tuple(parameter.shape) for name, parameter in meta_decoder(run).named_parameters()}
 
 
 def check_shapes(

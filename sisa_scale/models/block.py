@@ -13,6 +13,7 @@ from sisa_scale.config.execution import Recomputation
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.activation_checkpointing import Checkpoint, activation_checkpointed
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart, stacked
 
 
 def rms_normalized(x: Tensor, epsilon: float) -> Tensor:
@@ -41,6 +42,10 @@ class SwiGLU(nn.Module):
         super().__init__()
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the first product."""
+        return {"gate_up.weight": stacked(dict.fromkeys(("gate", "up"), self.down.in_features))}
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """Return down(silu(gate(x)) * up(x))."""

@@ -19,8 +19,10 @@ from sisa_scale.models.mixers.importance import LogitParts
 from sisa_scale.models.mixers.local_sisa import LocalSisa
 from sisa_scale.models.mixers.sisa import Sisa
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart, row_parts
 
 CHUNK_TOKENS = 256  # queries whose logits are looked at together: bounds their memory
+IMPORTANCE_PARTS = ("q", "C", "k", "B", "v", "decay", "phase", "gate")
 
 
 class LayerMonitor(NamedTuple):
@@ -81,7 +83,7 @@ class GradientShares:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._rows = dict(_fused_projections(model))
+        self._parts = dict(_importance_projections(model))
         self._is_waiting = False
         self._squares: dict[str, dict[str, Tensor]] = {}
         for name, parameter in model.named_parameters():
@@ -105,39 +107,29 @@ class GradientShares:
     def _read(self, name: str, gradient: Tensor) -> None:
         if not self._is_waiting or name in self._squares:
             return
-        rows = self._rows.get(name)
-        parts = {_group_of(name): gradient} if rows is None else rows.split(gradient)
-        self._squares[name] = {group: part.double().square().sum() for group, part in parts.items()}
+        parts = self._parts.get(name)
+        squares = {_group_of(name): _square(gradient)} if parts is None else _part_squares(parts, gradient)
+        self._squares[name] = squares
 
 
-class _Rows(NamedTuple):
-    """Which rows of a fused projection are whose: [q and C | k and B | v | decay | phase | last], and what is last."""
-
-    widths: tuple[int, ...]
-    last: str
-    heads: int
-    kv_heads: int
-    head_width: int
-
-    def split(self, weight: Tensor) -> dict[str, Tensor]:
-        """Return the rows of every group."""
-        q, k, v, decay, phase, last = weight.split(self.widths)
-        q, k = q.unflatten(0, (self.heads, -1)), k.unflatten(0, (self.kv_heads, -1))
-        parts = {"q": q[:, : self.head_width], "C": q[:, self.head_width :]}
-        parts |= {"k": k[:, : self.head_width], "B": k[:, self.head_width :], "v": v, "decay": decay, "phase": phase}
-        return parts | ({self.last: last} if len(last) else {})
-
-
-def _fused_projections(model: nn.Module) -> Iterator[tuple[str, _Rows]]:
+def _importance_projections(model: nn.Module) -> Iterator[tuple[str, dict[str, RowPart]]]:
+    """Yield the fused projections of mixers with SISA's term, and their parts."""
+    parts = row_parts(model)
     for name, module in model.named_modules():
-        if isinstance(module, Sisa):
-            rows = _Rows(module.project.widths, "gate", module.num_heads, module.kv_heads, module.head_width)
-        elif isinstance(module, Hymba) and isinstance(path := module.attention, LocalSisa):
-            widths = (*path.widths, module.project.widths[1])
-            rows = _Rows(widths, "state space", path.num_heads, path.kv_heads, path.head_width)
-        else:
-            continue
-        yield f"{name}.project.weight", rows
+        if isinstance(module, Sisa) or (isinstance(module, Hymba) and isinstance(module.attention, LocalSisa)):
+            yield f"{name}.project.weight", parts[f"{name}.project.weight"]
+
+
+def _part_squares(parts: dict[str, RowPart], gradient: Tensor) -> dict[str, Tensor]:
+    squares: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        group = name if name in IMPORTANCE_PARTS else "state space"
+        squares[group] = squares.get(group, 0.0) + _square(part.of(gradient))
+    return squares
+
+
+def _square(gradient: Tensor) -> Tensor:
+    return gradient.double().square().sum()
 
 
 def _group_of(name: str) -> str:

@@ -115,6 +115,11 @@ def _float8(event: Event) -> str:
     return f"{products} of {blocks} in float8" + (f"; left in bf16: {', '.join(left)}" if left else "")
 
 
+def _replaced(event: Event) -> str:
+    lost = event["lost"] or "no state"
+    return f"from step {event['step']:,} on {event['after']} takes the place of {event['before']}; given up: {lost}"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
@@ -125,6 +130,7 @@ EVENTS: Mapping[str, EventKind] = {
     "launch": EventKind(("workers", "process")),
     "branch": EventKind(("step", "trunk")),
     "resumed": EventKind(("step", "world_size", "lost_steps", "lost_seconds", "down_seconds"), _resumed),
+    "optimizer_replaced": EventKind(("step", "before", "after", "lost"), _replaced),
     "float8_products": EventKind(("products", "blocks", "left_in_bf16"), _float8),
     "evaluation": EventKind(("step", "seconds"), stall=("evaluation", "seconds")),
     "evaluation_skipped": EventKind(("step", "reason")),

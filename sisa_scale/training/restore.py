@@ -8,6 +8,7 @@ from contextlib import closing
 
 import torch
 
+from sisa_scale.checkpoint.manifest import Manifest
 from sisa_scale.checkpoint.saving import space_warning
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import Location, find_checkpoint
@@ -19,7 +20,7 @@ from sisa_scale.models.decoder import Decoder
 from sisa_scale.training.engine.engine import Engine
 from sisa_scale.training.engine.zero_layout import load_states
 from sisa_scale.training.hooks.checkpoints import remove_surplus
-from sisa_scale.training.resume_rules import check_resumable
+from sisa_scale.training.resume_rules import check_resumable, lost_states
 from sisa_scale.training.run import Run
 from sisa_scale.training.step import TrainState
 
@@ -49,6 +50,7 @@ def _load(run: Run, model: Decoder, found: Found) -> TrainState:
     reader = CheckpointReader(found.directory, manifest)
     reader.load_weights(model.named_parameters())
     run.engine = _engine(run, model)
+    _note_replaced(run, manifest)
     load_states(run.engine, reader, manifest.step - manifest.skipped_steps)
     rng_state = reader.rng_state(run.workers.rank)
     if rng_state is not None:
@@ -118,7 +120,7 @@ def _begin_weights(run: Run, model: Decoder) -> None:
 
 def _take_up(run: Run, state: TrainState) -> TrainState:
     if run.workers.is_main:
-        num_bytes = run.config.optimizer.spec.checkpoint_bytes_of(run.engine.shapes)
+        num_bytes = run.config.optimizer.spec.checkpoint_bytes(run.engine.shapes)
         message = space_warning(run.store, num_bytes, 1 if run.store.steps() else 2)
         if message is not None:
             warnings.warn(message, SisaScaleWarning, stacklevel=2)
@@ -127,6 +129,14 @@ def _take_up(run: Run, state: TrainState) -> TrainState:
         remove_surplus(run)  # a worker that was killed after its last save may not have come to it
     run.workers.barrier()
     return state
+
+
+def _note_replaced(run: Run, manifest: Manifest) -> None:
+    """Say what is given up if another optimizer goes on."""
+    kind, before = run.config.optimizer.kind, manifest.config["optimizer"].get("kind", "adamw")
+    if run.workers.is_main and kind != before:
+        lost = lost_states(manifest, run.config)
+        run.directory.event("optimizer_replaced", step=manifest.step, before=before, after=kind, lost=lost)
 
 
 def _note_float8(run: Run) -> None:

@@ -1,6 +1,7 @@
 """What may and what may not change when a run goes on."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,15 @@ def check_resumable(
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
-    if begun.optimizer.kind != config.optimizer.kind:
+    kind, before_kind = config.optimizer.kind, begun.optimizer.kind
+    if before_kind not in (kind, config.optimizer.replaces):
+        lost = lost_states(manifest, config)
         problems.append(
             Problem(
                 f"{checkpoint} optimizer.kind",
-                config.optimizer.kind,
-                f"the checkpoint has the states of {begun.optimizer.kind}, which no other optimizer can go on with",
-                f"Write {begun.optimizer.kind}, or begin a new run from its weights: begin_from=PATH.",
+                kind,
+                f"the checkpoint has the states of {before_kind}; {kind} would give up {lost or 'none of them'}",
+                f"Write {before_kind}, or optimizer.replaces={before_kind} to go on with {kind} all the same.",
             )
         )
     if data_fingerprint is not None and data_fingerprint != manifest.data_fingerprint:
@@ -70,6 +73,14 @@ def check_resumable(
         )
     if problems:
         raise CheckpointError.many(problems)
+
+
+def lost_states(manifest: Manifest, config: RunConfig) -> str:
+    """Return which states of a checkpoint the optimizer of a run does not have, in words; empty if it has all."""
+    wanted = config.optimizer.spec.stored_states(manifest.shapes)
+    states = ((state, name) for name, states in manifest.optimizer_states.items() for state in states)
+    lost = Counter(state for state, name in states if state not in wanted.get(name, ()))
+    return ", ".join(f"{state} of {number} weight{'s' * (number > 1)}" for state, number in lost.items())
 
 
 def _locked_until(step: int, config: RunConfig) -> dict[str, Any]:

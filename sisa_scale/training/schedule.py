@@ -6,7 +6,11 @@ from sisa_scale.config.run import RunConfig
 
 
 class LearningRateSchedule:
-    """Linear warm-up, then cosine (Loshchilov & Hutter 2017) or warmup-stable-decay (Hu et al. 2024)."""
+    """Linear warm-up, then the shape of `schedule.kind`.
+
+    Cosine (Loshchilov & Hutter 2017), linear, warmup-stable-decay (Hu et al. 2024), or the inverse square root of the
+    step (Vaswani et al. 2017) with a final decay (Zhai et al. 2022).
+    """
 
     def __init__(self, config: RunConfig) -> None:
         batch = config.data.global_batch_tokens
@@ -23,10 +27,16 @@ class LearningRateSchedule:
     def _fraction(self, step: int) -> float:
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        if self.kind == "cosine":
-            progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-            return self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        if self.kind in ("cosine", "linear"):
+            progress = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+            left = 1 - progress if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+            return self.final_fraction + (1 - self.final_fraction) * left
         start = self.total_steps - self.decay_steps
-        if step < start:
-            return 1.0
-        return 1 - (1 - self.final_fraction) * min(1.0, (step - start) / max(1, self.decay_steps))
+        if step < start or not self.decay_steps:
+            return self._undecayed(step)
+        level = self._undecayed(start)
+        return level - (level - min(level, self.final_fraction)) * min(1.0, (step - start) / self.decay_steps)
+
+    def _undecayed(self, step: int) -> float:
+        """Return the fraction that the final decay begins from."""
+        return 1.0 if self.kind == "wsd" else math.sqrt(max(1, self.warmup_steps) / (step + 1))

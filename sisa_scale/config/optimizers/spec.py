@@ -28,18 +28,25 @@ class ParameterGroup:
     """Parameters that are updated alike.
 
     takes: by name and shape, each parameter by one group; settings: what torch's group holds besides its parameters,
-    with `rate_scale`, its learning rate relative to the schedule's.
+    with `rate_scale`, its learning rate relative to the schedule's; is_whole: an update needs whole matrices, see
+    `OptimizerSpec`.
     """
 
     name: str
     states: tuple[State, ...]
     takes: Callable[[str, Sequence[int]], bool]
     settings: Callable[["OptimizerConfig"], dict[str, float]]
+    is_whole: bool = False
 
     @property
     def stored(self) -> tuple[str, ...]:
         """Names of the states that checkpoints store."""
         return tuple(state.name for state in self.states if state.shape == "weight")
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Names of the states that count updates."""
+        return tuple(state.name for state in self.states if state.shape == "update_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,9 @@ class OptimizerSpec:
     torch_class: `module:Class` of a torch.optim.Optimizer that updates every element by itself, skips weights whose
     gradient is None, and keeps no states but the described ones; hyperparameters: arguments of the class, by name;
     is_fused: it takes `fused`, one kernel for many weights on a GPU.
+
+    A class with groups that are `is_whole` has a method `place`, and is told there which elements of which matrices
+    ZeRO gave each worker (`training.optimizers.matrix_exchange`); it updates those groups with all workers together.
     """
 
     kind: str
@@ -65,6 +75,10 @@ class OptimizerSpec:
         """Return the names of the states that a checkpoint stores of every parameter."""
         return {name: self.group(name, shape).stored for name, shape in shapes.items()}
 
+    def whole(self, shapes: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+        """Return the parameters that are updated as whole matrices."""
+        return tuple(name for name, shape in shapes.items() if self.group(name, shape).is_whole)
+
     @property
     def state_names(self) -> tuple[str, ...]:
         """Names of all states that checkpoints store."""
@@ -73,21 +87,15 @@ class OptimizerSpec:
     @property
     def count_names(self) -> tuple[str, ...]:
         """Names of all states that count updates."""
-        names = (state.name for group in self.groups for state in group.states if state.shape == "update_count")
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(name for group in self.groups for name in group.counts))
 
-    @property
-    def states_per_parameter(self) -> int:
-        """The most elements of states that an element of a weight has."""
-        return max(len(group.stored) for group in self.groups)
+    def state_elements(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        """Return how many elements the states of parameters of these shapes have."""
+        return sum(math.prod(shape) * len(self.group(name, shape).stored) for name, shape in shapes.items())
 
-    def checkpoint_bytes(self, num_params: int) -> int:
-        """Return the bytes of a checkpoint of so many parameters: weights and states."""
-        return STATE_BYTES * num_params * (1 + self.states_per_parameter)
-
-    def checkpoint_bytes_of(self, shapes: Mapping[str, Sequence[int]]) -> int:
-        """Return the bytes of a checkpoint of parameters of these shapes."""
-        return self.checkpoint_bytes(sum(math.prod(shape) for shape in shapes.values()))
+    def checkpoint_bytes(self, shapes: Mapping[str, Sequence[int]]) -> int:
+        """Return the bytes of a checkpoint of parameters of these shapes: weights and states."""
+        return STATE_BYTES * (sum(map(math.prod, shapes.values())) + self.state_elements(shapes))
 
 
 def standard_groups(*states: State) -> tuple[ParameterGroup, ...]:

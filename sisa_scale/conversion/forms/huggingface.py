@@ -19,12 +19,12 @@ from sisa_scale.conversion.weights import (
     Weights,
     check_shapes,
     checked,
-    parameter_shapes,
 )
 from sisa_scale.data.read.tokenizer_choice import UNUSED_RULES
 from sisa_scale.data.tokenizer import PADDING, load_tokenizer
 from sisa_scale.errors import ConfigError
 from sisa_scale.files import write_json, write_text
+from sisa_scale.models.meta import parameter_shapes
 
 MODEL_TYPE = "sisa_scale"
 CONFIG = "config.json"

@@ -17,9 +17,9 @@ from sisa_scale.conversion.weights import (
     Weights,
     check_shapes,
     checked,
-    parameter_shapes,
 )
 from sisa_scale.files import sha256_file
+from sisa_scale.models.meta import parameter_shapes
 
 
 class NativeWeights:

@@ -24,11 +24,10 @@ from sisa_scale.conversion.weights import (
     Weights,
     check_shapes,
     checked,
-    meta_decoder,
-    parameter_shapes,
 )
 from sisa_scale.errors import CheckpointError, ConfigError
 from sisa_scale.files import sha256_file
+from sisa_scale.models.meta import meta_decoder, parameter_shapes
 
 _MOST_PICKLE_BYTES = 64 << 20
 _COMPILED = "_orig_mod."

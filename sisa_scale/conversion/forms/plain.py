@@ -14,9 +14,9 @@ from sisa_scale.conversion.weights import (
     Weights,
     check_shapes,
     checked,
-    parameter_shapes,
 )
 from sisa_scale.files import write_json
+from sisa_scale.models.meta import parameter_shapes
 
 DESCRIPTION = "sisa_scale.json"
 _STEM = "model"

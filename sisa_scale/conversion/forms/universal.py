@@ -24,10 +24,10 @@ from sisa_scale.conversion.weights import (
     Description,
     Weights,
     checked,
-    parameter_shapes,
 )
 from sisa_scale.errors import CheckpointError
 from sisa_scale.files import write_json, write_text
+from sisa_scale.models.meta import parameter_shapes
 from sisa_scale.training.schedule import LearningRateSchedule
 
 LATEST = "latest_universal"
@@ -79,7 +79,7 @@ def write_universal(directory: Path, weights: Weights, advance: Callable[[int], 
             allowed="a universal checkpoint goes on with a training run, and holds them",
             remedy="Convert a checkpoint of the run itself, or use --to safetensors.",
         )
-    folder = directory / _folder(origin.step)
+    folder, spec = directory / _folder(origin.step), origin.run.optimizer.spec
     steps = torch.tensor(float(origin.step - origin.skipped_steps))
     for name in weights.shapes:
         place = folder / "zero" / name
@@ -88,7 +88,7 @@ def write_universal(directory: Path, weights: Weights, advance: Callable[[int], 
             tensor = weights.read(name, kind)
             torch.save({"param": tensor}, place / _file(kind))
             advance(tensor.numel() * tensor.element_size())
-        for count in origin.run.optimizer.spec.count_names:
+        for count in spec.group(name, weights.shapes[name]).counts:
             torch.save(steps, place / _file(count))
     torch.save(_optimizer_state(weights, steps), folder / "zero" / "optimizer_state.pt")
     for prefix in ("", "zero_pp_rank_0_"):

@@ -12,7 +12,7 @@ from sisa_scale.data.read.sources import load_manifests, open_reader
 from sisa_scale.data.read.storage import open_storage
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.launching.doctor.finding import Finding
-from sisa_scale.models.sizing import count_parameters
+from sisa_scale.models.meta import parameter_shapes
 
 _TIGHT = 0.9  # of the memory; more is within the error of an estimate
 _CONNECT_SECONDS = 5.0
@@ -20,7 +20,7 @@ _CONNECT_SECONDS = 5.0
 
 def checkpoint_bytes(config: RunConfig) -> int:
     """Return the size of one checkpoint: weights and states of the optimizer."""
-    return config.optimizer.spec.checkpoint_bytes(count_parameters(config.model).total)
+    return config.optimizer.spec.checkpoint_bytes(parameter_shapes(config))
 
 
 def check_shards(config: RunConfig) -> Iterator[Finding]:

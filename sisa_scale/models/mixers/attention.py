@@ -21,6 +21,7 @@ from sisa_scale.models.mixers.grouped_heads import GroupedHeads, gated
 from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.importance import document_mask
 from sisa_scale.models.mixers.rotary import rotate_by_position
+from sisa_scale.models.row_parts import RowPart, stacked
 
 
 class Attention(nn.Module):
@@ -42,6 +43,11 @@ class Attention(nn.Module):
     def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
         """Return the mixer of a layer."""
         return cls(model, attention_backend, layer)
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the projection."""
+        widths = dict(zip(("q", "k", "v", "gate"), self.widths, strict=True))
+        return {"qkv.weight": stacked({name: width for name, width in widths.items() if width})}
 
     def forward(
         self,

@@ -26,6 +26,7 @@ from sisa_scale.models.mixers.importance import (
     scaled_heads,
 )
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart, augmented_parts
 
 
 class AugmentedHeads(nn.Module):
@@ -59,6 +60,10 @@ class AugmentedHeads(nn.Module):
         self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
         self.exchange = GroupedHeads(self.num_heads, self.kv_heads)
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the projection."""
+        return {"project.weight": augmented_parts(self.widths, self.num_heads, self.kv_heads, self.head_width)}
 
     def projected(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return queries, (B, L, H, C), keys, (B, L, G, C), values, (B, L, G, J), what `rates` does, and the gate.

@@ -30,6 +30,7 @@ from sisa_scale.models.mixers.convolution import CausalConvolution
 from sisa_scale.models.mixers.mamba2 import NORM_EPSILON
 from sisa_scale.models.mixers.ssm_path import initialise_dt_bias
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart, stacked
 from sisa_scale.models.sequence_parallel import HeadExchange
 
 LENGTH_EPSILON = 1e-6  # added to the squared length of keys and queries
@@ -68,6 +69,11 @@ class GatedDeltaNet(nn.Module):
         """Return the mixer of a layer."""
         assert model.gated_deltanet is not None
         return cls(model.d_model, model.gated_deltanet)
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the projection."""
+        names = ("queries", "keys", "values", "z", "dt", "rate")
+        return {"project.weight": stacked(dict(zip(names, self.all_widths, strict=True)))}
 
     def use_kernel(self, name: str) -> None:
         """Take the kernel of `execution.state_space_kernel`; see `delta_rule_kernel`."""

@@ -39,6 +39,7 @@ from sisa_scale.models.mixers.local_attention import AttentionCache, LocalAttent
 from sisa_scale.models.mixers.local_sisa import LocalSisa
 from sisa_scale.models.mixers.ssm_path import SsmCache, SsmPath
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart
 
 NORM_EPSILON = 1e-6
 
@@ -79,6 +80,10 @@ class Hymba(nn.Module):
     def build(cls, model: ModelConfig, layer: int, attention_backend: str) -> Self:
         """Return the mixer of a layer."""
         return cls(model, attention_backend, layer)
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the projection, the attention path's first."""
+        return {"project.weight": self.attention.parts() | self.ssm.parts(self.attention.channels)}
 
     def forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Mix along the length.

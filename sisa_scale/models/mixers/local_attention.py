@@ -23,6 +23,7 @@ from sisa_scale.models.kernels.window import sees
 from sisa_scale.models.mixers.grouped_heads import GroupedHeads
 from sisa_scale.models.mixers.head_norm import HeadNorm
 from sisa_scale.models.mixers.rotary import rotate_by_position
+from sisa_scale.models.row_parts import RowPart, stacked
 
 PADDING = 1 << 60
 """The position of padding: later than any token, so that no token sees it; it sees itself, so no row is empty."""
@@ -69,6 +70,10 @@ class LocalAttention(nn.Module):
     def channels(self) -> int:
         """Channels of the projection that are this path's."""
         return sum(self.widths)
+
+    def parts(self) -> dict[str, RowPart]:
+        """Return the parts of this path's rows of the projection."""
+        return stacked(dict(zip("qkv", self.widths, strict=True)))
 
     def forward(self, qkv_BLC: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Return (B, L, H J); cos_sin_2LK are those of `position_cos_sin`.

@@ -37,6 +37,7 @@ from sisa_scale.models.mixers.importance import (
 from sisa_scale.models.mixers.local_attention import AttentionCache, LocalAttention
 from sisa_scale.models.mixers.unbounded_decay import DecayingHeads, attend_unbounded, in_blocks
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart, augmented_parts
 
 
 @dataclass(slots=True)
@@ -81,6 +82,10 @@ class LocalSisa(LocalAttention):
         bias = nn.Parameter(torch.empty(self.kv_heads)) if config.has_learned_decay else None
         self.register_parameter("decay_bias", bias)
         self.lambda_raw = nn.Parameter(torch.empty(self.num_heads))
+
+    def parts(self) -> dict[str, RowPart]:
+        """Return the parts of this path's rows of the projection."""
+        return augmented_parts(self.widths, self.num_heads, self.kv_heads, self.head_width)
 
     def rates(self, qkv_BLC: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decay of every token and group in nats, (B, L, G), and its phase steps in radians, (B, L, G P)."""

@@ -16,6 +16,7 @@ from sisa_scale.config.model import ModelConfig
 from sisa_scale.models.block import RMSNorm
 from sisa_scale.models.kernels.fused_linear import FusedLinear
 from sisa_scale.models.mixers.ssm_path import SsmCache, SsmPath
+from sisa_scale.models.row_parts import RowPart
 
 NORM_EPSILON = 1e-5
 
@@ -38,6 +39,10 @@ class Mamba2(nn.Module):
         """Return the mixer of a layer."""
         assert model.mamba2 is not None
         return cls(model.d_model, model.mamba2)
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the projection."""
+        return {"project.weight": self.path.parts()}
 
     def forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Mix along the length; cos_sin_2LK, the positions of other mixers, go unused.

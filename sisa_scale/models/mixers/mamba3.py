@@ -29,6 +29,7 @@ from sisa_scale.models.mixers.mamba2 import NORM_EPSILON
 from sisa_scale.models.mixers.mamba3_rotary import turned_heads
 from sisa_scale.models.mixers.ssm_path import initialise_dt_bias
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart, stacked
 from sisa_scale.models.sequence_parallel import HeadExchange
 
 DECAY_FLOOR = 1e-4
@@ -77,6 +78,11 @@ class Mamba3(nn.Module):
         """Return the mixer of a layer."""
         assert model.mamba3 is not None
         return cls(model.d_model, model.mamba3)
+
+    def row_parts(self) -> dict[str, dict[str, RowPart]]:
+        """Return the parts of the projection."""
+        names = ("z", "x", "keys", "queries", "dt", "rate", "trapezoid", "angle")
+        return {"project.weight": stacked(dict(zip(names, self.widths, strict=True)))}
 
     def forward(self, x_BLD: Tensor, cos_sin_2LK: Tensor, document_BL: Tensor | None = None) -> Tensor:
         """Mix along the length; cos_sin_2LK, the positions of other mixers, go unused.

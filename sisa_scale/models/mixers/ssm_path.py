@@ -18,6 +18,7 @@ from sisa_scale.models.kernels.ssd import ssd
 from sisa_scale.models.kernels.ssd_triton import Scan, scan_kernel
 from sisa_scale.models.mixers.convolution import CausalConvolution
 from sisa_scale.models.precision import upcast
+from sisa_scale.models.row_parts import RowPart, stacked
 from sisa_scale.models.sequence_parallel import HeadExchange
 
 DT_FLOOR = 1e-4
@@ -54,6 +55,11 @@ class SsmPath(nn.Module):
     def use_kernel(self, name: str) -> None:
         """Take the kernel of `execution.state_space_kernel`; see `scan_kernel`."""
         self.kernel = scan_kernel(name)
+
+    def parts(self, start: int = 0) -> dict[str, RowPart]:
+        """Return the parts of this path's rows of the projection, the first of which is `start`."""
+        widths = (self.widths[0], *self.inner_widths, self.num_heads)
+        return stacked(dict(zip(("z", "x", "keys", "queries", "dt"), widths, strict=True)), start)
 
     def forward(
         self,

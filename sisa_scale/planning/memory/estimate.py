@@ -15,12 +15,13 @@ Not followed: kernels' workspaces, ZeRO-3's prefetching, evaluations during the 
 as our own, which keeps more.
 """
 
+import math
 from dataclasses import dataclass
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.run import RunConfig
 from sisa_scale.models.kernels.sdpa import portable_backend
-from sisa_scale.models.sizing import count_parameters
+from sisa_scale.models.meta import parameter_shapes
 from sisa_scale.planning.devices import Gpu
 from sisa_scale.planning.memory.activation_breakdown import by_use
 from sisa_scale.planning.memory.tracing import PartMemory, Setting, trace_block, trace_norm
@@ -62,12 +63,14 @@ def plan_memory(config: RunConfig, gpu: Gpu | None = None) -> MemoryPlan:
     """
     kernel = expected_kernel(config, gpu)
     setting = _setting(config, kernel)
+    shapes, spec = parameter_shapes(config), config.optimizer.spec
     states = ZeroStates(
-        count_parameters(config.model).total,
+        sum(map(math.prod, shapes.values())),
         config.execution.zero_stage,
         config.resources.workers,
         config.accumulation_steps,
-        config.optimizer.spec.states_per_parameter,
+        spec.state_elements(shapes),
+        sum(math.prod(shapes[name]) for name in spec.whole(shapes)),
         config.execution.offload_optimizer,
         config.execution.reshard_after_forward,
     )

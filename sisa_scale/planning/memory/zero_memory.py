@@ -1,18 +1,21 @@
 """What ZeRO keeps on a device besides activations: weights, master copies, optimizer states, gradients, buffers.
 
 Read off DeepSpeed 0.19 by following the allocations of real steps, with fp32 parameters (mixed precision is autocast)
-and AdamW fused. P parameters, S states of the optimizer for each (AdamW: 2), W workers, 4 bytes each; "bucket" is
+and AdamW fused. P parameters, S elements of the optimizer's states (AdamW: 2 P), W workers, 4 bytes each; "bucket" is
 REDUCE_BUCKET_ELEMENTS, whatever the model's size.
 
     stage                 0        1              2                    3
     weights               P        P              P                    P/W
     master copies         -        P/W            P/W                  P/W
-    optimizer states      S P      S P/W          S P/W                S P/W
+    optimizer states      S        S/W            S/W                  S/W
     gradient partition    -        -              -                    P/W
     bucket                -        backward pass  backward pass        always
     gradients             P        P              P, then P/W          those not yet reduced, and a copy of them
     gathered weights      -        -              -                    P during a pass, for W > 1
     optimizer step        -        2 P/W          2 P/W                P/W
+
+An optimizer that needs whole matrices (Muon) exchanges them in its step, up to MATRIX_BUCKET_ELEMENTS at a
+time: pieces, what is sent and received of them, and the matrices.
 
 Of the gathered weights, no more than 10^9 parameters' are there at a time if they are gathered again for the backward
 pass (`execution.reshard_after_forward`). Under stage 1 bucket and gradients stay from the first micro-step to the last.
@@ -23,7 +26,7 @@ place there; that is read off DeepSpeed's code, not followed.
 
 from dataclasses import dataclass
 
-from sisa_scale.config.execution import GATHERED_PARAMS, REDUCE_BUCKET_ELEMENTS
+from sisa_scale.config.execution import GATHERED_PARAMS, MATRIX_BUCKET_ELEMENTS, REDUCE_BUCKET_ELEMENTS
 
 FP32_BYTES = 4
 UNPARTITIONED_BUCKET_ELEMENTS = 500_000_000  # of stage 0, where DeepSpeed has no setting for it
@@ -39,7 +42,8 @@ class ZeroStates:
     stage: int
     workers: int
     accumulation_steps: int
-    states_per_parameter: int
+    state_elements: int
+    matrix_elements: int = 0  # that are updated as whole matrices
     is_offloaded: bool = False
     is_resharded: bool = True
 
@@ -48,10 +52,10 @@ class ZeroStates:
         """What is there at all times once the first step is taken."""
         whole, part = self._whole, self._part
         if self.stage == 0:
-            return {"weights": whole, "optimizer states": self.states_per_parameter * whole}
+            return {"weights": whole, "optimizer states": self._states}
         terms = {"weights": part if self.stage == 3 else whole}
         if not self.is_offloaded:
-            terms |= {"master copies": part, "optimizer states": self.states_per_parameter * part}
+            terms |= {"master copies": part, "optimizer states": self._states}
         if self.stage == 3:
             own = 0 if self.is_offloaded else part
             terms |= {"gradients": own, "communication buffers": FP32_BYTES * REDUCE_BUCKET_ELEMENTS}
@@ -60,7 +64,7 @@ class ZeroStates:
     @property
     def on_host(self) -> int:
         """Bytes in the memory of the host: masters, optimizer states and gradients."""
-        return (2 + self.states_per_parameter) * self._part if self.is_offloaded else 0
+        return 2 * self._part + self._states if self.is_offloaded else 0
 
     @property
     def forward(self) -> Terms:
@@ -92,9 +96,22 @@ class ZeroStates:
     @property
     def update(self) -> Terms:
         """What the optimizer's step finds besides."""
+        matrices = {"whole matrices": FP32_BYTES * self._exchanged} if self._exchanged else {}
         if self.is_offloaded:
-            return {}
-        return {"gradients": (self._whole, 2 * self._part, 2 * self._part, self._part)[self.stage]}
+            return matrices
+        return {"gradients": (self._whole, 2 * self._part, 2 * self._part, self._part)[self.stage]} | matrices
+
+    @property
+    def _exchanged(self) -> int:
+        """Elements of what `training.optimizers.matrix_exchange` holds at most, its pieces on the host left out."""
+        bucket = min(self.matrix_elements, MATRIX_BUCKET_ELEMENTS)
+        own = -(-bucket // self.workers)
+        pieces = bucket if self.stage == 0 else min(bucket, -(-self.matrix_elements // self.workers))
+        if self.workers == 1:
+            return (2 if self.is_offloaded else 3) * bucket
+        if self.stage == 0:
+            return max(pieces + 3 * own, own + 2 * bucket)
+        return (1 if self.is_offloaded else 2) * pieces + 2 * own
 
     @property
     def _whole(self) -> int:
@@ -103,6 +120,11 @@ class ZeroStates:
     @property
     def _part(self) -> int:
         return FP32_BYTES * -(-self.params // self.workers)
+
+    @property
+    def _states(self) -> int:
+        """Bytes of the optimizer's states on a worker."""
+        return FP32_BYTES * (self.state_elements if self.stage == 0 else -(-self.state_elements // self.workers))
 
     @property
     def _gathered(self) -> int:

@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -28,7 +29,9 @@ from sisa_scale.training.engine.compile import (
     uses_cuda_graphs,
 )
 from sisa_scale.training.engine.deepspeed_config import deepspeed_config
+from sisa_scale.training.engine.fragments import fragments, held_matrices, matrices_of
 from sisa_scale.training.engine.optimizers import build_optimizer, set_learning_rate
+from sisa_scale.training.optimizers.matrix_exchange import WholeMatrixOptimizer
 
 # Told this worker's mean loss and the gradient norm of the global batch before any weight changes; returns whether the
 # step is to be taken, the same on all workers.
@@ -75,6 +78,16 @@ class Engine:
         self.optimizer.register_step_post_hook(self._after_update)
         self._withheld: list[tuple[Tensor, Tensor | None]] = []
         self.model = model
+        self._place_matrices()
+
+    def _place_matrices(self) -> None:
+        """Tell an optimizer that needs whole matrices where their elements lie."""
+        names, stage = self.config.optimizer.spec.whole(self.shapes), self.config.execution.zero_stage
+        if names:
+            matrices = matrices_of(self.model, self.shapes, names)
+            found = fragments(self.model, self.engine, stage, self.workers.rank)
+            optimizer = cast(WholeMatrixOptimizer, self.optimizer)
+            optimizer.place(matrices, held_matrices(matrices, found, stage), self.workers)
 
     def step(self, batch: Batch, learning_rate: float, admit: Admit) -> StepResult:
         """Take one optimizer step on this worker's share of the global batch, if all workers admit it.

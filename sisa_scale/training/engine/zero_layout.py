@@ -10,8 +10,9 @@ import torch
 
 from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.checkpoint.slices import CheckpointReader, Slice
-from sisa_scale.compat.deepspeed import Fragment, held_fragment
+from sisa_scale.compat.deepspeed import Fragment
 from sisa_scale.training.engine.engine import Engine
+from sisa_scale.training.engine.fragments import fragments
 
 
 def owned_slices(engine: Engine) -> Iterator[Slice]:
@@ -34,6 +35,8 @@ def local_slices(engine: Engine) -> Iterator[Slice]:
     is skipped.
     """
     for name, (start, length, flat, offset) in _fragments(engine):
+        if not length:
+            continue
         held = engine.optimizer.state.get(flat, {})
         for kind in (WEIGHT, *engine.optimizer_states[name]):
             whole = flat.detach() if kind == WEIGHT else held.get(kind)
@@ -42,25 +45,24 @@ def local_slices(engine: Engine) -> Iterator[Slice]:
 
 
 def load_states(engine: Engine, reader: CheckpointReader, updates: int) -> None:
-    """Give the optimizer its states of a checkpoint, and the number of updates it has taken."""
-    optimizer = engine.optimizer
+    """Give the optimizer its states of a checkpoint, and the number of updates it has taken.
+
+    States that the checkpoint of another optimizer does not have begin at zero.
+    """
+    optimizer, spec = engine.optimizer, engine.config.optimizer.spec
     counts_on_device = any(group.get("fused") for group in optimizer.param_groups)
     for name, fragment in _fragments(engine):
         flat = fragment.flat
         if flat in optimizer.state:  # made for another parameter that lies in it
             continue
         states = {kind: torch.zeros_like(flat) for kind in engine.optimizer_states[name]}
-        for kind in engine.config.optimizer.spec.count_names:
+        for kind in spec.group(name, engine.shapes[name]).counts:
             states[kind] = torch.tensor(float(updates), device=flat.device if counts_on_device else "cpu")
         optimizer.state[flat] = states
     for piece in local_slices(engine):
-        if piece.kind != WEIGHT:
+        if piece.kind in reader.manifest.optimizer_states[piece.name]:
             piece.values.copy_(reader.read(piece.kind, piece.name, piece.start, piece.values.numel()))
 
 
 def _fragments(engine: Engine) -> Iterator[tuple[str, Fragment]]:
-    stage, rank = engine.config.execution.zero_stage, engine.workers.rank
-    for name, parameter in engine.model.named_parameters():
-        fragment = held_fragment(engine.engine, parameter, stage, rank)
-        if fragment is not None:
-            yield name, fragment
+    return fragments(engine.model, engine.engine, engine.config.execution.zero_stage, engine.workers.rank)

@@ -19,8 +19,8 @@ from sisa_scale.conversion.convert import SHARD_BYTES, convert
 from sisa_scale.conversion.forms.opening import open_weights
 from sisa_scale.conversion.forms.tensor_files import Entry, plan_shards
 from sisa_scale.conversion.verify import fixed_batch, streamed_logits
-from sisa_scale.conversion.weights import parameter_shapes
 from sisa_scale.errors import CheckpointError
+from sisa_scale.models.meta import parameter_shapes
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.training.resume_rules import check_resumable
 

@@ -31,6 +31,10 @@ PACKAGE = Path(sisa_scale.__file__).parent
             ["step 9 could not be written: /a: found a full disk; rule. Remedy. If steps are left, training"],
         ),
         (
+            {"event": "optimizer_replaced", "step": 1200, "before": "adamw", "after": "muon", "lost": "exp_avg of 2"},
+            ["from step 1,200 on muon takes the place of adamw; given up: exp_avg of 2"],
+        ),
+        (
             {"event": "float8_products", "products": 96, "blocks": 24, "left_in_bf16": {}},
             ["96 products of 24 blocks in float8"],
         ),

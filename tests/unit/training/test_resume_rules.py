@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -5,10 +6,11 @@ import pytest
 from sisa_scale.checkpoint.manifest import Manifest
 from sisa_scale.config import load_config
 from sisa_scale.config.optimizers.adamw import ADAMW
+from sisa_scale.config.optimizers.muon import MUON
 from sisa_scale.config.optimizers.table import OPTIMIZERS
 from sisa_scale.config.run import RunConfig, to_plain
 from sisa_scale.errors import CheckpointError, ConfigError
-from sisa_scale.training.resume_rules import check_resumable, locked_settings
+from sisa_scale.training.resume_rules import check_resumable, locked_settings, lost_states
 
 FINGERPRINT = "a" * 64
 STATES = {"w": ("exp_avg", "exp_avg_sq")}
@@ -120,16 +122,41 @@ def test_settings_younger_than_the_checkpoint_do_not_matter(manifest: Manifest) 
         check(manifest, "model.position=none")
 
 
-def test_another_optimizer_is_refused(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OPTIMIZERS, "other", ADAMW)
+HIDDEN = "blocks.0.mlp.down.weight"
+
+
+@pytest.fixture
+def of_two(manifest: Manifest) -> Manifest:
+    """A checkpoint of AdamW with a vector and a hidden matrix."""
+    shapes = {"norm.weight": [4], HIDDEN: [4, 9]}
+    return dataclasses.replace(manifest, shapes=shapes, optimizer_states=ADAMW.stored_states(shapes))
+
+
+def test_another_optimizer_is_refused_until_it_is_asked_for(of_two: Manifest) -> None:
     with pytest.raises(CheckpointError) as caught:
-        check(manifest, "optimizer.kind=other")
+        check(of_two, "optimizer.kind=muon")
     (problem,) = caught.value.problems
-    assert str(problem).startswith("run optimizer.kind: found other; the checkpoint has the states of adamw")
-    del manifest.config["optimizer"]["kind"]  # of before there was a choice
-    check(manifest)
+    assert str(problem).startswith(
+        "run optimizer.kind: found muon; the checkpoint has the states of adamw; "
+        "muon would give up exp_avg of 1 weight, exp_avg_sq of 1 weight. Write adamw, or optimizer.replaces=adamw "
+    )
+    check(of_two, "optimizer.kind=muon", "optimizer.replaces=adamw")
+    with pytest.raises(CheckpointError, match="states of adamw"):
+        check(of_two, "optimizer.kind=muon", "optimizer.replaces=muon")
+    check(of_two, "optimizer.replaces=muon")  # which is long done
+    del of_two.config["optimizer"]["kind"]  # of before there was a choice
+    check(of_two)
+
+
+def test_what_is_given_up_is_counted(of_two: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPTIMIZERS, "other", ADAMW)
+    assert lost_states(of_two, load_config("quickstart", ["optimizer.kind=other"]).config) == ""
+    of_muon = dataclasses.replace(of_two, optimizer_states=MUON.stored_states(of_two.shapes))
+    assert lost_states(of_muon, load_config("quickstart").config) == "momentum of 1 weight"
+    assert lost_states(of_muon, load_config("quickstart", ["optimizer.kind=muon"]).config) == ""
 
 
 def test_an_optimizer_that_is_not_there_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"optimizer\.kind: found muon; must be one of adamw"):
-        load_config("quickstart", ["optimizer.kind=muon"])
+    for key in ("kind", "replaces"):
+        with pytest.raises(ConfigError, match=rf"optimizer\.{key}: found muonn; must be one of adamw, muon"):
+            load_config("quickstart", [f"optimizer.{key}=muonn"])

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 
 from sisa_scale.config import load_config
 from sisa_scale.config.duration import Duration
+from sisa_scale.errors import ConfigError
 from sisa_scale.training.schedule import LearningRateSchedule
 
 PEAK = 3e-3
@@ -36,7 +38,7 @@ def lengths(draw: st.DrawFn) -> tuple[int, int, int]:
 
 
 @settings(deadline=None)
-@given(st.sampled_from(["wsd", "cosine"]), lengths(), fractions)
+@given(st.sampled_from(["wsd", "cosine", "linear", "inverse_sqrt"]), lengths(), fractions)
 def test_the_rate_stays_between_nothing_and_the_peak(kind: str, steps: tuple[int, int, int], final: float) -> None:
     total, warmup, decay = steps
     rate = schedule(kind, total, warmup, decay, final).learning_rate
@@ -57,7 +59,7 @@ def test_wsd_is_stable_then_falls_in_a_line(steps: tuple[int, int, int], final: 
         assert rate(total - decay + step) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["wsd", "cosine"])
+@pytest.mark.parametrize("kind", ["wsd", "cosine", "linear"])
 @pytest.mark.parametrize("final", [0.0, 0.1, 1.0])
 def test_the_end_is_near_the_final_fraction(kind: str, final: float) -> None:
     rate = schedule(kind, 1000, 100, 200, final).learning_rate
@@ -69,6 +71,31 @@ def test_cosine_is_half_way_in_the_middle() -> None:
     rate = schedule("cosine", 1100, 100, 0, 0.2).learning_rate
     assert rate(100) == PEAK
     assert rate(600) == pytest.approx(PEAK * 0.6)
+
+
+def test_linear_falls_in_a_line_to_nothing() -> None:
+    rate = schedule("linear", 1100, 100).learning_rate
+    assert rate(100) == PEAK
+    assert [rate(step) for step in (350, 600, 850, 1100)] == pytest.approx([0.75 * PEAK, PEAK / 2, PEAK / 4, 0.0])
+
+
+def test_inverse_sqrt_knows_no_end_but_that_of_its_decay() -> None:
+    short, long = (schedule("inverse_sqrt", total, 100).learning_rate for total in (400, 40_000))
+    assert [short(step) for step in range(400)] == [long(step) for step in range(400)]
+    assert short(99) == PEAK
+    assert [long(step) for step in (399, 899, 9999)] == pytest.approx([PEAK / 2, PEAK / 3, PEAK / 10])
+    decayed = schedule("inverse_sqrt", 500, 100, 100, 0.1).learning_rate
+    assert [decayed(step) for step in range(400)] == [short(step) for step in range(400)]
+    level = math.sqrt(100 / 401)
+    assert decayed(450) == pytest.approx(PEAK * (level + 0.1) / 2)
+    assert decayed(500) == decayed(700) == pytest.approx(0.1 * PEAK)
+
+
+def test_a_final_decay_must_fit() -> None:
+    for kind in ("wsd", "inverse_sqrt"):
+        with pytest.raises(ConfigError, match="of decay; together they must fit"):
+            load_config("quickstart", [f"schedule.kind={kind}", "total=20 steps", "warmup=10 steps", "decay=11 steps"])
+    load_config("quickstart", ["schedule.kind=linear", "total=20 steps", "warmup=10 steps", "decay=11 steps"])
 
 
 def test_tokens_are_steps_of_the_batch() -> None:

@@ -61,7 +61,12 @@ def measure(overrides: list[str], workers: Communicator) -> dict[str, Any]:
         if moments:
             moments[-1][1:] = [max(moments[-1][1], live), live]
     second = [number for number, moment in enumerate(moments) if moment[0] == "begin"][1]
-    return {"params": sum(p.numel() for p in model.parameters()), "moments": moments[second:]}
+    return {
+        "params": sum(p.numel() for p in model.parameters()),
+        "shapes": engine.shapes,
+        "kind": config.optimizer.kind,
+        "moments": moments[second:],
+    }
 
 
 if __name__ == "__main__":
@@ -71,7 +76,8 @@ if __name__ == "__main__":
     # The sum over one worker is the tensor itself. gloo would let go of it in a thread that the profiler does not see.
     deepspeed.comm.all_reduce = lambda *_arguments, **_named: None
     for micro_steps in (1, 2):
-        for stage in range(3):
+        for stage, kind in ((0, "adamw"), (1, "adamw"), (2, "adamw"), (micro_steps - 1, "muon")):
             settings = [*sys.argv[1:], f"zero_stage={stage}", f"global_batch_tokens={16 * micro_steps}"]
+            settings.append(f"optimizer.kind={kind}")
             sys.stdout.write(f"FOUND {json.dumps([stage, micro_steps, measure(settings, joined)])}\n")
     leave()
