@@ -9,6 +9,7 @@ import click
 import sisa_scale
 from sisa_scale.cli.failing import print_error
 from sisa_scale.errors import SisaScaleError
+from sisa_scale.runs.problems import RunDirectoryError, words
 
 # Name -> (module, what it does); the help text stands here so that listing the commands imports none of them.
 COMMANDS = {
@@ -71,6 +72,14 @@ def main(arguments: list[str] | None = None) -> Any:
     except SisaScaleError as error:
         print_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        found, remedy = words(error)
+        remedy += ", then run the same command again."
+        refused = RunDirectoryError.at(error.filename, found=found, allowed="the command needs it", remedy=remedy)
+        print_error(refused)
+        sys.exit(refused.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 

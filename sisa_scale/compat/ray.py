@@ -1,16 +1,51 @@
 """Private parts of Ray, checked with 2.60.0. pyproject.toml keeps it in that minor series."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services
+from ray.job_config import JobConfig
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import ResizingState
 
-__all__ = ["ControllerCallback", "ResizingState", "away_from", "draining_nodes", "scratch_in"]
+__all__ = [
+    "ControllerCallback",
+    "OwnPathJob",
+    "ResizingState",
+    "away_from",
+    "draining_nodes",
+    "scratch_in",
+    "session_of_its_own",
+]
 
 # ControllerCallback: Ray's public callbacks are told of failures, not of the next attempt's workers before they start.
 # ResizingState: the only word that running workers are to be replaced by more or fewer.
+
+
+class OwnPathJob(JobConfig):  # type: ignore[misc]
+    """A job whose workers import what is installed, not what lies where the driver runs.
+
+    Ray puts the driver's working directory and the folder of its script on the path of every worker, unless the job
+    brings a working directory of its own; a `data.py` or `wandb/` there would be imported.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
+@contextmanager
+def session_of_its_own() -> Iterator[None]:
+    """Start Ray's processes in sessions of their own meanwhile: signals to the driver's group are the driver's."""
+    before = services.ConsolePopen
+    services.ConsolePopen = partial(before, start_new_session=True)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = before
 
 
 def draining_nodes() -> set[str]:

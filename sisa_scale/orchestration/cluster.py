@@ -80,7 +80,9 @@ def _remove_abandoned() -> None:
 def _connect(resources: ResourcesConfig, scratch: str | None) -> None:
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    from sisa_scale.compat.ray import OwnPathJob
+
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True, "job_config": OwnPathJob()}
     if scratch is not None:
         _start_here(resources, scratch, quiet)
         return
@@ -101,13 +103,14 @@ def _start_here(resources: ResourcesConfig, scratch: str, quiet: dict[str, Any])
     """Start a cluster of this machine; a second time if the first one fails, as it may on a busy machine."""
     import ray
 
-    from sisa_scale.compat.ray import scratch_in
+    from sisa_scale.compat.ray import scratch_in, session_of_its_own
 
     num_cpus = max(resources.workers * resources.cpus_per_worker, os.cpu_count() or 1)
     local = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, **scratch_in(scratch)}
     for is_last in (False, True):
         try:
-            ray.init("local", include_dashboard=False, **local, **quiet)
+            with session_of_its_own():
+                ray.init("local", include_dashboard=False, **local, **quiet)
             return
         except Exception as error:  # Ray raises no class of its own here
             ray.shutdown()
