@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import click
 from rich.console import Console
@@ -21,9 +21,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from sisa_scale.cli.terminal import Terminal
 from sisa_scale.runs.metrics import StepFeed
 
-console = Console(highlight=False)
+console = Console(highlight=False, file=cast(IO[str], Terminal()))
 if not console.is_terminal:
     console.width = 160  # into a file or a pipe: no terminal to fit
 _PLAIN_SECONDS = 10.0  # between lines when the output is no terminal

@@ -6,7 +6,7 @@ import click
 
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.cli.console import announce
-from sisa_scale.cli.running import run_and_describe
+from sisa_scale.cli.running import expect_signals, run_and_describe
 from sisa_scale.launching.start import reopen
 
 
@@ -20,6 +20,7 @@ def command(run_dir: Path, overrides: tuple[str, ...], *, takes_over: bool) -> N
     Workers, ZeRO stage and everything about how it runs may change (workers=4 zero_stage=3); model, data and seed may
     not. Every step stands in metrics.jsonl once.
     """
+    expect_signals()
     config = reopen(run_dir, overrides, takes_over=takes_over)
     steps = CheckpointStore(config.directory, config.checkpoint.directory).steps()
     if steps and steps[-1] >= config.total_steps:
