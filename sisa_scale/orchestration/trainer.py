@@ -2,16 +2,21 @@
 
 import secrets
 import sys
+from pathlib import Path
 from typing import Any
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.errors import SisaScaleError
+from sisa_scale.errors import SisaScaleError, TrainingError
 from sisa_scale.orchestration.cluster import Device
 from sisa_scale.orchestration.drain import watch_for_drain
+from sisa_scale.runs.diagnostics import Diagnostics
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.failure import note_failure
 from sisa_scale.runs.layout import RAY
 from sisa_scale.runs.owner import Fence, FencedError
+
+# What a program gets wrong every time; a lost connection or a disk that fails is none of these.
+_MISTAKES = (AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
 
 
 def build_trainer(config: RunConfig, device: Device, token: str) -> Any:
@@ -75,3 +80,32 @@ def _work(arguments: dict[str, Any]) -> None:
     except SisaScaleError as error:
         note_failure(config.directory, error)
         raise
+    except Exception as error:
+        if would_come_again(config.directory, error):
+            note_failure(config.directory, _recurring(config.directory, error))
+        raise
+
+
+def would_come_again(run_dir: Path, error: Exception) -> bool:
+    """Whether workers that start anew would meet the same error: a mistake in a program, or too little memory.
+
+    Memory that gave out later in an attempt may suffice the next time.
+    """
+    if type(error).__name__ == "OutOfMemoryError":
+        directory = RunDirectory(run_dir)
+        newest = directory.attempts()[-1:]
+        return not newest or directory.last_step() <= (newest[0].from_step or 0)
+    return isinstance(error, _MISTAKES)
+
+
+def _recurring(run_dir: Path, error: Exception) -> TrainingError:
+    lines = str(error).strip().splitlines() or [""]
+    remedy = f"Its traceback is in {Diagnostics(run_dir, RunDirectory(run_dir).current_attempt()).directory}. "
+    if type(error).__name__ == "OutOfMemoryError":
+        remedy += "Lower execution.micro_batch_sequences, or set activation_checkpointing=full (`sisa-scale plan`). "
+    return TrainingError.at(
+        run_dir,
+        found=f"{type(error).__name__}: {lines[0]}",
+        allowed="this error would come again, so the workers are not started again",
+        remedy=f"{remedy}With the cause removed, `sisa-scale resume {run_dir}` goes on.",
+    )

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -10,8 +11,10 @@ import torch
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.documents import number_documents
 from sisa_scale.data.read.heldout import read_heldout
+from sisa_scale.errors import SisaScaleError
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.runs.attempts import Attempt, crash_loop
+from sisa_scale.runs.diagnostics import Diagnostics
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.outcome import Outcome, outcome_of
 from sisa_scale.runs.owner import Fence, FencedError
@@ -63,6 +66,9 @@ def work(
     except Exception as error:
         with suppress(RunDirectoryError):  # it may be what the error is about
             directory.event("error", rank=workers.rank, error=_headline(error))
+            if not isinstance(error, SisaScaleError):
+                kept = Diagnostics(directory.path, directory.current_attempt())
+                kept.write_traceback(workers.rank, traceback.format_exc())
         raise
     if workers.is_main:
         directory.end_attempt(outcome)

@@ -12,6 +12,8 @@ def test_a_signal_asks_at_once_and_is_told_once_by_the_next_look(tmp_path: Path)
     stop_path = tmp_path / "stop.json"
     with stop_on_signals(stop_path, told.append) as asked:
         assert not asked
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray takes it for itself
+        asked.listen()
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked
         assert stop_path.exists()
@@ -23,3 +25,17 @@ def test_a_signal_asks_at_once_and_is_told_once_by_the_next_look(tmp_path: Path)
         asked.renew()
         assert stop_path.exists()
     assert not stop_path.exists()
+    assert asked.outcome == "preempted"
+
+
+def test_a_terminal_that_is_closed_asks_too_unless_nohup_has_it_ignored(tmp_path: Path) -> None:
+    with stop_on_signals(tmp_path / "stop", print) as asked:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert asked.signals == [signal.SIGHUP]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals(tmp_path / "stop", print) as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
