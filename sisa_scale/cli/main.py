@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from typing import Any
+from typing import NoReturn
 
 import click
 
@@ -65,10 +65,13 @@ def cli() -> None:
     """Pretrain SISA language models and their rivals, and compare them honestly."""
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command; errors that are the user's to act on end in a message and their exit code."""
     try:
-        return cli.main(args=arguments, prog_name="sisa-scale", standalone_mode=True)
+        sys.exit(cli.main(args=arguments, prog_name="sisa-scale", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except SisaScaleError as error:
         print_error(error)
         sys.exit(error.exit_code)
@@ -80,7 +83,7 @@ def main(arguments: list[str] | None = None) -> Any:
         refused = RunDirectoryError.at(error.filename, found=found, allowed="the command needs it", remedy=remedy)
         print_error(refused)
         sys.exit(refused.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
 
 

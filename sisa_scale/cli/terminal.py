@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any
 
+_PLAIN = str.maketrans({"·": "-", "━": "=", "█": "#", "–": "-", "…": "...", "─": "-", "│": "|"})
+
 
 class Terminal(io.TextIOBase):
     """Writes to standard output; once that fails, to nowhere."""
@@ -13,6 +15,9 @@ class Terminal(io.TextIOBase):
         """Write a text."""
         try:
             sys.stdout.write(text)
+        except UnicodeEncodeError:  # a terminal of few letters
+            plain = text.translate(_PLAIN).encode(self.encoding, "replace").decode(self.encoding)
+            sys.stdout.write(plain)
         except (OSError, ValueError):
             drop(sys.stdout)
         return len(text)

@@ -25,6 +25,8 @@ from sisa_scale.training.record import record
 from sisa_scale.training.resume_rules import check_resumable, check_tokenizer
 from sisa_scale.training.schedule import LearningRateSchedule
 
+_MANY_EPOCHS = 100
+
 
 def begin(config: RunConfig) -> RunConfig:
     """Claim the run directory of a new run; returns the config with absolute paths, as workers need it."""
@@ -185,4 +187,12 @@ def check_inputs(config: RunConfig, *, is_new: bool = True) -> str:
     check_vocabulary(config, manifests)
     stream = TokenStream(config.data)
     stream.check_limits(config.total_steps)
+    for use in stream.use(config.total_steps):
+        if use.epochs > _MANY_EPOCHS:
+            warnings.warn(
+                f"{config.data.sources[use.source].path}: the run reads it {use.epochs:,.0f} times; a model that sees "
+                "the same text so often learns it by heart. Shorten schedule.total, or build a larger data set.",
+                SisaScaleWarning,
+                stacklevel=2,
+            )
     return stream.fingerprint
