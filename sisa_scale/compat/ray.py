@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import services
+from ray._private import services, utils
 from ray.job_config import JobConfig
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import ResizingState
@@ -19,7 +19,7 @@ __all__ = [
     "away_from",
     "draining_nodes",
     "scratch_in",
-    "session_of_its_own",
+    "signals_left_alone",
 ]
 
 # ControllerCallback: Ray's public callbacks are told of failures, not of the next attempt's workers before they start.
@@ -38,14 +38,19 @@ class OwnPathJob(JobConfig):  # type: ignore[misc]
 
 
 @contextmanager
-def session_of_its_own() -> Iterator[None]:
-    """Start Ray's processes in sessions of their own meanwhile: signals to the driver's group are the driver's."""
-    before = services.ConsolePopen
-    services.ConsolePopen = partial(before, start_new_session=True)
+def signals_left_alone() -> Iterator[None]:
+    """Leave the driver's signals to the driver while Ray starts.
+
+    Ray's processes get sessions of their own, so that what is sent to the driver's group does not reach them, and Ray
+    does not take SIGTERM for itself.
+    """
+    popen, take_sigterm = services.ConsolePopen, utils.set_sigterm_handler
+    services.ConsolePopen = partial(popen, start_new_session=True)
+    utils.set_sigterm_handler = lambda _handler: None
     try:
         yield
     finally:
-        services.ConsolePopen = before
+        services.ConsolePopen, utils.set_sigterm_handler = popen, take_sigterm
 
 
 def draining_nodes() -> set[str]:

@@ -4,6 +4,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import cast
 
 from sisa_scale.config.run import RunConfig
@@ -12,7 +13,7 @@ from sisa_scale.errors import TrainingError
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.orchestration.cluster import Device, ray_cluster
 from sisa_scale.orchestration.nodes import living_nodes, places
-from sisa_scale.orchestration.signals import Asked, stop_on_signals
+from sisa_scale.orchestration.signals import Asked, StoppedEarlyError, stop_on_signals
 from sisa_scale.orchestration.trainer import build_trainer, needs_of_worker
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.events import EventFeed
@@ -30,7 +31,7 @@ _LAST_SECONDS = 10.0
 def launch(config: RunConfig, watch: Callable[[], None], announce: Callable[[str], None]) -> Outcome:
     """Run the config to its end, or until a signal asks for a checkpoint and a stop.
 
-    Ctrl-C is an interrupt; SIGTERM and SIGUSR1 mean that this job is taken away. A node that is taken away ends the run
+    Ctrl-C is an interrupt; the other signals mean that this job is taken away. A node that is taken away ends the run
     only if the others are too few. watch: called a few times a second while the workers run; announce: told what
     happens in plain words. Raises the SisaScaleError of a worker, or TrainingError when workers were lost more often
     than allowed.
@@ -49,7 +50,6 @@ def _launch(
     directory = RunDirectory(config.directory)
     clear_failure(config.directory)
     directory.close_attempt()
-    before = directory.current_attempt()
     directory.event("launch", workers=config.resources.workers, process=f"{platform.node()}:{os.getpid()}")
     announce(
         "starting Ray" if config.resources.ray_address is None else f"joining Ray at {config.resources.ray_address}"
@@ -65,17 +65,21 @@ def _launch(
             announce(line)
         watch()
 
-    with ray_cluster(config.resources) as device:
-        asked.listen()  # Ray takes SIGTERM for itself
-        if not asked:
+    try:
+        with ExitStack() as stack:
+            with asked.at_once():
+                device = stack.enter_context(ray_cluster(config.resources))
             announce(f"starting {config.resources.workers} workers on {device}")
             _fit(config, device, life, asked, look)
-        while not asked and _was_drained(directory) and _has_room(config, device):
-            announce("going on with the nodes that are left")
-            _fit(config, device, life, asked, look)
+            while not asked and _was_drained(directory) and _has_room(config, device):
+                announce("going on with the nodes that are left")
+                _fit(config, device, life, asked, look)
+    except StoppedEarlyError:
         asked.renew()
-    if asked and directory.current_attempt() == before:
-        announce("no worker had begun: nothing was done and nothing is lost")
+        announce("no worker had begun: nothing was done, and nothing is lost")
+        newest = directory.attempts()[-1:]
+        if newest and newest[0].ended is None:  # it began while it was ended
+            directory.end_attempt(asked.outcome)
         return asked.outcome
     return _outcome(directory, config)
 
@@ -109,7 +113,7 @@ def _fit(config: RunConfig, device: Device, life: Life, asked: Asked, look: Call
         patience -= _POLL_SECONDS if has_failure(config.directory) else 0
         look()
         if asked and directory.current_attempt() == before:
-            return  # no worker has begun: there is nothing to save
+            raise StoppedEarlyError
         farewell -= _POLL_SECONDS if asked and _has_ended(directory, before) else 0
     if asked and _has_ended(directory, before):
         return

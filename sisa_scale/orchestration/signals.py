@@ -10,6 +10,10 @@ from sisa_scale.runs.outcome import Outcome, outcome_of
 from sisa_scale.runs.stop_request import SIGNAL_GRACE_SECONDS, Reason, stop_signals, write_stop
 
 
+class StoppedEarlyError(BaseException):
+    """A signal came before there was anything to save. No `except Exception` on the way may take it for its own."""
+
+
 class Asked:
     """The signals that came. `renew` asks again where the answer to another request took the file away.
 
@@ -20,11 +24,18 @@ class Asked:
         self.stop_path, self.announce = stop_path, announce
         self.signals: list[int] = []
         self._num_told = 0
+        self._is_early = False
 
-    def listen(self) -> None:
-        """Take the signals in; again where a library has taken one of them for itself."""
-        for name in stop_signals():
-            signal.signal(name, self._handle)
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise StoppedEarlyError at a signal meanwhile, or for one that came before: there is nothing to save yet."""
+        self._is_early = True
+        try:
+            if self.signals:
+                raise StoppedEarlyError
+            yield
+        finally:
+            self._is_early = False
 
     def __bool__(self) -> bool:
         return bool(self.signals)
@@ -45,11 +56,15 @@ class Asked:
     def _reason(self) -> Reason:
         return "interrupt" if self.signals[:1] == [signal.SIGINT] else "preemption"
 
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal in."""
         if number == signal.SIGINT and number in self.signals:
             raise KeyboardInterrupt
         self.signals.append(number)
         self._ask()
+        if self._is_early:
+            self._is_early = False
+            raise StoppedEarlyError
 
     def _ask(self) -> None:
         if self.signals and not self.stop_path.exists():
@@ -65,7 +80,8 @@ def stop_on_signals(stop_path: Path, announce: Callable[[str], None]) -> Iterato
     """
     asked = Asked(stop_path, announce)
     before = {name: signal.getsignal(name) for name in stop_signals()}
-    asked.listen()
+    for name in before:
+        signal.signal(name, asked.handle)
     try:
         yield asked
     finally:

@@ -1,4 +1,5 @@
 import inspect
+import signal
 import sys
 
 import ray
@@ -11,7 +12,7 @@ from sisa_scale.compat.ray import (
     ResizingState,
     away_from,
     scratch_in,
-    session_of_its_own,
+    signals_left_alone,
 )
 
 
@@ -32,13 +33,16 @@ def test_workers_import_nothing_from_where_the_driver_runs() -> None:
 
 
 def test_its_processes_are_started_in_sessions_of_their_own() -> None:
+    assert "ray._private.utils.set_sigterm_handler(" in inspect.getsource(ray.init)
     assert "ConsolePopen(" in inspect.getsource(services.start_ray_process)
     before = services.ConsolePopen
-    with session_of_its_own():
+    with signals_left_alone():
         process = services.ConsolePopen(
             [sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())"], stdout=-1
         )
         assert process.communicate()[0] == b"True\n"
+        ray._private.utils.set_sigterm_handler(print)
+    assert signal.getsignal(signal.SIGTERM) is not print
     assert services.ConsolePopen is before
 
 
