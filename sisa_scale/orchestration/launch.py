@@ -75,8 +75,7 @@ def _launch(
                 announce("going on with the nodes that are left")
                 _fit(config, device, life, asked, look)
     except StoppedEarlyError:
-        asked.renew()
-        announce("no worker had begun: nothing was done, and nothing is lost")
+        announce(f"{asked.first}: no worker had begun, so nothing was done and nothing is lost")
         newest = directory.attempts()[-1:]
         if newest and newest[0].ended is None:  # it began while it was ended
             directory.end_attempt(asked.outcome)

@@ -41,6 +41,11 @@ class Asked:
         return bool(self.signals)
 
     @property
+    def first(self) -> str:
+        """The name of the signal that came first."""
+        return signal.Signals(self.signals[0]).name
+
+    @property
     def outcome(self) -> Outcome:
         """How a run ends that was asked so."""
         return outcome_of(self._reason)

@@ -28,7 +28,9 @@ from sisa_scale.runs.processes import Identity
 from sisa_scale.runs.provenance import now
 
 _BEAT_SECONDS = 1.0
-_WATCH_SECONDS = 4.0  # for a life on another host: some signs of life, and a file server that takes its time
+# For a life on another host: some signs of life, and a file server that takes its time. For one here, time to end: a
+# scheduler may start the next while the last one ends.
+_WATCH_SECONDS = 4.0
 _POLL_SECONDS = 0.2
 
 
@@ -183,14 +185,14 @@ def _lives(run_dir: Path, owner: Owner) -> bool:
     """Whether the life of an owner goes on, and is not that of this process."""
     if owner.process == Identity.of_this() or owner.inode != run_dir.stat().st_ino:
         return False
-    if owner.host == platform.node():
-        return owner.process.state() not in ("", "Z")
-    before, until = _sign(run_dir), time.monotonic() + _WATCH_SECONDS
+    is_here, before, until = owner.host == platform.node(), _sign(run_dir), time.monotonic() + _WATCH_SECONDS
     while time.monotonic() < until:
-        time.sleep(_POLL_SECONDS)
-        if _sign(run_dir) != before:
+        if is_here and owner.process.state() in ("", "Z"):
+            return False
+        if not is_here and _sign(run_dir) != before:
             return True
-    return False
+        time.sleep(_POLL_SECONDS)
+    return is_here
 
 
 def _sign(run_dir: Path) -> str:

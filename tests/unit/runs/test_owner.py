@@ -29,6 +29,11 @@ with Life(Path(sys.argv[1])) as life:
 """
 
 
+@pytest.fixture(autouse=True)
+def _short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "_WATCH_SECONDS", 1.5)
+
+
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that owns the run in tmp_path."""
@@ -69,7 +74,7 @@ def test_a_life_that_is_taken_over_ends_itself_and_leaves_the_run_alone(
 
 
 def test_a_life_on_another_host_is_known_by_its_signs_whatever_the_clocks_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     with Life(tmp_path) as life:
         mine = read_owner(tmp_path)
@@ -80,7 +85,6 @@ def test_a_life_on_another_host_is_known_by_its_signs_whatever_the_clocks_say(
             check_free(tmp_path)
         assert owns(tmp_path, life.token)
     (tmp_path / "owner.json").write_text(json.dumps(dataclasses.asdict(elsewhere)))
-    monkeypatch.setattr(owners, "_WATCH_SECONDS", 0.5)
     check_free(tmp_path)  # no sign
 
 
