@@ -92,17 +92,22 @@ def train(recipe: str | Path, overrides: Sequence[str] = (), *, announce: Callab
 
 
 def resume(
-    run_dir: str | Path, overrides: Sequence[str] = (), *, announce: Callable[[str], None] | None = None
+    run_dir: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    takes_over: bool = False,
+    announce: Callable[[str], None] | None = None,
 ) -> "Run":
     """Continue a run from its newest checkpoint, as `sisa-scale resume` does; otherwise like `train`.
 
-    overrides: what changes; not the model, the data or the seed. Raises CheckpointError where there is no run.
+    overrides: what changes; not the model, the data or the seed. takes_over: end another life of the run that goes on,
+    without its last steps; else ConfigError is raised. Raises CheckpointError where there is no run.
     """
     from sisa_scale.launching.local import run_to_end
     from sisa_scale.launching.reporter import Reporter
     from sisa_scale.launching.start import reopen
 
-    config = reopen(Path(run_dir), tuple(overrides))
+    config = reopen(Path(run_dir), tuple(overrides), takes_over=takes_over)
     return open_run(run_to_end(config, Reporter(announce)).run_dir)
 
 

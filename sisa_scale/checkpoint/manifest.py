@@ -70,6 +70,7 @@ class Manifest:
     files: tuple[FileInfo, ...]  # by rank
     skipped_steps: int = 0  # of the steps, those that changed no weight
     optimizer_states: dict[str, tuple[str, ...]] = dataclasses.field(kw_only=True)  # names by parameter, or nothing
+    tokenizer_sha256: str | None = None  # of the data; None where it is not known
 
     def to_text(self) -> str:
         """Return the manifest with its own checksum as one line of JSON."""

@@ -9,6 +9,10 @@ class DamageError(CheckpointError):
     """A checkpoint that is not what was written. Reading it again would not help; an older one may."""
 
 
+class WriterError(CheckpointError):
+    """Another life of the run has claimed the checkpoints: this one may write no more."""
+
+
 def damaged(where: object, found: str, allowed: str) -> DamageError:
     """Return the error of a file that is not what was written."""
     remedy = "Restore it from a copy, or leave it: `sisa-scale resume` goes on from the newest sound checkpoint."

@@ -5,13 +5,13 @@ import uuid
 from pathlib import Path
 
 from sisa_scale.checkpoint.manifest import Manifest, read_manifest
-from sisa_scale.checkpoint.problems import refused
+from sisa_scale.checkpoint.problems import WriterError, refused
 from sisa_scale.checkpoint.storage import MANIFEST_NAME, LocalPlace, open_place
-from sisa_scale.config.loading.yaml_source import read_settings
 from sisa_scale.data.read.storage import is_remote
 from sisa_scale.errors import CheckpointError, Problem
 from sisa_scale.faults import fault_point
-from sisa_scale.runs.layout import CHECKPOINTS, config_path, holds_run
+from sisa_scale.runs.layout import CHECKPOINTS, holds_run
+from sisa_scale.runs.recipe import own_settings
 
 _NAME = re.compile(r"step_(\d{8,})")
 _WRITER = "writer"
@@ -86,7 +86,7 @@ class CheckpointStore:
         except FileNotFoundError:
             found = ""
         if not self.writer or found != self.writer:
-            raise CheckpointError.at(
+            raise WriterError.at(
                 self.place.location(_WRITER),
                 found=f"writer {found or 'none'}",
                 allowed=f"this attempt, {self.writer or 'which never claimed the checkpoints'}, may write no more",
@@ -119,14 +119,17 @@ class CheckpointStore:
         return [int(match[1]) for match in map(_NAME.fullmatch, self.place.names()) if match]
 
 
-def find_checkpoint(where: Location) -> tuple[Location, Manifest]:
-    """Return the checkpoint that a path or URL names: itself, or the newest of a run directory.
+def find_checkpoint(where: Location, step: int | None = None) -> tuple[Location, Manifest]:
+    """Return the checkpoint that a path or URL names: itself, or that of a run directory, the newest or that of `step`.
 
     Raises CheckpointError when there is none or its manifest is damaged.
     """
     if open_place(where).has(MANIFEST_NAME):
         return where, read_manifest(where)
-    newest = None if is_remote(where) else store_in(Path(where)).newest()
+    store = None if is_remote(where) else store_in(Path(where))
+    newest = None if store is None else store.newest()
+    if store is not None and step in store.steps():
+        newest = store.location(step)
     if newest is None:
         raise CheckpointError.at(
             where,
@@ -140,8 +143,7 @@ def find_checkpoint(where: Location) -> tuple[Location, Manifest]:
 
 def store_in(run_dir: Path) -> CheckpointStore:
     """Return the checkpoints of a run directory, wherever its config.yaml puts them."""
-    recipe = config_path(run_dir)
-    setting = read_settings(recipe).get("checkpoint.directory") if holds_run(run_dir) else None
+    setting = own_settings(run_dir).get("checkpoint.directory") if holds_run(run_dir) else None
     return CheckpointStore(run_dir, setting.value if setting is not None else None)
 
 

@@ -3,9 +3,10 @@
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import click
 from rich.console import Console
@@ -21,11 +22,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from sisa_scale.runs.metrics import StepFeed
+from sisa_scale.cli.terminal import Terminal
+from sisa_scale.runs.metrics import StepFeed, StepRow
 
-console = Console(highlight=False)
+console = Console(highlight=False, file=cast(IO[str], Terminal()))
 if not console.is_terminal:
     console.width = 160  # into a file or a pipe: no terminal to fit
+_SMOOTHED_LOOKS = 300  # a minute of them, or longer where steps are slow
 _PLAIN_SECONDS = 10.0  # between lines when the output is no terminal
 
 
@@ -63,6 +66,7 @@ class RunProgress:
         self.total_steps = total_steps
         self._feed = StepFeed(run_dir)
         self._printed = 0.0
+        self._seen: deque[StepRow] = deque(maxlen=_SMOOTHED_LOOKS)
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -80,6 +84,7 @@ class RunProgress:
         row = self._feed.newest()
         if row is None:
             return
+        self._seen.append(row)
         loss = f"{row.loss:.4f}" if math.isfinite(row.loss) else "not finite"
         text = f"loss {loss}  {row.tokens_per_second:,.0f} tok/s"
         if row.mfu is not None:
@@ -88,13 +93,20 @@ class RunProgress:
         if not console.is_terminal:
             if is_last or time.monotonic() - self._printed > _PLAIN_SECONDS:
                 self._printed = time.monotonic()
-                eta = (self.total_steps - row.step) * row.step_seconds
+                eta = (self.total_steps - row.step) * self._seconds_per_step(row)
                 console.print(f"step {row.step}/{self.total_steps}  {text}  eta {eta:.0f} s", soft_wrap=True)
             return
         if self._task is None:
             self._task = self._bar.add_task("train", total=self.total_steps, completed=row.step, text=text)
             self._bar.start()
         self._bar.update(self._task, completed=row.step, text=text)
+
+    def _seconds_per_step(self, row: StepRow) -> float:
+        """Return how long a step took of late, with the saves and evaluations in between."""
+        first = self._seen[0]
+        if row.step <= first.step or row.attempt != first.attempt:
+            return row.step_seconds
+        return (row.time - first.time).total_seconds() / (row.step - first.step)
 
     def close(self) -> None:
         """Leave the last state on the screen."""

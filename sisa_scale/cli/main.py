@@ -2,13 +2,14 @@
 
 import importlib
 import sys
-from typing import Any
+from typing import NoReturn
 
 import click
 
 import sisa_scale
 from sisa_scale.cli.failing import print_error
 from sisa_scale.errors import SisaScaleError
+from sisa_scale.runs.problems import RunDirectoryError, words
 
 # Name -> (module, what it does); the help text stands here so that listing the commands imports none of them.
 COMMANDS = {
@@ -64,14 +65,25 @@ def cli() -> None:
     """Pretrain SISA language models and their rivals, and compare them honestly."""
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command; errors that are the user's to act on end in a message and their exit code."""
     try:
-        return cli.main(args=arguments, prog_name="sisa-scale", standalone_mode=True)
+        sys.exit(cli.main(args=arguments, prog_name="sisa-scale", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except SisaScaleError as error:
         print_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except OSError as error:
+        if error.filename is None:
+            raise
+        found, remedy = words(error)
+        remedy += ", then run the same command again."
+        refused = RunDirectoryError.at(error.filename, found=found, allowed="the command needs it", remedy=remedy)
+        print_error(refused)
+        sys.exit(refused.exit_code)
+    except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sisa_scale.cli.console import announce, console, render
-from sisa_scale.config import load_config
 from sisa_scale.errors import ConfigError
-from sisa_scale.runs.layout import config_path
+from sisa_scale.runs.recipe import read_recipe
 
 if TYPE_CHECKING:
     from sisa_scale.config.run import RunConfig
@@ -32,7 +31,7 @@ def command(run_dir: Path, *, step: int, rank_batch: str | None, whole_text: boo
     The weights are those of the nearest checkpoint before it. Forward and backward run in fp32 and in the run's
     precision; nothing of the run is changed.
     """
-    config = load_config(config_path(run_dir), [f"run_dir={run_dir}"]).config
+    config = read_recipe(run_dir)
     rank, world_size = _share(rank_batch, config)
     from sisa_scale.data.read.trace import trace_sequence
     from sisa_scale.models.device import torch_device

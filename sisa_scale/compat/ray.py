@@ -1,16 +1,56 @@
 """Private parts of Ray, checked with 2.60.0. pyproject.toml keeps it in that minor series."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services, utils
+from ray.job_config import JobConfig
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import ResizingState
 
-__all__ = ["ControllerCallback", "ResizingState", "away_from", "draining_nodes", "scratch_in"]
+__all__ = [
+    "ControllerCallback",
+    "OwnPathJob",
+    "ResizingState",
+    "away_from",
+    "draining_nodes",
+    "scratch_in",
+    "signals_left_alone",
+]
 
 # ControllerCallback: Ray's public callbacks are told of failures, not of the next attempt's workers before they start.
 # ResizingState: the only word that running workers are to be replaced by more or fewer.
+
+
+class OwnPathJob(JobConfig):  # type: ignore[misc]
+    """A job whose workers import what is installed, not what lies where the driver runs.
+
+    Ray puts the driver's working directory and the folder of its script on the path of every worker, unless the job
+    brings a working directory of its own; a `data.py` or `wandb/` there would be imported.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
+@contextmanager
+def signals_left_alone() -> Iterator[None]:
+    """Leave the driver's signals to the driver while Ray starts.
+
+    Ray's processes get sessions of their own, so that what is sent to the driver's group does not reach them, and Ray
+    does not take SIGTERM for itself.
+    """
+    popen, take_sigterm = services.ConsolePopen, utils.set_sigterm_handler
+    services.ConsolePopen = partial(popen, start_new_session=True)
+    utils.set_sigterm_handler = lambda _handler: None
+    try:
+        yield
+    finally:
+        services.ConsolePopen, utils.set_sigterm_handler = popen, take_sigterm
 
 
 def draining_nodes() -> set[str]:

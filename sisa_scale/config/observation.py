@@ -24,6 +24,11 @@ class CheckpointConfig:
     keep_best: int = setting(
         "number of checkpoints with the lowest held-out loss to keep as well", default=0, minimum=0
     )
+    retry_seconds: float = setting(
+        "how long the last checkpoint of a run is tried again, every 5 seconds, where the disk refuses it",
+        default=600.0,
+        minimum=0,
+    )
     directory: str | None = setting(
         "directory or URL (s3://, gs://) for the checkpoints of this run alone; null is the run directory",
         default=None,

@@ -146,7 +146,7 @@ class RunConfig:
                 "Shorten it or raise model.max_length_tokens.",
             )
         longest = max(self.evaluation.needle_lengths, default=0)
-        if longest > limit:
+        if longest > limit and any(task.startswith("needle") for task in self.evaluation.tasks):
             yield Violation(
                 "evaluation.needle_lengths",
                 str(longest),
@@ -234,6 +234,16 @@ class RunConfig:
                 f"evaluation.every_steps {evaluation.every_steps}",
                 "the best are those with the lowest held-out loss, which must be measured during the run",
                 "Add loss to evaluation.tasks and evaluate every so many steps, or write keep_best 0.",
+            )
+
+        step = math.lcm(self.checkpoint.every_steps, evaluation.every_steps) if evaluation.every_steps else 0
+        if self.checkpoint.keep_best and evaluation.every_steps and not 0 < step <= self.total_steps:
+            yield Violation(
+                "checkpoint.keep_best",
+                f"{self.checkpoint.keep_best} with checkpoint.every_steps {self.checkpoint.every_steps} and "
+                f"evaluation.every_steps {evaluation.every_steps}, of {self.total_steps} steps",
+                "the best are chosen among steps that are both saved and evaluated, and there is none",
+                "Evaluate as often as checkpoints are saved (or a divisor of it), or write keep_best 0.",
             )
 
     def _document_rules(self) -> Iterator[Violation]:

@@ -80,13 +80,16 @@ def _remove_abandoned() -> None:
 def _connect(resources: ResourcesConfig, scratch: str | None) -> None:
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    from sisa_scale.compat.ray import OwnPathJob, signals_left_alone
+
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True, "job_config": OwnPathJob()}
     if scratch is not None:
         _start_here(resources, scratch, quiet)
         return
     try:
         _check_reachable(resources.ray_address or "")
-        ray.init(resources.ray_address, **quiet)
+        with signals_left_alone():
+            ray.init(resources.ray_address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError.at(
@@ -101,13 +104,14 @@ def _start_here(resources: ResourcesConfig, scratch: str, quiet: dict[str, Any])
     """Start a cluster of this machine; a second time if the first one fails, as it may on a busy machine."""
     import ray
 
-    from sisa_scale.compat.ray import scratch_in
+    from sisa_scale.compat.ray import scratch_in, signals_left_alone
 
     num_cpus = max(resources.workers * resources.cpus_per_worker, os.cpu_count() or 1)
     local = {"num_cpus": num_cpus, "object_store_memory": _OBJECT_STORE_BYTES, **scratch_in(scratch)}
     for is_last in (False, True):
         try:
-            ray.init("local", include_dashboard=False, **local, **quiet)
+            with signals_left_alone():
+                ray.init("local", include_dashboard=False, **local, **quiet)
             return
         except Exception as error:  # Ray raises no class of its own here
             ray.shutdown()

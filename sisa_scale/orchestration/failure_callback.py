@@ -18,6 +18,7 @@ from sisa_scale.runs.attempts import LOOP_ATTEMPTS, Attempt, crash_loop, restart
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.exit_codes import HUNG
 from sisa_scale.runs.failure import has_failure, note_failure
+from sisa_scale.runs.owner import owns
 from sisa_scale.training.health.crash_loop import loop_error
 
 _EXIT_CODE = re.compile(r"exit(?:s|ed)? with (?:an )?(?:exit )?code (-?\d+)", re.I)
@@ -27,13 +28,13 @@ _MEANINGS = {HUNG: "its watchdog ended it", 1: "it ended itself"}
 class DeathWatch(UserCallback):  # type: ignore[misc]
     """Notes every death of workers in the run directory."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
+    def __init__(self, run_dir: Path, token: str) -> None:
+        self.run_dir, self.token = run_dir, token
         self._num_stillborn = 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Note who died and why; end the run when it fails in a circle, else wait if it fails without progress."""
-        if has_failure(self.run_dir):
+        if has_failure(self.run_dir) or not owns(self.run_dir, self.token):
             return
         directory = RunDirectory(self.run_dir)
         attempts = directory.attempts()

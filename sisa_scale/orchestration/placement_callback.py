@@ -16,6 +16,7 @@ from sisa_scale.orchestration.nodes import living_nodes, places
 from sisa_scale.runs.attempts import deaths_by_node
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.failure import raise_failure
+from sisa_scale.runs.owner import check_fence
 from sisa_scale.runs.stop_request import write_stop
 
 _SAVE_SECONDS = 300.0
@@ -25,8 +26,8 @@ _POLL_SECONDS = 0.2
 class Placement(ControllerCallback):  # type: ignore[misc]
     """Keeps workers off nodes that are lost or that keep losing them, and saves before the number of workers grows."""
 
-    def __init__(self, run_dir: Path, resources: ResourcesConfig) -> None:
-        self.run_dir, self.resources = run_dir, resources
+    def __init__(self, run_dir: Path, resources: ResourcesConfig, token: str) -> None:
+        self.run_dir, self.resources, self.token = run_dir, resources, token
         self._left_out: list[str] = []
         self._is_resizing = False
 
@@ -40,6 +41,7 @@ class Placement(ControllerCallback):  # type: ignore[misc]
 
         Raises the error of a worker that would come again: Ray then tries no more, and ends.
         """
+        check_fence(self.run_dir, self.token)
         raise_failure(self.run_dir)
         if self._is_resizing:
             self._is_resizing = False

@@ -6,7 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from sisa_scale.runs.stop_request import SIGNAL_GRACE_SECONDS, write_stop
+from sisa_scale.runs.outcome import Outcome, outcome_of
+from sisa_scale.runs.stop_request import SIGNAL_GRACE_SECONDS, Reason, stop_signals, write_stop
+
+
+class StoppedEarlyError(BaseException):
+    """A signal came before there was anything to save. No `except Exception` on the way may take it for its own."""
 
 
 class Asked:
@@ -19,14 +24,31 @@ class Asked:
         self.stop_path, self.announce = stop_path, announce
         self.signals: list[int] = []
         self._num_told = 0
+        self._is_early = False
 
-    def came(self, number: int) -> None:
-        """Take a signal in, and ask the workers at once."""
-        self.signals.append(number)
-        self._ask()
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise StoppedEarlyError at a signal meanwhile, or for one that came before: there is nothing to save yet."""
+        self._is_early = True
+        try:
+            if self.signals:
+                raise StoppedEarlyError
+            yield
+        finally:
+            self._is_early = False
 
     def __bool__(self) -> bool:
         return bool(self.signals)
+
+    @property
+    def first(self) -> str:
+        """The name of the signal that came first."""
+        return signal.Signals(self.signals[0]).name
+
+    @property
+    def outcome(self) -> Outcome:
+        """How a run ends that was asked so."""
+        return outcome_of(self._reason)
 
     def renew(self) -> None:
         """Make sure that the workers are asked, if a signal came, and that the person knows."""
@@ -35,29 +57,36 @@ class Asked:
             self._num_told += 1
             self.announce(_words(self.signals[self._num_told - 1]))
 
+    @property
+    def _reason(self) -> Reason:
+        return "interrupt" if self.signals[:1] == [signal.SIGINT] else "preemption"
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal in."""
+        if number == signal.SIGINT and number in self.signals:
+            raise KeyboardInterrupt
+        self.signals.append(number)
+        self._ask()
+        if self._is_early:
+            self._is_early = False
+            raise StoppedEarlyError
+
     def _ask(self) -> None:
-        if not self.signals or self.stop_path.exists():
-            return
-        if self.signals[0] == signal.SIGINT:
-            write_stop(self.stop_path, "interrupt")
-        else:
-            write_stop(self.stop_path, "preemption", SIGNAL_GRACE_SECONDS)
+        if self.signals and not self.stop_path.exists():
+            is_urgent = self._reason == "preemption"
+            write_stop(self.stop_path, self._reason, SIGNAL_GRACE_SECONDS if is_urgent else None)
 
 
 @contextmanager
 def stop_on_signals(stop_path: Path, announce: Callable[[str], None]) -> Iterator[Asked]:
-    """Ask the workers to save and end at SIGINT (an interrupt), SIGTERM and SIGUSR1 (this job is taken away).
+    """Ask the workers to save and end at SIGINT (an interrupt), SIGTERM, SIGUSR1 and SIGHUP (this job is taken away).
 
     A second SIGINT raises KeyboardInterrupt.
     """
     asked = Asked(stop_path, announce)
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and number in asked.signals:
-            raise KeyboardInterrupt
-        asked.came(number)
-
-    before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    before = {name: signal.getsignal(name) for name in stop_signals()}
+    for name in before:
+        signal.signal(name, asked.handle)
     try:
         yield asked
     finally:

@@ -11,7 +11,7 @@ from sisa_scale.errors import DataError
 from sisa_scale.files import write_text
 from sisa_scale.reporting.comparison import comparison_figures
 from sisa_scale.reporting.figures import run_figures
-from sisa_scale.reporting.summary import flatten, headline_facts, score_text
+from sisa_scale.reporting.summary import changes, flatten, headline_facts, score_text
 from sisa_scale.runs.files import Run, read_run
 
 
@@ -52,6 +52,7 @@ def _page(run: Run, anchor: str) -> dict[str, Any]:
         "figures": [Markup(svg) for svg in run_figures(run)],
         "evaluations": _evaluations(run),
         "provenance": list(flatten(run.provenance)),
+        "changes": changes(run),
     }
 
 

@@ -12,14 +12,13 @@ from typing import Any, Literal, cast
 from sisa_scale.checkpoint.manifest import Manifest, read_manifest
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.checkpoint.verifying import verified
-from sisa_scale.config import load_config
 from sisa_scale.errors import CheckpointError
 from sisa_scale.reporting.goodput import Ledger, ledger
 from sisa_scale.runs.attempts import Attempt, read_attempts
 from sisa_scale.runs.diagnostics import Diagnostics, Heartbeat
 from sisa_scale.runs.events import describe, event_warnings, read_events
-from sisa_scale.runs.layout import config_path
 from sisa_scale.runs.metrics import read_totals
+from sisa_scale.runs.recipe import read_recipe
 
 State = Literal["running", "starting", "silent", "finished", "preempted", "interrupted", "failed", "not started"]
 _SILENT_SECONDS = 60.0
@@ -65,7 +64,7 @@ def read_status(run_dir: Path, *, verify: bool = False, now: datetime | None = N
     Raises ConfigError where there is no run.
     """
     now = now or datetime.now(UTC)
-    config = load_config(config_path(run_dir)).config
+    config = read_recipe(run_dir)
     attempts, events, steps = read_attempts(run_dir), read_events(run_dir), read_totals(run_dir)
     beats = Diagnostics(run_dir, attempts[-1].attempt).heartbeats() if attempts else []
     state, doing = _doing(attempts, beats, events, now)

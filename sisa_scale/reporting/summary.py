@@ -1,5 +1,6 @@
 """The headline numbers of a run, as text."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from sisa_scale.runs.files import Run
 
 _PARAMETER_KEYS = ("num_parameters", "num_params", "parameters")
 _FINAL_STEPS = 20
+_ALWAYS_NEW = re.compile(r"^provenance\.(time|command|config_sha256)$")
 MISSING = "–"
 
 
@@ -108,6 +110,19 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, ", ".join(map(str, value))
     else:
         yield prefix, MISSING if value is None else str(value)
+
+
+def changes(run: Run) -> list[tuple[int, str, str, str]]:
+    """Return (attempt, key, before, after) for all that an attempt's recipe and provenance have other than the last."""
+    found, before = [], dict[str, str]()
+    for attempt, record in sorted(run.records.items()):
+        kept = dict(flatten({"": record.config, "provenance": record.provenance}))
+        after = {key: text for key, text in kept.items() if not _ALWAYS_NEW.search(key)}
+        for key in sorted(before.keys() | after.keys()) if before else ():
+            if before.get(key) != after.get(key):
+                found.append((attempt, key, before.get(key, MISSING), after.get(key, MISSING)))
+        before = after
+    return found
 
 
 def _parameters(run: Run) -> str:

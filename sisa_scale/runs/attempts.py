@@ -87,11 +87,14 @@ def with_cause_of_death(attempt: Attempt, events: Iterable[Event]) -> Attempt:
     own = [event for event in events if event.get("attempt") == attempt.attempt]
     errors = sorted((e for e in own if e["event"] == "error"), key=lambda e: bool(_ECHO.search(e["error"])))
     died = next((event for event in own if event["event"] == "workers_lost"), None)
+    taken = next((event for event in own if event["event"] == "taken_over"), None)
     hang = next((event for event in own if event["event"] == "hang"), None)
     ranks: list[int] = []
     outcome = "failed"
     if any(event["event"] == "rollback" for event in own):
         outcome, reason = "rolled_back", "the guard went back to the newest checkpoint"
+    elif taken is not None:
+        outcome, reason = "interrupted", f"{taken['process']} took the run over"
     elif hang is not None:
         ranks, reason = list(hang.get("suspects", [])), f"a hang: {hang.get('message', 'no worker went on')}"
     elif errors and not _ECHO.search(errors[0]["error"]):

@@ -46,9 +46,12 @@ def read_rollbacks(run_dir: Path) -> list[dict[str, Any]]:
         return json.loads(path.read_text()) if path.exists() else []
 
 
-def add_rollback(run_dir: Path, step: int, reason: str, refused: list[tuple[int, int]], *, leave_out: bool) -> None:
-    """Note that the run goes back from `step`; refused: (step from 1, data step from 0) of the steps that were bad."""
+def add_rollback(
+    run_dir: Path, step: int, reason: str, refused: list[tuple[int, int]], *, leave_out: bool, attempt: int
+) -> None:
+    """Note that an attempt goes back from `step`; refused: (step from 1, data step from 0) of the bad steps."""
     line = {"step": step, "reason": reason, "refused": refused, "leave_out": leave_out, "to_step": None}
+    line |= {"attempt": attempt}
     _write(run_dir, [*read_rollbacks(run_dir), {**line, "left_out_data_steps": []}])
 
 

@@ -4,6 +4,7 @@ heartbeat_R.json    what rank R does, overwritten about once a second
 hang.json           the alarm of the watchdog that noticed a hang, then its verdict
 answer_R            rank R has seen the alarm and written its stacks
 rank_R.txt          stacks of rank R            rank_R.nccl.pickle    NCCL's flight recorder, on GPUs
+error_R.txt         the traceback of an error that ended rank R
 """
 
 import json
@@ -77,6 +78,13 @@ class Diagnostics:
     def nccl_path(self, rank: int) -> Path:
         """Return where a rank writes what NCCL's flight recorder holds."""
         return self.directory / f"rank_{rank}.nccl.pickle"
+
+    def write_traceback(self, rank: int, text: str) -> None:
+        """Keep the traceback of an error that ended a rank."""
+        self.create()
+        path = self.directory / f"error_{rank}.txt"
+        with file_errors(path):
+            path.write_text(text)
 
     def beat(self, heartbeat: Heartbeat) -> None:
         """Overwrite the heartbeat of a rank."""

@@ -1,7 +1,10 @@
 """The run directory as one object: the whole of what a run leaves behind. `layout` lists its files."""
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,20 +12,26 @@ from typing import Any
 
 from sisa_scale.config.loading.load import dump_yaml
 from sisa_scale.config.run import RunConfig
-from sisa_scale.errors import ConfigError
+from sisa_scale.errors import ConfigError, SisaScaleWarning
 from sisa_scale.files import remove_abandoned, write_json, write_text
 from sisa_scale.runs import layout, metrics, step_logs
 from sisa_scale.runs.attempts import Attempt, count_attempts, read_attempts, with_cause_of_death, write_attempts
 from sisa_scale.runs.evaluations import ScoreRow, append_scores
-from sisa_scale.runs.events import Event, append_event, last_events, read_events
+from sisa_scale.runs.events import Event, append_event, last_events, new_event, read_events
 from sisa_scale.runs.monitors import MonitorRow, append_monitor
-from sisa_scale.runs.problems import file_errors
+from sisa_scale.runs.problems import RunDirectoryError, file_errors
 
 
 class RunDirectory:
-    """One run on disk. Files that the operating system refuses raise RunDirectoryError."""
+    """One run on disk. Files that the operating system refuses raise RunDirectoryError.
+
+    Lines of logs do not: one that the disk does not take waits in memory and is tried again with every later one, in
+    its order. `sync_logs` raises while lines wait, so no checkpoint outlives the lines of its steps.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._lock = threading.RLock()  # checkpoints are written by another thread
         self.path = path
         self.config_path = layout.config_path(path)
         self.stop_path = path / layout.STOP
@@ -40,31 +49,37 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
 
     def record(self, config: RunConfig, deepspeed: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        """Write what the run is: config, DeepSpeed's config, provenance."""
+        """Write what the run is: config, DeepSpeed's config, provenance; for the newest attempt, too, if there is one.
+
+        What an attempt has stays as it is; that of the run itself is that of its newest attempt.
+        """
+        attempt = self.current_attempt()
         with file_errors(self.path):
-            write_text(self.config_path, dump_yaml(config))
-            write_json(self.path / layout.DEEPSPEED, deepspeed)
-            write_json(self.path / layout.PROVENANCE, provenance)
+            for place in ([layout.attempt_path(self.path, attempt)] if attempt else []) + [self.path]:
+                write_json(place / layout.DEEPSPEED, deepspeed)
+                write_json(place / layout.PROVENANCE, provenance)
+                write_text(layout.config_path(place), dump_yaml(config))
 
     def add_step(self, row: metrics.StepRow) -> None:
         """Note a step."""
-        metrics.append_step(self.path, row)
+        self._append(lambda: metrics.append_step(self.path, row))
 
     def add_monitor(self, row: MonitorRow) -> None:
         """Note what the monitors read after a step."""
-        append_monitor(self.path, row)
+        self._append(lambda: append_monitor(self.path, row))
 
     def add_scores(self, rows: Sequence[ScoreRow]) -> None:
         """Note the scores of one step."""
-        append_scores(self.path, rows)
+        self._append(lambda: append_scores(self.path, rows))
 
     def add_data_event(self, step: int, event: dict[str, Any]) -> None:
         """Note what the data stream says of a step."""
-        step_logs.append_data_event(self.path, step, event)
+        self._append(lambda: step_logs.append_data_event(self.path, step, event))
 
     def event(self, kind: str, **fields: Any) -> None:
         """Note what happened, when, and in which attempt; `events.EVENTS` declares the kinds."""
-        append_event(self.path, self.current_attempt(), kind, fields)
+        event = new_event(self.current_attempt(), kind, fields)
+        self._append(lambda: append_event(self.path, event))
 
     def events(self) -> list[Event]:
         """Return all events, oldest first."""
@@ -152,6 +167,9 @@ class RunDirectory:
 
     def sync_logs(self) -> None:
         """Make the logs of steps durable, so that no checkpoint outlives the lines of its steps."""
+        error = self._write_waiting()
+        if error is not None:
+            raise error
         step_logs.sync_step_logs(self.path)
 
     def attention_backend(self, device_name: str) -> str | None:
@@ -176,6 +194,53 @@ class RunDirectory:
                 write_text(path, new)
             return path.read_text().strip()
 
+    def forget_wandb_id(self, original: "RunDirectory") -> None:
+        """Drop the id that came with a copy of another run; the two would write to one place."""
+        own, other = self.path / layout.WANDB_ID, original.path / layout.WANDB_ID
+        with file_errors(own):
+            if own.exists() and other.exists() and own.read_text() == other.read_text():
+                own.unlink()
+
+    def record_origin(self, source: str, step: int, weights_sha256: str, tokenizer_sha256: str | None) -> None:
+        """Note whose weights the run begins with."""
+        origin = {
+            "source": source,
+            "step": step,
+            "weights_sha256": weights_sha256,
+            "tokenizer_sha256": tokenizer_sha256,
+        }
+        with file_errors(self.path):
+            write_json(self.path / layout.BEGUN_FROM, origin)
+
+    def origin(self) -> dict[str, Any] | None:
+        """Return whose weights the run began with; None where they were drawn."""
+        path = self.path / layout.BEGUN_FROM
+        with file_errors(path):
+            return dict(json.loads(path.read_text())) if path.exists() else None
+
+    def _append(self, append: Callable[[], None]) -> None:
+        with self._lock:
+            was_waiting = bool(self._waiting)
+            self._waiting.append(append)
+            error = self._write_waiting()
+            if error is not None and not was_waiting:
+                _warn(
+                    f"{error} Lines of logs wait in memory and are tried again with every later one; the run goes on."
+                )
+            elif error is None and was_waiting:
+                _warn(f"{self.path}: the lines of logs that waited in memory are written")
+
+    def _write_waiting(self) -> RunDirectoryError | None:
+        """Write the lines that wait; returns why one of them could not be written."""
+        with self._lock:
+            while self._waiting:
+                try:
+                    self._waiting[0]()
+                except RunDirectoryError as error:
+                    return error
+                self._waiting.popleft()
+        return None
+
     def _renew(self, **changes: Any) -> None:
         attempts = self.attempts()
         write_attempts(self.path, [*attempts[:-1], replace(attempts[-1], **changes)])
@@ -187,3 +252,7 @@ class RunDirectory:
         ]
         seen += [step_times[attempt.attempt]] if attempt.attempt in step_times else []
         return max([attempt.started, *seen])
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, SisaScaleWarning, stacklevel=4)

@@ -32,11 +32,16 @@ class EventKind:
     stall: tuple[str, str] | None = None
 
 
-def append_event(run_dir: Path, attempt: int, kind: str, fields: Mapping[str, Any]) -> None:
-    """Note what happened now, in an attempt."""
+def append_event(run_dir: Path, event: Event) -> None:
+    """Note what happened."""
+    append_line(run_dir / EVENT_LOG, event)
+
+
+def new_event(attempt: int, kind: str, fields: Mapping[str, Any]) -> Event:
+    """Return what happened now, in an attempt."""
     if kind not in EVENTS:
         raise AssertionError(f"the event {kind!r} is not declared in EVENTS")
-    append_line(run_dir / EVENT_LOG, {"event": kind, "time": now(), "attempt": attempt, **fields})
+    return {"event": kind, "time": now(), "attempt": attempt, **fields}
 
 
 def read_events(run_dir: Path) -> list[Event]:
@@ -140,6 +145,14 @@ EVENTS: Mapping[str, EventKind] = {
         _damaged,
         "checkpoints were damaged and set aside",
     ),
+    "checkpoint_distrusted": EventKind(
+        ("step", "moved_to", "first_refused"),
+        lambda e: (
+            f"the checkpoint of step {e['step']:,} leads to refused steps from {e['first_refused']:,} on and was moved "
+            f"to {e['moved_to']}; the run goes back to the one before it"
+        ),
+        "checkpoints led to refused steps and were set aside",
+    ),
     "checkpoint_failed": EventKind(
         (*_SAVE, "problems"),
         lambda e: (
@@ -151,6 +164,9 @@ EVENTS: Mapping[str, EventKind] = {
     ),
     "stop_requested": EventKind(("step", "reason", "seconds_left")),
     "error": EventKind(("rank", "error")),
+    "taken_over": EventKind(
+        ("process", "of"), lambda e: f"{e['process']} takes the run over from {e['of']}, which ends without saving"
+    ),
     "workers_lost": EventKind(
         ("ranks", "reason"),
         lambda e: f"{e['reason']}; the workers are started again from the newest checkpoint",

@@ -1,8 +1,8 @@
 """A run directory as plain values, for those who look at a run from outside."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,23 @@ from sisa_scale.runs.attempts import Attempt, read_attempts
 from sisa_scale.runs.evaluations import ScoreRow, read_scores
 from sisa_scale.runs.events import Event, read_events
 from sisa_scale.runs.jsonl import malformed
-from sisa_scale.runs.layout import METRICS, PROVENANCE, config_path
+from sisa_scale.runs.layout import METRICS, PROVENANCE, attempt_path, config_path, holds_run
 from sisa_scale.runs.metrics import StepRow, read_steps
 from sisa_scale.runs.monitors import MonitorRow, read_monitors
 from sisa_scale.runs.problems import file_errors
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """The recipe of an attempt, and what it ran on."""
+
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run directory as values; `notes` says what was tolerated while reading.
+    """A run directory as values; `notes` says what was tolerated while reading; `records` are by attempt.
 
     Steps that an attempt repeated after a resume appear once, as the last attempt saw them.
     """
@@ -37,6 +45,7 @@ class Run:
     attempts: list[Attempt]
     events: list[Event]
     notes: list[str]
+    records: Mapping[int, AttemptRecord] = field(default_factory=dict)
 
 
 def read_run(path: Path) -> Run:
@@ -69,7 +78,18 @@ def read_run(path: Path) -> Run:
         attempts=read_attempts(path, notes),
         events=read_events(path),
         notes=notes,
+        records=_records(path),
     )
+
+
+def _records(run_dir: Path) -> dict[int, AttemptRecord]:
+    """Return what attempts kept; those of earlier versions, and those that were killed at their start, kept nothing."""
+    records = {}
+    for place in sorted(attempt_path(run_dir, 0).parent.glob("[0-9]*")):
+        if holds_run(place) and (place / PROVENANCE).is_file():
+            recipe, provenance = _mapping(config_path(place), yaml.safe_load), _mapping(place / PROVENANCE, json.loads)
+            records[int(place.name)] = AttemptRecord(recipe[1], provenance[1])
+    return records
 
 
 def _name(config: dict[str, Any], path: Path) -> str:

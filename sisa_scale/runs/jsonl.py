@@ -4,6 +4,7 @@ A process may die in the midst of a line. Such a torn line is never taken for a 
 stands on a line of its own. OS errors become RunDirectoryErrors; a log that is not there has no lines.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -23,13 +24,21 @@ Row = TypeVar("Row")
 
 
 def append_line(path: Path, line: Line) -> None:
-    """Append one line."""
+    """Append one line, whole or not at all: what a full disk took of it is cut off again."""
     data = json.dumps(line).encode() + b"\n"
     with file_errors(path), path.open("a+b", buffering=0) as stream:
-        if stream.seek(0, os.SEEK_END):
+        end = stream.seek(0, os.SEEK_END)
+        if end:
             stream.seek(-1, os.SEEK_END)
             data = data if stream.read(1) == b"\n" else b"\n" + data
-        stream.write(data)
+        try:
+            written = stream.write(data)
+            if written < len(data):
+                stream.write(data[written:])  # says why it was cut short
+        except OSError:
+            with contextlib.suppress(OSError):
+                stream.truncate(end)
+            raise
 
 
 def write_lines(path: Path, lines: Iterable[Line]) -> None:

@@ -15,6 +15,10 @@ checkpoints/            one folder for each checkpoint               checkpoint.
 diagnostics/            heartbeats, stacks of a hang, by attempt     diagnostics
 stop                    asks the run to save and stop                stop_request
 failure.json            an error that would come again               failure
+owner.json              which life may write to the run              owner
+alive                   its sign of life                             owner
+attempts/               recipe and provenance of each attempt        directory
+begun_from.json         whose weights the run began with             directory
 wandb_id                the id of the run at Weights & Biases
 report.html             drawn at the end
 jobs/                   submissions to a cluster                     launching.submission
@@ -38,6 +42,10 @@ CHECKPOINTS = "checkpoints"
 DIAGNOSTICS = "diagnostics"
 STOP = "stop"
 FAILURE = "failure.json"
+OWNER = "owner.json"
+ALIVE = "alive"
+ATTEMPT_RECORDS = "attempts"
+BEGUN_FROM = "begun_from.json"
 WANDB_ID = "wandb_id"
 REPORT = "report.html"
 JOBS = "jobs"
@@ -47,6 +55,11 @@ RAY = "ray"
 def config_path(run_dir: Path) -> Path:
     """Return where the resolved recipe of a run lies."""
     return run_dir / CONFIG
+
+
+def attempt_path(run_dir: Path, attempt: int) -> Path:
+    """Return where the recipe and the provenance of an attempt lie."""
+    return run_dir / ATTEMPT_RECORDS / f"{attempt:04d}"
 
 
 def holds_run(directory: Path) -> bool:

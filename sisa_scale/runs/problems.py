@@ -25,14 +25,18 @@ class RunDirectoryError(CheckpointError):
     """A file of a run directory that cannot be read or written; exit code 4, as for a checkpoint."""
 
 
+def words(error: OSError) -> tuple[str, str]:
+    """Return what was found and what to do."""
+    return _WORDS.get(error.errno or 0, (f"a file system that refuses it ({error})", "Check the disk or the server"))
+
+
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
     """Turn an OSError about `path` into a RunDirectoryError."""
     try:
         yield
     except OSError as error:
-        unknown = f"a file system that refuses it ({error})", "Check the disk or the server"
-        found, remedy = _WORDS.get(error.errno or 0, unknown)
+        found, remedy = words(error)
         raise RunDirectoryError.at(
             path,
             found=found,

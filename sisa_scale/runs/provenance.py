@@ -23,12 +23,19 @@ def now() -> str:
 
 
 def collect_provenance(
-    config: RunConfig, data_fingerprint: str, num_parameters: int, gpus: Sequence[str]
+    config: RunConfig,
+    data_fingerprint: str,
+    num_parameters: int,
+    gpus: Sequence[str],
+    command: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Return versions, git state, hardware and hashes as plain JSON. gpus: names of those that this process sees."""
+    """Return versions, git state, hardware and hashes as plain JSON.
+
+    gpus: names of those that this process sees. command: that started the run; None is this process's own.
+    """
     return {
         "time": now(),
-        "command": sys.argv,
+        "command": list(sys.argv if command is None else command),
         "config_sha256": config_hash(config),
         "data_fingerprint": data_fingerprint,
         "num_parameters": num_parameters,

@@ -58,8 +58,14 @@ def asked_to_stop(stop_path: Path | None) -> StopRequest | None:
         return StopRequest("interrupt")
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that ask for a checkpoint and a stop; SIGHUP not where `nohup` has it ignored."""
+    is_kept = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, *([] if is_kept else [signal.SIGHUP])]
+
+
 def listen_for_signals() -> None:
-    """Take SIGTERM and SIGUSR1 as preemption and SIGINT as an interrupt; must be called in the main thread."""
+    """Take signals as requests: SIGINT as an interrupt, the others as preemption. Call it in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("signals reach the main thread only")
 
@@ -69,5 +75,5 @@ def listen_for_signals() -> None:
         else:
             request_stop("preemption", SIGNAL_GRACE_SECONDS)
 
-    for name in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for name in stop_signals():
         signal.signal(name, ask)

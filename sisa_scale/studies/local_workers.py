@@ -18,10 +18,10 @@ from multiprocessing.context import ForkServerProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from sisa_scale.config.loading.load import load_config
 from sisa_scale.errors import SisaScaleError
 from sisa_scale.runs.exit_codes import HUNG, PREEMPTED, ROLLED_BACK
-from sisa_scale.runs.layout import config_path
+from sisa_scale.runs.owner import Life
+from sisa_scale.runs.recipe import read_recipe
 
 _HOST = "127.0.0.1"
 _ORPHANED = 1
@@ -110,9 +110,10 @@ def _work(run_dir: str, device: str) -> int:
     from sisa_scale.training.hooks.rollback import RollBackError
     from sisa_scale.training.worker import work
 
-    config = load_config(config_path(Path(run_dir)), [f"run_dir={run_dir}"]).config
+    config = read_recipe(Path(run_dir))
     try:
-        outcome = work(config, device)
+        with Life(config.directory) if os.environ["RANK"] == "0" else contextlib.nullcontext() as life:
+            outcome = work(config, device, fence=life)
     except RollBackError as error:
         print(error, file=sys.stderr, flush=True)  # noqa: T201
         return ROLLED_BACK

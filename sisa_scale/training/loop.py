@@ -10,6 +10,8 @@ def train(run: Run) -> TrainState:
     with run.heart.phase("restore"):
         state = restore(run)
         run.recall(state)
+        if run.is_stopped_before(state):
+            return state
     for batch in run.batches(state):
         report = run.step(state, batch)
         state = run.advance(state, report)

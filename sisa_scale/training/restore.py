@@ -15,12 +15,12 @@ from sisa_scale.checkpoint.store import Location, find_checkpoint
 from sisa_scale.checkpoint.verifying import Copies, Found, newest_sound
 from sisa_scale.config.loading.extension import check_begins
 from sisa_scale.data.read.storage import is_remote
-from sisa_scale.errors import SisaScaleWarning
+from sisa_scale.errors import CheckpointError, SisaScaleWarning
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.training.engine.engine import Engine
 from sisa_scale.training.engine.zero_layout import load_states
 from sisa_scale.training.hooks.checkpoints import remove_surplus
-from sisa_scale.training.resume_rules import check_resumable, lost_states
+from sisa_scale.training.resume_rules import check_resumable, check_tokenizer, lost_states, tokenizer_of
 from sisa_scale.training.run import Run
 from sisa_scale.training.step import TrainState
 
@@ -109,13 +109,40 @@ def _begin_weights(run: Run, model: Decoder) -> None:
     if run.config.begin_from is None:
         model.initialise(run.config.seed)
         return
-    where, manifest = find_checkpoint(run.config.begin_from)
+    origin = run.directory.origin()  # a start before the first checkpoint may have fixed it
+    where, manifest = find_checkpoint(run.config.begin_from, origin["step"] if origin is not None else None)
     check_begins(manifest.config, str(where), run.config.model)
+    check_tokenizer(str(where), manifest, [source.manifest for source in run.stream.sources])
     with closing(_copies(run, where)) as copies:
         directory = copies.fetch(where, manifest)
         run.workers.barrier()
         CheckpointReader(directory, manifest).load_weights(model.named_parameters())
         run.workers.barrier()
+    _fix_origin(run, str(where), manifest, weights_sha256(model))
+
+
+def _fix_origin(run: Run, where: str, manifest: Manifest, digest: str) -> None:
+    """Record what the run begins from, or raise CheckpointError where that is not what it began from before."""
+    origin = run.directory.origin()
+    run.workers.barrier()
+    if origin is None and run.workers.is_main:
+        run.directory.record_origin(where, manifest.step, digest, tokenizer_of(manifest))
+    if origin is not None and origin["weights_sha256"] != digest:
+        raise CheckpointError.at(
+            where,
+            found=f"weights {digest[:12]}... of step {manifest.step}",
+            allowed=f"the run began with {origin['weights_sha256'][:12]}... of step {origin['step']}",
+            remedy="Restore that checkpoint, or begin a new run.",
+        )
+
+
+def weights_sha256(model: Decoder) -> str:
+    """Return the SHA-256 of all weights, by name in alphabetical order, as fp32."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(weight.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _take_up(run: Run, state: TrainState) -> TrainState:

@@ -2,13 +2,16 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sisa_scale.checkpoint.manifest import Manifest
 from sisa_scale.config.loading.load import config_from_plain
 from sisa_scale.config.run import RunConfig, to_plain
-from sisa_scale.errors import CheckpointError, Problem
+from sisa_scale.data.manifest import Manifest as DataManifest
+from sisa_scale.data.read.stream import TokenStream
+from sisa_scale.errors import CheckpointError, DataError, Problem, SisaScaleError
 
 # Where the data lies and how it is read may change; what is in it is compared by fingerprint.
 FREE_KEYS = re.compile(r"data\.(mix\.[^.]+\.)?(path|max_epochs|loader_workers|cache_directory|cache_bytes|on_corrupt)")
@@ -81,6 +84,33 @@ def lost_states(manifest: Manifest, config: RunConfig) -> str:
     states = ((state, name) for name, states in manifest.optimizer_states.items() for state in states)
     lost = Counter(state for state, name in states if state not in wanted.get(name, ()))
     return ", ".join(f"{state} of {number} weight{'s' * (number > 1)}" for state, number in lost.items())
+
+
+def check_tokenizer(checkpoint: str, manifest: Manifest, data: Iterable[DataManifest]) -> None:
+    """Raise DataError unless a new run reads text as the run did whose weights it begins with."""
+    trained = tokenizer_of(manifest)
+    for each in data:
+        if trained not in (None, each.tokenizer.sha256):
+            raise DataError.at(
+                f"{each.tokenizer.name} ({each.tokenizer.file} of the data set)",
+                found=f"tokenizer {each.tokenizer.sha256[:12]}...",
+                allowed=f"the weights of {checkpoint} were trained with {str(trained)[:12]}..., and the same ids mean "
+                "other text in another tokenizer",
+                remedy="Build the data with that tokenizer, or begin with fresh weights: begin_from=null.",
+            )
+
+
+def tokenizer_of(manifest: Manifest) -> str | None:
+    """Return the SHA-256 of the tokenizer that weights were trained with; None where nobody knows any more."""
+    if manifest.tokenizer_sha256 is not None:
+        return manifest.tokenizer_sha256
+    # Checkpoints of earlier versions do not say; their data set does, if it is still the same.
+    try:
+        stream = TokenStream(config_from_plain(manifest.config, "").data)
+    except (SisaScaleError, OSError):
+        return None
+    is_same = stream.fingerprint == manifest.data_fingerprint
+    return stream.manifest.tokenizer.sha256 if is_same else None
 
 
 def _locked_until(step: int, config: RunConfig) -> dict[str, Any]:

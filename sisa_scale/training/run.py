@@ -11,6 +11,7 @@ from sisa_scale.faults import fault_point
 from sisa_scale.runs.cursor import read_cursor, settle_rollbacks
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.metrics import last_steps
+from sisa_scale.runs.owner import Fence
 from sisa_scale.runs.stop_request import Reason, StopRequest, asked_to_stop
 from sisa_scale.training.engine.attention_backend import choose_backend
 from sisa_scale.training.engine.communicator import Communicator
@@ -18,7 +19,7 @@ from sisa_scale.training.engine.engine import Engine
 from sisa_scale.training.engine.float8_device import check_float8
 from sisa_scale.training.health.guard import NumericalGuard, PastStep
 from sisa_scale.training.health.heart import Heart
-from sisa_scale.training.health.votes import StepVote
+from sisa_scale.training.health.votes import StepVote, asked_together
 from sisa_scale.training.schedule import LearningRateSchedule
 from sisa_scale.training.step import StepReport, TrainState
 from sisa_scale.training.waiting import TimedIterator
@@ -29,11 +30,11 @@ Hook = Callable[[TrainState, StepReport], None]
 class Run:
     """Everything one worker needs to train; `hooks` are called after every step, in order.
 
-    stopped_by: why the run was asked to stop, once all workers have agreed to.
+    stopped_by: why the run was asked to stop, once all workers have agreed to. fence: of the main worker.
     """
 
-    def __init__(self, config: RunConfig, workers: Communicator) -> None:
-        self.config, self.workers = config, workers
+    def __init__(self, config: RunConfig, workers: Communicator, fence: Fence | None = None) -> None:
+        self.config, self.workers, self.fence = config, workers, fence
         self.heart = Heart()
         self.directory = RunDirectory(config.directory)
         self.store = CheckpointStore(config.directory, config.checkpoint.directory)
@@ -56,6 +57,13 @@ class Run:
         self.cursor, past_steps = self.workers.broadcast(read)
         self.guard.remember(past_steps)
 
+    def is_stopped_before(self, state: TrainState) -> bool:
+        """Whether the workers were asked to stop before a step was taken: there is nothing to save."""
+        reason = asked_together(self.workers, self.directory.stop_path)
+        if reason is not None:
+            self._note_stop(state.step, reason, None)
+        return reason is not None
+
     def batches(self, state: TrainState) -> Iterator[Batch]:
         """Yield this worker's share of every global batch that is left, read ahead in the background.
 
@@ -77,9 +85,12 @@ class Run:
         learning_rate = self.schedule.learning_rate(state.step)
         stop = asked_to_stop(self.directory.stop_path if self.workers.is_main else None)
         is_first_reader = self.workers.rank % self.config.execution.sequence_parallel_size == 0
-        vote = StepVote(self.workers, self.guard, step, batch.digest if is_first_reader else 0, stop)
+        digest = batch.digest if is_first_reader else 0
+        vote = StepVote(self.workers, self.guard, step, digest, stop, self.fence)
         with self.heart.phase("step", step):
             result = self.engine.step(batch, learning_rate, vote)
+        if vote.is_fenced:
+            raise self.workers.broadcast(self.fence.error if self.fence is not None else None)
         self.guard.remember([PastStep(step, vote.loss, vote.gradient_norm, vote.refusal is not None)])
         if vote.stop_requested:
             self._note_stop(step, "preemption" if vote.is_preempted else "interrupt", stop)

@@ -24,6 +24,10 @@ class LearningRateSchedule:
         """Return the rate of the optimizer step that follows `step` finished steps."""
         return self.peak * self._fraction(step)
 
+    def has_decayed(self, step: int) -> bool:
+        """Whether the rate after `step` finished steps is below the peak, after the warm-up."""
+        return step > self.warmup_steps and self.learning_rate(step - 1) < 0.99 * self.peak
+
     def _fraction(self, step: int) -> float:
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps

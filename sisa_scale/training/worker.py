@@ -2,6 +2,8 @@
 
 import os
 import platform
+import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
@@ -9,14 +11,18 @@ import torch
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.documents import number_documents
 from sisa_scale.data.read.heldout import read_heldout
+from sisa_scale.errors import SisaScaleError
 from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.runs.attempts import Attempt, crash_loop
+from sisa_scale.runs.diagnostics import Diagnostics
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.outcome import Outcome
+from sisa_scale.runs.outcome import Outcome, outcome_of
+from sisa_scale.runs.owner import Fence, FencedError
 from sisa_scale.runs.problems import RunDirectoryError
 from sisa_scale.training.engine.communicator import Communicator, connect
 from sisa_scale.training.health.crash_loop import loop_error
 from sisa_scale.training.health.determinism import apply_determinism
+from sisa_scale.training.health.votes import asked_together
 from sisa_scale.training.health.watchdog import Watchdog
 from sisa_scale.training.hooks.checkpoints import Checkpointer
 from sisa_scale.training.hooks.metrics import MetricsLog
@@ -24,29 +30,45 @@ from sisa_scale.training.hooks.monitors import Evaluation, ImportanceMonitor
 from sisa_scale.training.hooks.rollback import RefusedSteps
 from sisa_scale.training.hooks.tracker import Tracker
 from sisa_scale.training.loop import train
+from sisa_scale.training.record import record
 from sisa_scale.training.run import Hook, Run
 
 _MONITOR_SEQUENCES = 1
 
 
-def work(config: RunConfig, device: str, node: str | None = None) -> Outcome:
+def work(
+    config: RunConfig,
+    device: str,
+    node: str | None = None,
+    *,
+    fence: Fence | None = None,
+    command: Sequence[str] | None = None,
+) -> Outcome:
     """Train with the other workers until the schedule ends or a stop is asked for.
 
-    device: "cpu" or "cuda"; node: what the cluster calls this machine, None takes the host name. The number of workers
-    is the real one, whatever the config says. Raises a SisaScaleError on every worker when the run cannot go on.
+    device: "cpu" or "cuda"; node: what the cluster calls this machine, None takes the host name. fence: of the main
+    worker, where another life may take the run over; command: that started the run, if it is not this process's. The
+    number of workers is the real one, whatever the config says. Raises a SisaScaleError on every worker when the run
+    cannot go on.
     """
     if device == "cpu":
         torch.set_num_threads(config.resources.cpus_per_worker)
     apply_determinism(config.execution)
     workers = connect(device)
-    config = config.with_workers(workers.world_size)
+    recipe, config = config, config.with_workers(workers.world_size)
     directory = RunDirectory(config.directory)
     _begin_attempt(directory, config, workers, node or platform.node())
     try:
-        outcome = _train(config, workers)
+        reason = asked_together(workers, directory.stop_path)
+        outcome = outcome_of(reason) if reason is not None else _train(config, workers, fence, recipe, command)
+    except FencedError:
+        raise  # what lies in the directory is another life's by now
     except Exception as error:
         with suppress(RunDirectoryError):  # it may be what the error is about
             directory.event("error", rank=workers.rank, error=_headline(error))
+            if not isinstance(error, SisaScaleError):
+                kept = Diagnostics(directory.path, directory.current_attempt())
+                kept.write_traceback(workers.rank, traceback.format_exc())
         raise
     if workers.is_main:
         directory.end_attempt(outcome)
@@ -70,8 +92,12 @@ def _begin_attempt(directory: RunDirectory, config: RunConfig, workers: Communic
         raise loop_error(config.directory, loop)
 
 
-def _train(config: RunConfig, workers: Communicator) -> Outcome:
-    run = Run(config, workers)
+def _train(
+    config: RunConfig, workers: Communicator, fence: Fence | None, recipe: RunConfig, command: Sequence[str] | None
+) -> Outcome:
+    run = Run(config, workers, fence)
+    if workers.is_main:
+        record(run.directory, recipe, run.stream.fingerprint, command)
     check_vocabulary(config, {source.name: source.manifest for source in run.stream.sources})
     tracker = Tracker(config, workers.is_main)
     with Watchdog(run), Checkpointer(run) as checkpointer:
@@ -80,7 +106,7 @@ def _train(config: RunConfig, workers: Communicator) -> Outcome:
     tracker.finish()
     if state.step >= config.total_steps:
         return "finished"
-    return "preempted" if run.stopped_by == "preemption" else "interrupted"
+    return outcome_of(run.stopped_by)
 
 
 def _headline(error: Exception) -> str:

@@ -108,7 +108,7 @@ def test_nothing_is_lost_whatever_is_killed_or_asked_to_stop(uninterrupted: Path
 
     process = start_command("resume", run_dir)
     wait_for_attempt(run_dir, 4)
-    os.kill(process.pid, signal.SIGTERM)  # as a scheduler does that wants the machine back
+    os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does that wants the machine back: to the whole group
     output = finish(process)
     assert process.returncode == 75, output
     newest = attempts(run_dir)[-1]

@@ -130,10 +130,18 @@ def test_a_run_that_cannot_write_its_last_checkpoint_fails_on_every_rank(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "checkpoint.manifest.before_write#3=raise_eio")
-    done = try_workers(2, [("train", runs / "tiny.yaml", [f"run_dir={tmp_path}/run"])])
+    job = ("train", runs / "tiny.yaml", [f"run_dir={tmp_path}/run", "checkpoint.retry_seconds=0"])
+    done = try_workers(2, [job])
     assert done.returncode != 0
     assert done.stderr.count("no checkpoint of step 12; the newest is of step 10; the last 2 steps exist nowhere") >= 2
     assert CheckpointStore(tmp_path / "run").steps() == [5, 10]
+
+
+def test_a_last_checkpoint_is_tried_again(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "checkpoint.manifest.before_write#3=raise_enospc")
+    errors = start_workers(2, [("train", runs / "tiny.yaml", [f"run_dir={tmp_path}/run"])])
+    assert "step 12: the run waits, and tries its checkpoint every 5 s" in errors
+    assert CheckpointStore(tmp_path / "run").steps() == [5, 10, 12]
 
 
 def test_checkpoints_in_an_object_store(runs: Path, tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def prepare() -> None:
 
     import sisa_scale.cli.worker
     import sisa_scale.evaluation.resources
-    import sisa_scale.evaluation.suite  # noqa: F401
+    import sisa_scale.evaluation.suite
+    import sisa_scale.launching.start
+    import sisa_scale.training.worker  # noqa: F401
 
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     threads = len(list(Path("/proc/self/task").iterdir()))

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from sisa_scale.cli.console import announce, render
-from sisa_scale.runs.layout import config_path, holds_run
+from sisa_scale.runs.layout import holds_run
+from sisa_scale.runs.recipe import read_recipe
 
 
 @click.command("mix")
@@ -24,7 +25,7 @@ def command(recipe_or_run: str, overrides: tuple[str, ...], steps: int | None, a
     from sisa_scale.planning.twins import load_recipe
 
     run_dir = Path(recipe_or_run)
-    config = load_recipe(str(config_path(run_dir)) if holds_run(run_dir) else recipe_or_run, overrides).config
+    config = read_recipe(run_dir, overrides) if holds_run(run_dir) else load_recipe(recipe_or_run, overrides).config
     num_steps = config.total_steps if steps is None else steps
     stream = TokenStream(config.data)
     rows = [{key.removeprefix("num_"): value for key, value in asdict(use).items()} for use in stream.use(num_steps)]

@@ -51,6 +51,11 @@ class NumericalGuard:
         """How many of the last steps decide on the next one."""
         return self.settings.window_steps + self.settings.spike_window_steps
 
+    @property
+    def num_refused_in_a_row(self) -> int:
+        """How many of the last steps were refused, up to the last one remembered."""
+        return self._in_a_row
+
     def remember(self, steps: Iterable[PastStep]) -> None:
         """Take in steps, oldest first."""
         for past in steps:

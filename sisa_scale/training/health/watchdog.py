@@ -25,9 +25,9 @@ from sisa_scale.compat.torch import nccl_trace
 from sisa_scale.runs.diagnostics import Diagnostics, Heartbeat
 from sisa_scale.runs.exit_codes import HUNG
 from sisa_scale.runs.problems import RunDirectoryError
+from sisa_scale.runs.processes import Identity
 from sisa_scale.runs.provenance import now
 from sisa_scale.training.health.hang_rules import bound_seconds, find_suspects
-from sisa_scale.training.health.processes import Identity
 from sisa_scale.training.run import Run
 
 _TICK_SECONDS = 1.0

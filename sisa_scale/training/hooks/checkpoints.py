@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 
 from sisa_scale.checkpoint.manifest import Manifest
+from sisa_scale.checkpoint.problems import WriterError
 from sisa_scale.checkpoint.retention import surplus
 from sisa_scale.checkpoint.saving import Written, write_checkpoint
 from sisa_scale.checkpoint.slices import HostBuffer, Part
@@ -22,6 +23,8 @@ from sisa_scale.training.run import Run
 from sisa_scale.training.step import StepReport, TrainState
 
 _FAREWELL_SECONDS = 60.0
+_RETRY_SECONDS = 5.0
+_URGENT_SECONDS = 15.0  # of SIGNAL_GRACE_SECONDS, less a step and a save
 
 
 class Checkpointer:
@@ -29,6 +32,7 @@ class Checkpointer:
 
     Training waits while a worker's state is copied to host memory; a thread writes the copy, with the threads of the
     other workers, over a process group of their own. One checkpoint is written at a time: the next waits for it.
+    While steps are refused nothing is due: the weights may be what is wrong. The next step that is taken saves.
     A periodic checkpoint that could not be written is recorded, and the next is tried when it is due; a run that is to
     end without its last checkpoint fails.
     """
@@ -38,20 +42,35 @@ class Checkpointer:
         self.peers = run.workers.aside()
         self.buffer = HostBuffer(is_pinned=run.workers.device.type == "cuda")
         self._writing: _Writing | None = None
+        self._is_due = False
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
         """Save if it is time."""
         settings = self.run.config.checkpoint
+        self._is_due |= bool(settings.every_steps) and state.step % settings.every_steps == 0
         if report.stop_requested or (report.is_last and settings.at_end):
-            self.save(state)
-        elif state.step in settings.at_steps or (settings.every_steps and state.step % settings.every_steps == 0):
+            self.save(state, is_urgent=report.is_preempted)
+        elif state.step in settings.at_steps or (self._is_due and report.refusal is None):
+            self._is_due = False
             self.begin(state, is_awaited=not settings.asynchronous)
         if report.is_last:
             self.finish()
 
-    def save(self, state: TrainState) -> None:
-        """Write a checkpoint and wait until it is durable; raises CheckpointError on every worker if it cannot be."""
+    def save(self, state: TrainState, *, is_urgent: bool = False) -> None:
+        """Write a checkpoint and wait until it is durable; raises CheckpointError on every worker if it cannot be.
+
+        Where the disk refuses it, it is tried again for `checkpoint.retry_seconds`: what was trained since the last one
+        is in memory alone. is_urgent: the machine is taken away, so at most as long as that leaves.
+        """
         error = self.begin(state, is_awaited=True)
+        seconds = self.run.config.checkpoint.retry_seconds
+        for number in range(int((min(seconds, _URGENT_SECONDS) if is_urgent else seconds) / _RETRY_SECONDS)):
+            if error is None or isinstance(error, WriterError):
+                break
+            if number == 0 and self.run.workers.is_main:
+                _warn(f"step {state.step}: the run waits, and tries its checkpoint every {_RETRY_SECONDS:g} s")
+            time.sleep(_RETRY_SECONDS)
+            error = self.begin(state, is_awaited=True)
         if error is not None:
             steps = self.run.store.steps()
             newest = f"the newest is of step {steps[-1]}" if steps else "there is none at all"
@@ -163,6 +182,7 @@ class _Writing(threading.Thread):
             files=tuple(info for info, _ in parts),
             optimizer_states=run.engine.optimizer_states,
             skipped_steps=self.state.skipped_steps,
+            tokenizer_sha256=run.stream.manifest.tokenizer.sha256,
         )
 
 

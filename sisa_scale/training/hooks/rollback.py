@@ -1,5 +1,7 @@
 """The end of the guard's patience: record what was skipped, go back to the newest checkpoint, or give the run up."""
 
+from typing import Any
+
 from sisa_scale.errors import TrainingError
 from sisa_scale.runs.cursor import add_rollback, read_rollbacks
 from sisa_scale.training.run import Run
@@ -41,20 +43,41 @@ class RefusedSteps:
 
     def _go_back(self, step: int, reason: str) -> None:
         run, settings = self.run, self.run.config.guard
-        past = run.workers.broadcast(read_rollbacks(run.directory.path) if run.workers.is_main else None)
+        past = run.workers.broadcast(self._rollbacks() if run.workers.is_main else None)
         recent = sum(rollback["step"] > step - settings.window_steps for rollback in past)
-        if recent >= settings.max_rollbacks:
-            raise self._given_up(step, reason, recent)
+        is_over = recent >= settings.max_rollbacks
         if run.workers.is_main:
-            leave_out = settings.after_rollback == "skip_data"
-            add_rollback(run.directory.path, step, reason, self._refused, leave_out=leave_out)
-            run.directory.event("rollback", step=step, reason=reason, after_rollback=settings.after_rollback)
+            self._distrust(step, {rollback["to_step"] for rollback in past})
+            if is_over:
+                run.directory.mark_final()
+            else:
+                attempt, leave_out = run.directory.current_attempt(), settings.after_rollback == "skip_data"
+                add_rollback(run.directory.path, step, reason, self._refused, leave_out=leave_out, attempt=attempt)
+                run.directory.event("rollback", step=step, reason=reason, after_rollback=settings.after_rollback)
         run.workers.barrier()
+        if is_over:
+            raise self._given_up(step, reason, recent)
         raise RollBackError(f"step {step}: {reason}. The run goes back to its newest checkpoint.")
+
+    def _rollbacks(self) -> list[dict[str, Any]]:
+        """Return the rollbacks since a person last went on after the guard had given up."""
+        last_final = max((a.attempt for a in self.run.directory.attempts() if a.is_final), default=-1)
+        return [each for each in read_rollbacks(self.run.directory.path) if each.get("attempt", 0) > last_final]
+
+    def _distrust(self, step: int, returned_to: set[int | None]) -> None:
+        """Put checkpoints aside that are no place to return to, as long as there is one before them.
+
+        They were made amid the steps that were refused; or just before them, and the run was there before in vain.
+        """
+        store, first = self.run.store, step - self.run.guard.num_refused_in_a_row + 1
+        for saved in reversed(store.steps()[1:]):
+            if saved >= first or (saved == first - 1 and saved in returned_to):
+                moved_to = store.set_aside(saved)
+                self.run.directory.event("checkpoint_distrusted", step=saved, moved_to=moved_to, first_refused=first)
 
     def _given_up(self, step: int, reason: str, recent: int) -> TrainingError:
         settings = self.run.config.guard
-        remedy = "Nothing of the last steps was saved. Lower optimizer.learning_rate or lengthen schedule.warmup"
+        remedy = "The last steps changed no weight. Lower optimizer.learning_rate or lengthen schedule.warmup"
         if settings.after_rollback == "retry":
             remedy += ", or leave the data of the bad steps out with guard.after_rollback=skip_data"
         return TrainingError.at(

@@ -1,15 +1,20 @@
 """Weights & Biases, behind one method."""
 
 import secrets
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from sisa_scale.compat.wandb import last_step
 from sisa_scale.config.run import RunConfig, to_plain
+from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.evaluations import ScoreRow, read_scores
 from sisa_scale.runs.metrics import StepRow, read_steps
+
+_CONNECT_SECONDS = 10
+_INIT_SECONDS = 30.0
 
 
 class Tracker:
@@ -28,35 +33,60 @@ class Tracker:
 
         run_id = RunDirectory(config.directory).wandb_id(secrets.token_hex(4))
         known = last_step(self._directory, run_id)
-        self._run = wandb.init(
-            project=config.wandb.project,
-            entity=config.wandb.entity,
-            name=config.name,
-            id=run_id,
-            resume="allow",
-            mode=config.wandb.mode,
-            dir=str(self._directory),
-            config=to_plain(config),
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
-        )
-        self._known = self._run.starting_step - 1 if config.wandb.mode == "online" else known
+        mode = config.wandb.mode
+        if mode == "online" and (reason := unreachable()) is not None:
+            _warn(f"{reason}; wandb works offline, and `wandb sync` sends its files later")
+            mode = "offline"
+        for attempted in dict.fromkeys((mode, "offline")):
+            try:
+                self._run = wandb.init(
+                    project=config.wandb.project,
+                    entity=config.wandb.entity,
+                    name=config.name,
+                    id=run_id,
+                    resume="allow",
+                    mode=attempted,
+                    dir=str(self._directory),
+                    config=to_plain(config),
+                    settings=wandb.Settings(
+                        silent=True, console="off", disable_git=True, x_disable_stats=True, init_timeout=_INIT_SECONDS
+                    ),
+                )
+                self._known = self._run.starting_step - 1 if attempted == "online" else known
+                break
+            except Exception as error:  # wandb raises what it likes, and no run depends on it
+                self._give_up(f"wandb {attempted}", error)
         self._is_caught_up = False
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Send numbers of a step."""
         if self._run is None:
             return
-        if not self._is_caught_up:
-            self._is_caught_up = True
-            for missing, missed in sorted(self._logged(self._known + 1, step).items()):
-                self._run.log(missed, step=missing)
-        if step > self._known:
-            self._run.log(values, step=step)
+        try:
+            if not self._is_caught_up:
+                self._is_caught_up = True
+                for missing, missed in sorted(self._logged(self._known + 1, step).items()):
+                    self._run.log(missed, step=missing)
+            if step > self._known:
+                self._run.log(values, step=step)
+        except Exception as error:
+            self._give_up("wandb", error)
 
     def finish(self) -> None:
         """Flush and close."""
-        if self._run is not None:
-            self._run.finish()
+        try:
+            if self._run is not None:
+                self._run.finish()
+        except Exception as error:
+            self._give_up("wandb", error)
+
+    def _give_up(self, what: str, error: Exception) -> None:
+        """Go on without wandb, and say so in one line."""
+        self._run = None
+        reason = str(error).strip().splitlines()
+        _warn(
+            f"{what} fails ({reason[0] if reason else type(error).__name__}); the run goes on, and keeps its own logs"
+        )
 
     def _logged(self, first: int, stop: int) -> dict[int, dict[str, Any]]:
         """Return what the run directory's logs hold of the steps first <= step < stop."""
@@ -68,6 +98,26 @@ class Tracker:
             if first <= score.step < stop:
                 found[score.step] |= evaluation_values([score])
         return found
+
+
+def unreachable() -> str | None:
+    """Return why wandb cannot work online: no key, or a server that does not answer; None where it can."""
+    import wandb
+
+    try:
+        if wandb.login(prompt=False, timeout=_CONNECT_SECONDS):
+            return None
+    except Exception as error:  # wandb raises what it likes
+        return f"wandb cannot work online ({_first_line(error)})"
+    return "wandb has no key (WANDB_API_KEY, or `wandb login`)"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, SisaScaleWarning, stacklevel=3)
 
 
 def train_values(row: StepRow) -> dict[str, Any]:

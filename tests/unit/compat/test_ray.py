@@ -1,9 +1,19 @@
 import inspect
+import signal
+import sys
 
 import ray
+from ray._private import services
 from ray._private.state import GlobalState
 
-from sisa_scale.compat.ray import ControllerCallback, ResizingState, away_from, scratch_in
+from sisa_scale.compat.ray import (
+    ControllerCallback,
+    OwnPathJob,
+    ResizingState,
+    away_from,
+    scratch_in,
+    signals_left_alone,
+)
 
 
 def test_callbacks_are_asked_before_workers_start() -> None:
@@ -15,6 +25,25 @@ def test_callbacks_are_asked_before_workers_start() -> None:
     for name, arguments in hooks.items():
         assert arguments <= set(inspect.signature(getattr(ControllerCallback, name)).parameters)
     assert inspect.isclass(ResizingState)
+
+
+def test_workers_import_nothing_from_where_the_driver_runs() -> None:
+    assert "job_config._runtime_env_has_working_dir()" in inspect.getsource(ray._private.worker.connect)
+    assert OwnPathJob()._runtime_env_has_working_dir()
+
+
+def test_its_processes_are_started_in_sessions_of_their_own() -> None:
+    assert "ray._private.utils.set_sigterm_handler(" in inspect.getsource(ray.init)
+    assert "ConsolePopen(" in inspect.getsource(services.start_ray_process)
+    before = services.ConsolePopen
+    with signals_left_alone():
+        process = services.ConsolePopen(
+            [sys.executable, "-c", "import os; print(os.getsid(0) == os.getpid())"], stdout=-1
+        )
+        assert process.communicate()[0] == b"True\n"
+        ray._private.utils.set_sigterm_handler(print)
+    assert signal.getsignal(signal.SIGTERM) is not print
+    assert services.ConsolePopen is before
 
 
 def test_nodes_are_known_by_their_label() -> None:

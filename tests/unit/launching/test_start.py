@@ -1,12 +1,17 @@
 import dataclasses
+import re
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 
+from sisa_scale.checkpoint.manifest import Manifest
 from sisa_scale.config import load_config
-from sisa_scale.config.run import RunConfig
-from sisa_scale.errors import CheckpointError, DataError, SisaScaleError
-from sisa_scale.launching.start import begin, check_inputs, join_run, reopen, with_absolute_paths
+from sisa_scale.config.duration import Duration
+from sisa_scale.config.run import RunConfig, to_plain
+from sisa_scale.errors import CheckpointError, ConfigError, DataError, SisaScaleError, SisaScaleWarning
+from sisa_scale.launching.start import _tell_of_rise, begin, check_inputs, join_run, reopen, with_absolute_paths
 
 
 @pytest.fixture
@@ -21,7 +26,9 @@ def test_a_run_begins_once_and_is_reopened_after_that(tiny: RunConfig, tmp_path:
     assert load_config(begun.directory / "config.yaml").config == begun
     with pytest.raises(SisaScaleError, match="runs/tiny"):
         begin(tiny)
+    before = {path: path.read_bytes() for path in begun.directory.rglob("*")}
     assert reopen(Path("runs/tiny"), ("learning_rate=1e-4",)).optimizer.learning_rate == 1e-4
+    assert {path: path.read_bytes() for path in begun.directory.rglob("*")} == before  # an attempt records, no question
     with pytest.raises(CheckpointError, match=r"found no run"):
         reopen(tmp_path / "nothing", ())
 
@@ -72,3 +79,33 @@ def test_only_the_main_worker_claims_and_a_restarted_one_goes_on(
     join_run(str(recipe), overrides, is_main=True)
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
     assert join_run(str(run_dir), ("learning_rate=1e-4",), is_main=True).optimizer.learning_rate == 1e-4
+    moved = run_dir.rename(tmp_path / "moved")
+    assert [join_run(str(moved), (), is_main=is_main).directory for is_main in (True, False)] == [moved, moved]
+
+
+def test_a_copy_does_not_share_checkpoints_with_its_original(tiny: RunConfig, tmp_path: Path) -> None:
+    begun = begin(dataclasses.replace(tiny, checkpoint=dataclasses.replace(tiny.checkpoint, directory="elsewhere")))
+    (begun.directory / "wandb_id").write_text("one")
+    copy = tmp_path / "copy"
+    shutil.copytree(begun.directory, copy)
+    with pytest.raises(ConfigError, match=r"copy of that run.*checkpoint\.directory=PATH"):
+        reopen(copy, ())
+    assert reopen(copy, ("checkpoint.directory=of-the-copy",)).checkpoint.directory == f"{tmp_path}/of-the-copy"
+    assert not (copy / "wandb_id").exists()
+    assert (begun.directory / "wandb_id").exists()
+
+
+def test_a_decayed_schedule_that_is_lengthened_says_how_far_the_rate_rises(tiny: RunConfig) -> None:
+    newest = Manifest(12, 0, to_plain(tiny), "", 1, 1, {}, (), (), optimizer_states={})
+    longer = dataclasses.replace(tiny.schedule, total=Duration.parse("40 steps"))
+    with pytest.warns(
+        SisaScaleWarning, match=r"step 13: the learning rate rises from 0.001 to 0.003 \(3 times"
+    ) as told:
+        _tell_of_rise(newest, dataclasses.replace(tiny, schedule=longer))
+    remedy = re.search(r"`learning_rate=(\S+)`", str(told[0].message))
+    assert remedy is not None
+    lower = dataclasses.replace(tiny.optimizer, learning_rate=float(remedy[1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _tell_of_rise(newest, dataclasses.replace(tiny, schedule=longer, optimizer=lower))
+        _tell_of_rise(dataclasses.replace(newest, step=9), dataclasses.replace(tiny, schedule=longer))

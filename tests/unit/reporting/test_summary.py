@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sisa_scale.reporting.html import render_report
 from sisa_scale.reporting.style import smooth, thin
-from sisa_scale.reporting.summary import compact, flatten, headline_facts, score_text, wall_seconds
+from sisa_scale.reporting.summary import changes, compact, flatten, headline_facts, score_text, wall_seconds
 from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import read_run
 
@@ -49,6 +51,24 @@ def test_wall_time_counts_an_attempt_without_an_end(write_run: Callable[..., Pat
     lines = (path / "attempts.jsonl").read_text().splitlines()
     (path / "attempts.jsonl").write_text(lines[0].replace("09:00:45", "09:00:40") + "\n")
     assert wall_seconds(read_run(path)) == 40
+
+
+def test_what_changed_between_attempts(write_run: Callable[..., Path]) -> None:
+    run_dir = write_run(num_steps=0)
+    assert changes(read_run(run_dir)) == []
+    for attempt, (rate, version) in enumerate([("1e-3", "2.12"), ("1e-3", "2.12"), ("1e-4", "2.13")], 1):
+        kept = run_dir / "attempts" / f"{attempt:04d}"
+        kept.mkdir(parents=True)
+        (kept / "config.yaml").write_text(f"name: x\noptimizer: {{learning_rate: '{rate}'}}\n")
+        (kept / "provenance.json").write_text(json.dumps({"time": attempt, "packages": {"torch": version}}))
+    run = read_run(run_dir)
+    assert changes(run) == [
+        (3, "optimizer.learning_rate", "1e-3", "1e-4"),
+        (3, "provenance.packages.torch", "2.12", "2.13"),
+    ]
+    page = render_report([run])
+    assert "What changed between attempts" in page
+    assert "<td>optimizer.learning_rate</td><td>1e-3</td><td>1e-4</td>" in page
 
 
 def test_flatten() -> None:

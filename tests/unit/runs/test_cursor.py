@@ -36,7 +36,7 @@ def test_without_rollbacks_data_is_read_by_step(tmp_path: Path) -> None:
 
 
 def test_only_data_that_is_read_again_is_left_out(tmp_path: Path) -> None:
-    add_rollback(tmp_path, 12, "bad", [(6, 5), (11, 10), (12, 11)], leave_out=True)
+    add_rollback(tmp_path, 12, "bad", [(6, 5), (11, 10), (12, 11)], leave_out=True, attempt=1)
     assert read_cursor(tmp_path).left_out == []
     settle_rollbacks(tmp_path, 8)  # a checkpoint of step 8 has step 6 behind it
     assert read_cursor(tmp_path).left_out == [10, 11]
@@ -47,7 +47,7 @@ def test_only_data_that_is_read_again_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_retry_leaves_nothing_out(tmp_path: Path) -> None:
-    add_rollback(tmp_path, 12, "bad", [(12, 11)], leave_out=False)
+    add_rollback(tmp_path, 12, "bad", [(12, 11)], leave_out=False, attempt=1)
     settle_rollbacks(tmp_path, 8)
     assert read_cursor(tmp_path).left_out == []
     assert read_rollbacks(tmp_path)[0]["to_step"] == 8

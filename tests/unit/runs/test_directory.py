@@ -1,13 +1,16 @@
+import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 from run_lines import step_row
 
 from sisa_scale.config import RunConfig, load_config
-from sisa_scale.errors import ConfigError
+from sisa_scale.errors import ConfigError, SisaScaleWarning
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.metrics import read_steps
+from sisa_scale.runs.problems import RunDirectoryError
 
 
 @pytest.fixture
@@ -83,3 +86,42 @@ def test_the_last_step_of_a_long_log_is_found(run: RunDirectory) -> None:
     with (run.path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 2001')
     assert run.last_step() == 2000
+
+
+def test_every_attempt_keeps_its_record(run: RunDirectory, config: RunConfig) -> None:
+    begin(run, config)
+    run.record(config, {}, {"command": ["first"]})
+    changed = dataclasses.replace(config, description="changed")
+    begin(run, config)
+    run.record(changed, {}, {"command": ["second"]})
+    kept = [load_config(run.path / "attempts" / number / "config.yaml").config for number in ("0001", "0002")]
+    assert kept == [config, changed]
+    assert load_config(run.config_path).config == changed
+    commands = [
+        json.loads((run.path / f"attempts/{n}/provenance.json").read_text())["command"] for n in ("0001", "0002")
+    ]
+    assert commands == [["first"], ["second"]]
+
+
+def test_lines_that_the_disk_refuses_wait_and_come_in_their_order(run: RunDirectory, config: RunConfig) -> None:
+    begin(run, config)
+    log, events = run.path / "metrics.jsonl", run.path / "events.jsonl"
+    run.add_step(step_row(1))
+    log.rename(run.path / "kept")
+    log.symlink_to("/dev/full")
+    with pytest.warns(SisaScaleWarning, match="full disk.*wait in memory"):
+        run.add_step(step_row(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        run.event("stop_requested", step=2, reason="interrupt", seconds_left=None)
+        run.add_step(step_row(3))
+    with pytest.raises(RunDirectoryError, match="full disk"):
+        run.sync_logs()  # no checkpoint of these steps counts
+    assert not events.exists()
+    log.unlink()
+    (run.path / "kept").rename(log)
+    with pytest.warns(SisaScaleWarning, match="are written"):
+        run.add_step(step_row(4))
+    run.sync_logs()
+    assert steps(run) == [1, 2, 3, 4]
+    assert len(events.read_text().splitlines()) == 1

@@ -9,8 +9,16 @@ from sisa_scale.config.optimizers.adamw import ADAMW
 from sisa_scale.config.optimizers.muon import MUON
 from sisa_scale.config.optimizers.table import OPTIMIZERS
 from sisa_scale.config.run import RunConfig, to_plain
-from sisa_scale.errors import CheckpointError, ConfigError
-from sisa_scale.training.resume_rules import check_resumable, locked_settings, lost_states
+from sisa_scale.data.manifest import load_manifest
+from sisa_scale.data.read.stream import TokenStream
+from sisa_scale.errors import CheckpointError, ConfigError, DataError
+from sisa_scale.training.resume_rules import (
+    check_resumable,
+    check_tokenizer,
+    locked_settings,
+    lost_states,
+    tokenizer_of,
+)
 
 FINGERPRINT = "a" * 64
 STATES = {"w": ("exp_avg", "exp_avg_sq")}
@@ -160,3 +168,17 @@ def test_an_optimizer_that_is_not_there_is_named() -> None:
     for key in ("kind", "replaces"):
         with pytest.raises(ConfigError, match=rf"optimizer\.{key}: found muonn; must be one of adamw, muon"):
             load_config("quickstart", [f"optimizer.{key}=muonn"])
+
+
+def test_a_new_run_reads_text_as_its_weights_were_trained_to(manifest: Manifest, dataset: Path, recipe: Path) -> None:
+    data = load_manifest(str(dataset))
+    check_tokenizer("a", dataclasses.replace(manifest, tokenizer_sha256=data.tokenizer.sha256), [data])
+    with pytest.raises(DataError, match="the same ids mean other text"):
+        check_tokenizer("a", dataclasses.replace(manifest, tokenizer_sha256="b" * 64), [data])
+    # A checkpoint of an earlier version does not say, but its data set does, as long as it is the same.
+    config = load_config(recipe).config
+    fingerprint = TokenStream(config.data).fingerprint
+    older = dataclasses.replace(manifest, config=to_plain(config), data_fingerprint=fingerprint)
+    assert tokenizer_of(older) == data.tokenizer.sha256
+    assert tokenizer_of(dataclasses.replace(older, data_fingerprint=FINGERPRINT)) is None
+    check_tokenizer("a", dataclasses.replace(older, data_fingerprint=FINGERPRINT), [data])

@@ -6,8 +6,8 @@ from signal import SIGKILL
 
 import pytest
 
+from sisa_scale.runs.processes import Identity
 from sisa_scale.training.health.heart import Heart
-from sisa_scale.training.health.processes import Identity
 
 
 def test_phases_are_numbered_and_timed() -> None:
