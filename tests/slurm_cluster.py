@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -29,9 +30,10 @@ _READY_SECONDS = 120
 class SlurmCluster:
     """Hosts n1, n2, ... and the login host, from `__enter__` to `__exit__`."""
 
-    def __init__(self, num_nodes: int = 2, cpus: int = 2) -> None:
+    def __init__(self, num_nodes: int = 2, cpus: int = 2, settings: Mapping[str, str] | None = None) -> None:
         self.nodes = [f"n{number}" for number in range(1, num_nodes + 1)]
         self.cpus = cpus
+        self.settings = dict(settings or {})  # of slurm.conf, before ours
         self.root = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self.scratch = self.root / "scratch"  # another folder on every host
         self._hosts: dict[str, int] = {}  # host -> its first process, as seen from here
@@ -93,6 +95,13 @@ class SlurmCluster:
         pid = self._hosts.pop(host, None)
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
+
+    def restart(self, node: str) -> None:
+        """Bring a crashed node back, its own folder empty."""
+        shutil.rmtree(self.root / "log" / f"scratch-{node}")
+        self._start_host(node, f"{_SUBNET}.{self.nodes.index(node) + 2}")
+        self.start_slurmd(node)
+        self._await_idle(node)
 
     def start_slurmd(self, node: str) -> None:
         """Start the daemon of a node."""
@@ -157,10 +166,12 @@ class SlurmCluster:
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
 
-    def _await_idle(self) -> None:
+    def _await_idle(self, *nodes: str) -> None:
+        nodes = nodes or tuple(self.nodes)
+
         def idle() -> bool:
-            states = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--format=%t").stdout.split()
-            return states == ["idle"] * len(self.nodes)
+            flags = ["--noheader", "--Node", "--partition=main", "--format=%t", f"--nodes={','.join(nodes)}"]
+            return self.run("sinfo", *flags).stdout.split() == ["idle"] * len(nodes)
 
         self._await(idle, "slurmctld")
 
@@ -210,7 +221,7 @@ class SlurmCluster:
             "SlurmdParameters": "config_overrides",
             "PropagateResourceLimits": "NONE",
         }
-        lines = [f"{name}={value}" for name, value in settings.items()]
+        lines = [f"{name}={value}" for name, value in (settings | self.settings).items()]
         for number, node in enumerate(self.nodes):
             address = f"{_SUBNET}.{number + 2}"
             lines.append(f"NodeName={node} NodeHostname={node} NodeAddr={address} CPUs={self.cpus} RealMemory=4000")

@@ -11,7 +11,7 @@ from sisa_scale.runs.diagnostics import Diagnostics
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import Run, read_run
-from sisa_scale.runs.layout import holds_run
+from sisa_scale.runs.layout import JOBS, holds_run
 from sisa_scale.runs.metrics import read_totals
 from sisa_scale.studies.directory import Planned, StudyDirectory
 
@@ -41,7 +41,8 @@ class PieceStatus:
 def read_states(directory: StudyDirectory, pieces: Sequence[Planned]) -> list[PieceStatus]:
     """Return the state of every piece of a study, in their order."""
     by_name = {piece.name: piece for piece in pieces}
-    is_submitted = any((directory.path / name).exists() for name in ("jobs", "submissions"))
+    notes = [directory.path / JOBS, directory.path / "submissions", *(piece.directory / JOBS for piece in pieces)]
+    is_submitted = any(path.exists() for path in notes)
     may_run = is_submitted or directory.is_locked
     return [_status(piece, by_name, may_run=may_run) for piece in pieces]
 

@@ -30,7 +30,7 @@ def hand_over(
 ) -> None:
     """Submit pieces; raises ConfigError for what can be known before anything is queued."""
     for piece in chosen:
-        check_workers(piece.config, profile)
+        check_workers(piece.config, profile, reporter)
     if not launcher.shares_files and any(piece.role == "branch" for piece in chosen):
         raise ConfigError.at(
             "schedule.trunk",
@@ -46,8 +46,9 @@ def hand_over(
         if state_of[piece.name] in ("waiting", "running"):
             reporter.announce(f"{piece.name} is {state_of[piece.name]}: submit again later")
             continue
-        folder = new_folder(directory.path / "submissions" / piece.name)
-        planned = launcher.plan(_job(directory, piece, launcher, profile), folder, profile)
+        # Where this machine sees the run, its own directory knows its jobs, whoever submits them.
+        notes = piece.directory if launcher.shares_files else directory.path / "submissions" / piece.name
+        planned = launcher.plan(_job(directory, piece, launcher, profile), new_folder(notes), profile)
         if dry_run:
             reporter.announce(planned.describe())
         else:
@@ -64,7 +65,7 @@ def _hand_over_arrays(
     reporter: Reporter,
 ) -> None:
     before: str | None = None
-    refuse_second(new_folder(directory.path), reporter)
+    refuse_second((directory.path, *(piece.directory for piece in chosen)), reporter)
     for stage, pieces in (
         ("runs", [piece for piece in chosen if piece.role != "branch"]),
         ("branches", [piece for piece in chosen if piece.role == "branch"]),

@@ -45,7 +45,7 @@ def answer(cluster: Path, *states: tuple[str, str]) -> None:
         ([("", "")], "Initializing", False),
         ([("Running", "PENDING")], "Running PENDING", False),
         ([("Complete", "SUCCEEDED")], "Complete SUCCEEDED", True),
-        ([("Suspended", "")], "Suspended", True),
+        ([("Suspended", "")], "Suspended", False),
     ],
 )
 def test_states_are_those_of_kuberay(

@@ -51,7 +51,7 @@ def test_directives_end_before_the_first_value(config: RunConfig, tmp_path: Path
     loaded = load_profile("slurm", "cpu")
     assert isinstance(loaded, SlurmProfile)
     script = SlurmJob("x", tmp_path / "a\n#SBATCH --wrap=x", tmp_path, (Job(config, ()),), loaded).files()["job.sbatch"]
-    assert script.index("set -uo pipefail") < script.index("#SBATCH --wrap")
+    assert script.index("set -o pipefail") < script.index("#SBATCH --wrap")
 
 
 def test_logs_are_whole_lines_and_name_the_task_of_an_array(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_following_tells_states_of_the_last_successor_and_every_line(
         f"""#!/bin/bash
 cd {tmp_path}
 [[ $* == *--jobs=9 ]] || exit 1
-if [ -e asked ]; then echo "{last} None"; else touch asked; echo "RUNNING None"; echo line >> output.log; fi
+if [ -e asked ]; then echo "sisa-scale-job {last} None"; else touch asked; echo Welcome; echo "sisa-scale-job RUNNING None"; echo line >> output.log; fi
 """
     )
     (tmp_path / "squeue").chmod(0o755)

@@ -103,16 +103,16 @@ class Desk(ClusterLauncher[Profile]):
 def test_a_run_has_one_job_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LAUNCHERS, "desk", Entry(Desk(), Profile))
     told: list[str] = []
-    folder = tmp_path / "run" / "jobs" / "0001"
-    refuse_second(None, Reporter())
-    refuse_second(folder, Reporter())
+    run_dir = tmp_path / "run"
+    folder = run_dir / "jobs" / "0001"
+    refuse_second([run_dir], Reporter())
     folder.mkdir(parents=True)
     save_submission(folder, "desk", "12", {})
-    refuse_second(folder.with_name("0002"), Reporter(told.append))
+    refuse_second([run_dir], Reporter(told.append))
     assert told == ["job 12 cannot be asked after: desk: found nothing; a state. Look."]
     (folder / "state").write_text("queued")
     with pytest.raises(ConfigError, match="job 12 of desk, which is queued; one job of a run at a time"):
-        refuse_second(folder.with_name("0002"), Reporter())
+        refuse_second([run_dir], Reporter())
     (folder / "state").write_text("done")
-    refuse_second(folder.with_name("0002"), Reporter())
+    refuse_second([run_dir], Reporter())
     assert json.loads((folder / "submission.json").read_text())["target"] == "desk"
