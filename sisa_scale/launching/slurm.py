@@ -59,16 +59,7 @@ class SlurmLauncher(ArrayLauncher[SlurmProfile]):
 
     def state(self, submission: Submission) -> str:
         """Return the states of its jobs in Slurm's words, `GONE` when Slurm has forgotten them."""
-        jobs = ",".join(current_ids(submission))
-        flags = ["--noheader", "--array", "--states=all", f"--format={_MARK}%T %r"]
-        try:
-            lines = call(["squeue", *flags, f"--jobs={jobs}"]).splitlines()
-        except ConfigError as error:
-            if "Invalid job id" in str(error):
-                return "GONE"
-            raise
-        states = [line.removeprefix(_MARK).split(maxsplit=1) for line in lines if line.startswith(_MARK)]
-        texts = [f"{name} ({reason[0]})" if name == "PENDING" and reason else name for name, *reason in states]
+        texts = [f"{name} ({reason})" if name == "PENDING" else name for _, name, reason in _ask(submission)]
         return ", ".join(dict.fromkeys(texts)) or "GONE"
 
     def is_over(self, state: str) -> bool:
@@ -80,12 +71,12 @@ class SlurmLauncher(ArrayLauncher[SlurmProfile]):
         task = submission.settings.get("task")
         # The script then ends instead of going back into the queue, whatever it is doing now.
         (Path(submission.folder) / (CANCELLED if task is None else f"{CANCELLED}-{task}")).touch()
-        jobs = current_ids(submission)
         if at_once:
-            call(["scancel", *jobs])
+            call(["scancel", *current_ids(submission)])
             return
         for word, options in (("PENDING", []), ("RUNNING", ["--batch", "--signal=USR1"])):
-            if word in self.state(submission):
+            jobs = [job for job, state, _ in _ask(submission) if state == word]
+            if jobs:
                 call(["scancel", f"--state={word}", *options, *jobs])
 
     def logs(self, submission: Submission) -> str:
@@ -122,6 +113,19 @@ def current_ids(submission: Submission) -> list[str]:
     return [
         f"{newest.get(str(number), submission.job_id)}_{number}" for number in (range(num) if task is None else (task,))
     ]
+
+
+def _ask(submission: Submission) -> list[tuple[str, str, str]]:
+    """Return id, state and reason of every job that Slurm still knows."""
+    flags = ["--noheader", "--array", "--states=all", f"--format={_MARK}%i %T %r"]
+    try:
+        lines = call(["squeue", *flags, f"--jobs={','.join(current_ids(submission))}"]).splitlines()
+    except ConfigError as error:
+        if "Invalid job id" in str(error):
+            return []
+        raise
+    rows = [line.removeprefix(_MARK).split(maxsplit=2) for line in lines if line.startswith(_MARK)]
+    return [(job, state, "".join(reason)) for job, state, *reason in rows]
 
 
 def _named(submission: Submission) -> str:
