@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -30,10 +29,9 @@ _READY_SECONDS = 120
 class SlurmCluster:
     """Hosts n1, n2, ... and the login host, from `__enter__` to `__exit__`."""
 
-    def __init__(self, num_nodes: int = 2, cpus: int = 2, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, num_nodes: int = 2, cpus: int = 2) -> None:
         self.nodes = [f"n{number}" for number in range(1, num_nodes + 1)]
         self.cpus = cpus
-        self.settings = dict(settings or {})  # of slurm.conf, before ours
         self.root = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self.scratch = self.root / "scratch"  # another folder on every host
         self._hosts: dict[str, int] = {}  # host -> its first process, as seen from here
@@ -221,7 +219,7 @@ class SlurmCluster:
             "SlurmdParameters": "config_overrides",
             "PropagateResourceLimits": "NONE",
         }
-        lines = [f"{name}={value}" for name, value in (settings | self.settings).items()]
+        lines = [f"{name}={value}" for name, value in settings.items()]
         for number, node in enumerate(self.nodes):
             address = f"{_SUBNET}.{number + 2}"
             lines.append(f"NodeName={node} NodeHostname={node} NodeAddr={address} CPUs={self.cpus} RealMemory=4000")

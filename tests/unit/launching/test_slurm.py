@@ -107,7 +107,8 @@ def test_a_job_that_slurm_has_forgotten_is_judged_by_its_run(
     run_dir, bin_dir = tmp_path / "run", tmp_path / "bin"
     (run_dir / "jobs" / "0001").mkdir(parents=True)
     bin_dir.mkdir()
-    short = dataclasses.replace(config.schedule, total=Duration.parse("4 steps"), warmup=Duration.parse("1 steps"))
+    lengths = {"total": "4 steps", "warmup": "1 steps", "decay": "1 steps"}
+    short = dataclasses.replace(config.schedule, **{key: Duration.parse(text) for key, text in lengths.items()})
     here = dataclasses.replace(config, run_dir=str(run_dir), schedule=short)
     (run_dir / "config.yaml").write_text(Job(here, ()).files()["recipe.yaml"])
     began = datetime.now(tz=UTC)
