@@ -14,6 +14,23 @@ _WATCH_POLL_SECONDS = 5.0
 _SILENT_SECONDS = 30.0
 
 
+def connect(address: str, seconds: float) -> bool:
+    """Connect to Ray; on a busy node its port is open long before it takes anyone in."""
+    import ray
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
+            return True
+        except Exception as error:  # Ray raises no class of its own here
+            ray.shutdown()
+            if time.monotonic() > deadline:
+                sys.stderr.write(f"Ray at {address} takes no one in: {error}\n")
+                return False
+        time.sleep(_JOIN_POLL_SECONDS)
+
+
 def await_nodes(num: int, seconds: float) -> int:
     """Return how many nodes answer once `num` do, or `seconds` have passed."""
     deadline = time.monotonic() + seconds
@@ -36,10 +53,10 @@ def await_loss(least: int) -> None:
 
 def main(address: str, num: int, least: int, seconds: float) -> int:
     """Watch the nodes of the Ray cluster at an address; returns the exit code."""
-    import ray
-
-    ray.init(address, log_to_driver=False, logging_level="ERROR")
-    living = await_nodes(num, seconds)
+    started = time.monotonic()
+    if not connect(address, seconds):
+        return 1
+    living = await_nodes(num, seconds - (time.monotonic() - started))
     if living < num:
         sys.stderr.write(f"{living} of {num} nodes joined Ray within {seconds:.0f} s (start_seconds)\n")
     if living < least:

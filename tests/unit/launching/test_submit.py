@@ -45,6 +45,9 @@ def test_a_job_gets_the_workers_of_the_profile_and_no_more(recipe: Path) -> None
     assert "workers: 2" in plan(str(recipe), (), profile, Reporter()).describe()
     with pytest.raises(ConfigError, match="1 nodes x 2 workers_per_node"):
         plan(str(recipe), ("workers=4", "micro_batch_sequences=1"), profile, Reporter())
+    told: list[str] = []
+    plan(str(recipe), ("workers=1",), profile, Reporter(told.append))
+    assert told == ["tiny: 1 workers; the nodes have places for 1 more"]
 
 
 def test_data_that_only_a_ray_cluster_sees_is_left_to_the_job(recipe: Path) -> None:

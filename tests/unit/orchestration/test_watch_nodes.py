@@ -43,3 +43,17 @@ def test_a_node_is_lost_after_half_a_minute_of_silence(monkeypatch: pytest.Monke
     answering(monkeypatch, clock, (0, 2), (100, 1), (300, 0))
     watch_nodes.await_loss(1)  # one is enough
     assert 325 <= clock[0] <= 335
+
+
+def test_a_ray_that_takes_no_one_in_yet_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def init(address: str, **_: object) -> None:
+        if clock[0] < 60:
+            raise ConnectionError(f"Failed to connect to {address}")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    assert not watch_nodes.connect("10.0.0.1:20000", 30)
+    assert "10.0.0.1:20000 takes no one in" in capsys.readouterr().err
+    assert watch_nodes.connect("10.0.0.1:20000", 300)
