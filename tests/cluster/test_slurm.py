@@ -110,7 +110,7 @@ def test_array_runs_a_study_while_a_time_limit_warns_and_cancel_saves(
     # Only once the run works is its time cut short: Slurm itself then sends the signal of --signal=B:USR1@60.
     wait_for(lambda: num_steps(long) >= 3, lambda: f"the third step\n{read(long_log)}")
     job = newest_submission(long).job_id
-    elapsed = int(slurm.run("squeue", "--noheader", f"--jobs={job}", "--Format=TimeUsed:0").stdout.split(":")[0])
+    elapsed = int(slurm.run("squeue", "--noheader", f"--jobs={job}", "--format=%M").stdout.split(":")[0])
     cut = slurm.run("scontrol", "update", f"jobid={job}", f"timelimit={elapsed + 2}")
     assert cut.returncode == 0, cut.stderr
     wait_for(lambda: "back into the queue" in read(long_log), lambda: read(long_log))

@@ -35,12 +35,15 @@ case $2 in
   *.watch_nodes)
     echo ready
     [ "$6" != 0 ] || exit 0
+    silent=0
     while sleep 1; do
       living=0
       for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
-        timeout 1 bash -c ": < /dev/tcp/$node/6818" 2>/dev/null && living=$((living + 1))
+        [ "$node" = "$(hostname)" ] || timeout 2 bash -c ": < /dev/tcp/$node/6818" 2>/dev/null || continue
+        living=$((living + 1))
       done
-      [ $living -ge "$5" ] || { echo lost; exit; }
+      if [ $living -ge "$5" ]; then silent=0; else silent=$((silent + 1)); fi
+      [ $silent -lt 3 ] || { echo lost; exit; }
     done ;;
 esac
 """
