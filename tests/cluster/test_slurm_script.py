@@ -17,7 +17,8 @@ LONG_SECONDS = 200
 pytestmark = pytest.mark.timeout(2 * LONG_SECONDS)
 # Ray: the head listens on its port; both live until they are ended.
 RAY = """#!/bin/bash
-for a in "$@"; do case $a in --node-ip-address=*) ip=${a#*=};; --port=*) port=${a#*=};; esac; done
+for a in "$@"; do case $a in --node-ip-address=*) ip=${a#*=};; --port=*) port=${a#*=};;
+  --temp-dir=*) mkdir -m 777 "${a#*=}";; esac; done
 echo "$(hostname) $ip ${GLOO_SOCKET_IFNAME:-} ${NCCL_SOCKET_IFNAME:-} ${SLURM_MEM_PER_CPU:-}" >> NOTES/ray
 [[ " $* " != *" --head "* ]] || [ ! -e NOTES/ray-waits ] || exec sleep 1000
 [[ " $* " != *" --head "* ]] || [ ! -e NOTES/ray-fails ] || { rm NOTES/ray-fails; exit 1; }
