@@ -34,6 +34,7 @@ PYTHON = """#!/bin/bash
 case $2 in
   *.progress) cat NOTES/progress 2>/dev/null || echo "$SECONDS$RANDOM -" ;;
   *.watch_nodes)
+    [ ! -e NOTES/nodes-wait ] || exec sleep 1000
     echo ready
     [ "$6" != 0 ] || exit 0
     silent=0
@@ -204,13 +205,19 @@ def test_a_warning_is_answered_in_every_phase_and_a_job_without_progress_ends(
     run_dir = submit("--set", "warning_seconds=2")
     job = newest_submission(run_dir).job_id
     wait_for((notes / "ray").exists, lambda: log(run_dir))
+    (notes / "nodes-wait").touch()
     (notes / "ray-waits").unlink()
     signal(cluster, job)  # no Ray yet
+    wait_for(lambda: "start 1 on" in log(run_dir), lambda: log(run_dir))
+    wait_for(lambda: len((notes / "ray").read_text().splitlines()) == 2, lambda: log(run_dir))
+    (notes / "progress").write_text("5 -\n")
+    (notes / "nodes-wait").unlink()
+    signal(cluster, job)  # nodes are waited for
     wait_for(lambda: starts(notes), lambda: log(run_dir))
     signal(cluster, job)  # to a run that does not hear it
     wait_for(lambda: state(cluster, job) == "FAILED", lambda: log(run_dir))
-    assert log(run_dir).count("back into the queue") == 1
-    assert "no checkpoint since the last interruption (step 0)" in log(run_dir)
+    assert log(run_dir).count("back into the queue") == 2
+    assert "no checkpoint since the last interruption (step 5)" in log(run_dir)
 
 
 def test_a_run_has_one_job_across_arrays_and_successors(
