@@ -1,7 +1,6 @@
 """The script of a job under a real Slurm, with stand-ins for Ray and the run: nodes die, people and sites interfere."""
 
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,13 +66,6 @@ def cluster() -> Iterator[SlurmCluster]:
     if slurm_cluster.missing():
         pytest.skip(f"no Slurm here: {slurm_cluster.missing()}")
     with SlurmCluster(num_nodes=3, cpus=1) as cluster:
-        for node in cluster.nodes:  # as Debian's installer leaves it: the own name is no address for others
-            hosts = cluster.root / f"hosts-{node}"
-            others = (
-                line for line in (cluster.root / "hosts").read_text().splitlines() if not line.endswith(f" {node}")
-            )
-            hosts.write_text("\n".join([*others, f"127.0.1.1 {node}", ""]))
-            subprocess.run(cluster.command(node, "mount", "--bind", str(hosts), "/etc/hosts"), check=True)
         yield cluster
 
 
