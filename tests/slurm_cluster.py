@@ -94,6 +94,13 @@ class SlurmCluster:
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
 
+    def restart(self, node: str) -> None:
+        """Bring a crashed node back, its own folder empty."""
+        shutil.rmtree(self.root / "log" / f"scratch-{node}")
+        self._start_host(node, f"{_SUBNET}.{self.nodes.index(node) + 2}")
+        self.start_slurmd(node)
+        self._await_idle(node)
+
     def start_slurmd(self, node: str) -> None:
         """Start the daemon of a node."""
         self._start_daemon(node, ["slurmd", "-D", "-N", node, "-f", str(self.root / "slurm.conf")])
@@ -157,10 +164,12 @@ class SlurmCluster:
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
 
-    def _await_idle(self) -> None:
+    def _await_idle(self, *nodes: str) -> None:
+        nodes = nodes or tuple(self.nodes)
+
         def idle() -> bool:
-            states = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--format=%t").stdout.split()
-            return states == ["idle"] * len(self.nodes)
+            flags = ["--noheader", "--Node", "--partition=main", "--format=%t", f"--nodes={','.join(nodes)}"]
+            return self.run("sinfo", *flags).stdout.split() == ["idle"] * len(nodes)
 
         self._await(idle, "slurmctld")
 

@@ -1,34 +1,26 @@
 """Kubernetes: a run as a RayJob of KubeRay. The manifest is `cluster/kubernetes/job.yaml.j2`.
 
-A run has one RayJob, named after it. Submitting it again deletes the one that has ended and creates a new one, which
-resumes: what a run is lies on the volume, not in the RayJob.
+A run has one RayJob, named after it and its owner. Submitting it again deletes the one that has ended and creates a new
+one, which resumes: what a run is lies on the volume, not in the RayJob. `kubernetes_job.py` has the RayJob itself.
 """
 
 import dataclasses
 import json
-import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import yaml
 
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.storage import is_remote
 from sisa_scale.errors import ConfigError
 from sisa_scale.launching.doctor.finding import Finding
-from sisa_scale.launching.kubernetes_rules import config_map_problems, ray_job_problems
+from sisa_scale.launching.kubernetes_job import ENDED, RUN_LABEL, KubernetesJob, check_cluster, kubectl, state_of
 from sisa_scale.launching.launcher import ClusterLauncher
 from sisa_scale.launching.profiles.kubernetes import KubernetesProfile
 from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.shell import call
-from sisa_scale.launching.submission import Job, Submission, job_name, save_submission, write_files
-from sisa_scale.launching.templates import render
+from sisa_scale.launching.submission import Job, Submission
 
-_MANIFEST = "job.yaml"
-_ENDED = ("Complete", "Failed", "ValidationFailed")
 _POLL_SECONDS = 5.0
 
 
@@ -46,7 +38,7 @@ class KubernetesLauncher(ClusterLauncher[KubernetesProfile]):
 
     def plan(self, job: Job, folder: Path, profile: KubernetesProfile) -> "KubernetesJob":
         """Return the run as a RayJob of its name."""
-        return KubernetesJob(job_name(job.config.name), folder, job, profile)
+        return KubernetesJob(folder, job, profile)
 
     def check(self, profile: KubernetesProfile) -> Iterator[Finding]:
         """Ask for KubeRay, and for what the namespace must hold."""
@@ -54,21 +46,19 @@ class KubernetesLauncher(ClusterLauncher[KubernetesProfile]):
         yield Finding("kubernetes", "ok", f"KubeRay, {profile.storage.claim} and secrets are in {profile.namespace}")
 
     def is_over(self, state: str) -> bool:
-        """Whether nothing more will come of a RayJob in this state, unless someone unsuspends it."""
-        return state == "GONE" or state.startswith((*_ENDED, "Suspended"))
+        """Whether nothing more will come of a RayJob in this state; one that is suspended may wait in a queue."""
+        return state == "GONE" or state.startswith(ENDED)
 
     def state(self, submission: Submission) -> str:
         """Return the state of the RayJob in KubeRay's words, `GONE` when there is none."""
         found = call([*_of(submission), "get", "rayjob", submission.job_id, "--ignore-not-found", "--output=json"])
         if not found.strip():
             return "GONE"
-        status: dict[str, Any] = json.loads(found).get("status", {})
-        words = [status.get("jobDeploymentStatus") or "Initializing", status.get("jobStatus") or ""]
-        return " ".join(filter(None, words))
+        return state_of(json.loads(found))
 
     def cancel(self, submission: Submission, *, at_once: bool) -> None:
         """Delete the RayJob; its pods let the run save first, unless `at_once`."""
-        call([*_of(submission), "delete", "rayjob", submission.job_id, "--ignore-not-found", "--wait=false"])
+        call([*_of(submission), "delete", "rayjob", *_selected(submission), "--ignore-not-found", "--wait=false"])
         if at_once:
             label = f"--selector=ray.io/originated-from-cr-name={submission.job_id}"
             call([*_of(submission), "delete", "pods", label, "--force", "--grace-period=0"])
@@ -91,78 +81,9 @@ class KubernetesLauncher(ClusterLauncher[KubernetesProfile]):
                 for line in lines[told:]:
                     reporter.line(line)
                 told = len(lines)
-            if now == "GONE" or now.startswith(_ENDED):
+            if now == "GONE" or now.startswith(ENDED):
                 return now.startswith("Complete")
             time.sleep(_POLL_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class KubernetesJob:
-    """Everything that a submission applies."""
-
-    name: str
-    folder: Path
-    job: Job
-    profile: KubernetesProfile
-
-    def manifest(self) -> str:
-        """Return the ConfigMap and the RayJob; raises ConfigError for what the operator would refuse."""
-        text = render(
-            "kubernetes/job.yaml.j2",
-            name=self.name,
-            profile=self.profile,
-            run_dir=str(self.job.config.directory),
-            files=self.job.files(marker=True),
-        )
-        config_map, ray_job = yaml.safe_load_all(text)
-        problems = [*config_map_problems(config_map), *ray_job_problems(ray_job)]
-        if problems:
-            raise ConfigError.many(problems)
-        return text
-
-    def describe(self) -> str:
-        """Return exactly what would be run and applied."""
-        command = shlex.join([*self._kubectl(), "apply", "--filename=-"])
-        return f"# {command}\n{self.manifest()}"
-
-    def submit(self, reporter: Reporter) -> Submission:
-        """Check the cluster, delete the RayJob of an earlier submission that has ended, and apply the new one."""
-        manifest = self.manifest()
-        check_cluster(self.profile)
-        before = self._call("get", "rayjob", self.name, "--ignore-not-found", "--output=json")
-        if before.strip():
-            status = json.loads(before).get("status", {}).get("jobDeploymentStatus", "Initializing")
-            if status not in (*_ENDED, "Suspended"):
-                raise ConfigError.at(
-                    f"RayJob {self.name}",
-                    found=f"one that is {status}",
-                    allowed="one RayJob of a name at a time",
-                    remedy="Wait for it, `sisa-scale cancel` it, or choose another name=NAME.",
-                )
-            self._call("delete", "rayjob", self.name, "--wait=true", f"--timeout={self.profile.grace_seconds + 30}s")
-        call([*self._kubectl(), "apply", "--filename=-"], text=manifest)
-        write_files(self.folder, {_MANIFEST: manifest})
-        settings = {"namespace": self.profile.namespace, "context": self.profile.context}
-        return save_submission(self.folder, "kubernetes", self.name, settings)
-
-    def _kubectl(self) -> list[str]:
-        return _kubectl(self.profile.context, self.profile.namespace)
-
-    def _call(self, *arguments: str, remedy: str = "") -> str:
-        return _ask(self.profile, *arguments, remedy=remedy)
-
-
-def check_cluster(profile: KubernetesProfile) -> None:
-    """Raise ConfigError for an API server that does not answer and for what the namespace lacks."""
-    context = "Check the context (kubectl config current-context) and your login; or set context in the profile."
-    _ask(profile, "version", "--request-timeout=10s", remedy=context)
-    _ask(profile, "get", "crd", "rayjobs.ray.io", "--output=name", remedy="Install KubeRay 1.5 or newer.")
-    wanted = [("persistentvolumeclaim", profile.storage.claim, "Create it, or set storage.claim.")]
-    wanted += [("secret", secret, "Create it, or remove it from secrets.") for secret in profile.secrets]
-    if profile.queue:
-        wanted.append(("localqueue", profile.queue, "Create it, or set queue: null."))
-    for kind, name, remedy in wanted:
-        _ask(profile, "get", kind, name, "--output=name", remedy=remedy)
 
 
 def in_the_pods(config: RunConfig, profile: KubernetesProfile) -> RunConfig:
@@ -205,13 +126,10 @@ def in_the_pods(config: RunConfig, profile: KubernetesProfile) -> RunConfig:
 
 
 def _of(submission: Submission) -> list[str]:
-    return _kubectl(submission.settings["context"], submission.settings["namespace"])
+    return kubectl(submission.settings["context"], submission.settings["namespace"])
 
 
-def _kubectl(context: str | None, namespace: str) -> list[str]:
-    return ["kubectl", *([f"--context={context}"] if context else []), f"--namespace={namespace}"]
-
-
-def _ask(profile: KubernetesProfile, *arguments: str, remedy: str) -> str:
-    command = [*_kubectl(profile.context, profile.namespace), *arguments]
-    return call(command, where=f"kubectl {' '.join(arguments[:3])}", remedy=remedy)
+def _selected(submission: Submission) -> list[str]:
+    """Return what selects the RayJob of a submission: its labels, since its name may be another's by now."""
+    run = submission.settings.get("run")
+    return [f"--selector={RUN_LABEL}={run}"] if run else [submission.job_id]

@@ -33,8 +33,8 @@ class PlannedJob(Protocol):
     """A job that has been checked as far as it can be from here."""
 
     @property
-    def folder(self) -> Path | None:
-        """The folder of the submission, None for one that needs none."""
+    def run_dirs(self) -> tuple[Path, ...]:
+        """The directories of its runs; where this machine does not see them, that of the notes of their submissions."""
         ...
 
     def describe(self) -> str:

@@ -26,7 +26,11 @@ class LocalJob:
 
     config: RunConfig
     overrides: tuple[str, ...]
-    folder: Path | None = None
+
+    @property
+    def run_dirs(self) -> tuple[Path, ...]:
+        """The directory of the run."""
+        return (self.config.directory,)
 
     def describe(self) -> str:
         """Return the command of the same effect."""

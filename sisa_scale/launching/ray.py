@@ -101,6 +101,11 @@ class RayJob:
     job: Job
     profile: RayProfile
 
+    @property
+    def run_dirs(self) -> tuple[Path, ...]:
+        """The directory that its notes lie in."""
+        return (self.folder.parent.parent,)
+
     def files(self) -> dict[str, str]:
         """Return the files that travel."""
         return self.job.files(self.profile.venv, self.profile.environment)

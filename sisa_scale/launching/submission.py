@@ -1,6 +1,6 @@
 """What is handed to a cluster: a resolved recipe, a script that begins or continues the run, and a note of the job.
 
-<run directory>/jobs/0001/    one folder for each submission, readable from where it was submitted
+<run directory>/jobs/0001/    one folder for each submission, readable from where it was submitted; of an array, a note
     recipe.yaml               the recipe as it was resolved then
     start.sh                  begins the run, or resumes it when it exists
     job.sbatch, job.yaml      what Slurm or Kubernetes got
@@ -8,10 +8,11 @@
     output.log                what the job prints (Slurm)
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ _PATH_KEYS = (
     "evaluation.questions_directory",
 )
 _NAME = "submission.json"
+_MAX_NAME_CHARACTERS = 40
+_HASH_CHARACTERS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,16 @@ def new_folder(run_dir: Path) -> Path:
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
-    """Write the files of a submission."""
-    folder.mkdir(parents=True)
+    """Write the files of a submission; raises ConfigError when another submission has just taken the folder."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise ConfigError.at(
+            folder,
+            found="another submission of the same run",
+            allowed="one job of a run at a time",
+            remedy="Look at it with `sisa-scale logs`; submit again when it is over.",
+        ) from None
     for name, text in files.items():
         write_text(folder / name, text)
 
@@ -145,24 +156,51 @@ def save_submission(folder: Path, target: str, job_id: str, settings: dict[str, 
     return submission
 
 
+def note_runs(submission: Submission, run_dirs: Sequence[Path]) -> None:
+    """Leave a note of a submission in the directory of each of its runs, which is a task of it."""
+    for task, run_dir in enumerate(run_dirs):
+        folder = new_folder(run_dir)
+        folder.mkdir(parents=True)
+        own = {"task": task} if len(run_dirs) > 1 else {}
+        note = replace(submission, settings={**submission.settings, **own})
+        write_json(folder / _NAME, asdict(note))
+
+
+def submissions(run_dir: Path) -> list[Submission]:
+    """Return the notes of all submissions of a run or a study, the newest first."""
+    notes = sorted((run_dir / JOBS).glob(f"[0-9]*/{_NAME}"), key=lambda path: int(path.parent.name), reverse=True)
+    return [Submission(**json.loads(note.read_text())) for note in notes]
+
+
 def newest_submission(run_dir: Path) -> Submission:
     """Return the note of the newest submission of a run; raises ConfigError when there is none."""
-    folders = sorted((run_dir / JOBS).glob(f"[0-9]*/{_NAME}"))
-    if not folders:
+    found = submissions(run_dir)
+    if not found:
         raise ConfigError.at(
             run_dir,
             found="no submission",
             allowed="a directory that `sisa-scale submit` printed",
             remedy="Check the path, or submit the run.",
         )
-    return Submission(**json.loads(folders[-1].read_text()))
+    return found[0]
 
 
-def job_name(name: str, max_characters: int = 40) -> str:
+def job_name(name: str, max_characters: int = _MAX_NAME_CHARACTERS) -> str:
     """Return a name that Slurm and Kubernetes accept: small letters, digits and dashes, a letter first."""
     word = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     word = word if word[:1].isalpha() else f"run-{word}"
     return word[:max_characters].rstrip("-")
+
+
+def unique_name(name: str, identity: str) -> str:
+    """Return such a name that no other identity gets, whatever is cut off and whatever letters the name has."""
+    word = job_name(name, _MAX_NAME_CHARACTERS - _HASH_CHARACTERS - 1)
+    return f"{word}-{short_hash(identity)}"
+
+
+def short_hash(text: str) -> str:
+    """Return ten letters and digits that stand for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_CHARACTERS]
 
 
 def _plain(config: RunConfig, key: str) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sisa_scale.config.run import RunConfig
@@ -16,11 +17,10 @@ from sisa_scale.launching.submission import (
     Submission,
     check_same_run,
     new_folder,
-    newest_submission,
     resume_overrides,
+    submissions,
 )
 from sisa_scale.planning.twins import load_recipe
-from sisa_scale.runs.layout import JOBS
 
 
 def plan(recipe: str, overrides: tuple[str, ...], profile: Profile, reporter: Reporter) -> PlannedJob:
@@ -63,7 +63,7 @@ def plan_list(path: str, overrides: tuple[str, ...], profile: Profile, reporter:
 
 def _resolve(config: RunConfig, overrides: tuple[str, ...], profile: Profile, reporter: Reporter) -> Job:
     launcher = launcher_for(profile)
-    check_workers(config, profile)
+    check_workers(config, profile, reporter)
     config = launcher.resolve(config, profile)
     job = Job(config, resume_overrides(config, overrides))
     launcher.check_inputs(config, reporter)
@@ -73,8 +73,8 @@ def _resolve(config: RunConfig, overrides: tuple[str, ...], profile: Profile, re
     return job
 
 
-def check_workers(config: RunConfig, profile: Profile) -> None:
-    """Raise ConfigError when the run asks for more workers than the profile's nodes hold."""
+def check_workers(config: RunConfig, profile: Profile, reporter: Reporter) -> None:
+    """Raise ConfigError when the run asks for more workers than the profile's nodes hold; say when it asks for less."""
     if profile.allocation is None:
         return
     nodes, workers_per_node = profile.allocation
@@ -85,32 +85,39 @@ def check_workers(config: RunConfig, profile: Profile) -> None:
             allowed=f"{nodes} nodes x {workers_per_node} workers_per_node of the profile",
             remedy="Lower it, or raise nodes: --set nodes=N.",
         )
+    if config.resources.workers < nodes * workers_per_node:
+        idle = nodes * workers_per_node - config.resources.workers
+        reporter.announce(f"{config.name}: {config.resources.workers} workers; the nodes have places for {idle} more")
 
 
-def refuse_second(folder: Path | None, reporter: Reporter) -> None:
-    """Raise ConfigError while an earlier submission of the same run waits or runs: two would write the same files."""
-    run_dir = folder.parent.parent if folder is not None else None
-    if run_dir is None or not (run_dir / JOBS).exists():
-        return
-    submission = newest_submission(run_dir)
-    launcher = launcher_of(submission)
-    try:
-        state = launcher.state(submission)
-    except ConfigError as error:
-        reporter.announce(f"job {submission.job_id} cannot be asked after: {error}")
-        return
-    if not launcher.is_over(state):
-        raise ConfigError.at(
-            run_dir,
-            found=f"job {submission.job_id} of {submission.target}, which is {state}",
-            allowed="one job of a run at a time",
-            remedy=f"Follow it with `sisa-scale logs {run_dir} --follow`, or `sisa-scale cancel` it first.",
-        )
+def living_submissions(run_dir: Path, reporter: Reporter) -> Iterator[tuple[Submission, str]]:
+    """Yield the submissions of a run or study that are not over, the newest first, with their states."""
+    for submission in submissions(run_dir):
+        launcher = launcher_of(submission)
+        try:
+            state = launcher.state(submission)
+        except ConfigError as error:
+            reporter.announce(f"job {submission.job_id} cannot be asked after: {error}")
+            continue
+        if not launcher.is_over(state):
+            yield submission, state
+
+
+def refuse_second(run_dirs: Iterable[Path], reporter: Reporter) -> None:
+    """Raise ConfigError while a submission of one of the runs waits or runs: two would write the same files."""
+    for run_dir in run_dirs:
+        for submission, state in living_submissions(run_dir, reporter):
+            raise ConfigError.at(
+                run_dir,
+                found=f"job {submission.job_id} of {submission.target}, which is {state}",
+                allowed="one job of a run at a time",
+                remedy=f"Follow it with `sisa-scale logs {run_dir} --follow`, or `sisa-scale cancel` it first.",
+            )
 
 
 def send(planned: PlannedJob, reporter: Reporter) -> Submission | Ended:
     """Hand a job over, unless an earlier one of the same run is at work; raises ConfigError then."""
-    refuse_second(planned.folder, reporter)
+    refuse_second(planned.run_dirs, reporter)
     handed = planned.submit(reporter)
     if isinstance(handed, Submission):
         reporter.submitted(handed)

@@ -15,7 +15,7 @@ from sisa_scale.errors import CheckpointError
 from sisa_scale.files import fsync_directory
 from sisa_scale.runs.cursor import copy_rollbacks
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.layout import holds_run
+from sisa_scale.runs.layout import JOBS, holds_run
 from sisa_scale.runs.step_logs import copy_until
 from sisa_scale.training.record import record
 from sisa_scale.training.resume_rules import check_resumable
@@ -52,8 +52,22 @@ def begin_branch(trunk_dir: Path, step: int, config: RunConfig) -> None:
     copy_rollbacks(trunk_dir, staging, step)
     directory.event("branch", step=step, trunk=str(trunk_dir))
     record(directory, config, manifest.data_fingerprint)
-    staging.rename(final)
+    _replace(final, staging)
     fsync_directory(final.parent)
+
+
+def _replace(final: Path, staging: Path) -> None:
+    """Put the new directory in its place, where at most the notes of its submissions lie until now."""
+    if not final.exists():
+        staging.rename(final)
+        return
+    if (final / JOBS).exists():
+        shutil.copytree(final / JOBS, staging / JOBS)
+    before = final.with_name(f".{final.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    final.rename(before)
+    staging.rename(final)
+    shutil.rmtree(before)
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from sisa_scale.runs.diagnostics import Diagnostics
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import Run, read_run
-from sisa_scale.runs.layout import holds_run
+from sisa_scale.runs.layout import JOBS, holds_run
 from sisa_scale.runs.metrics import read_totals
 from sisa_scale.studies.directory import Planned, StudyDirectory
 
@@ -41,7 +41,8 @@ class TrialStatus:
 def read_states(directory: StudyDirectory, trials: Sequence[Planned]) -> list[TrialStatus]:
     """Return the state of every trial of a study, in their order."""
     by_name = {trial.name: trial for trial in trials}
-    is_submitted = any((directory.path / name).exists() for name in ("jobs", "submissions"))
+    notes = [directory.path / JOBS, directory.path / "submissions", *(trial.directory / JOBS for trial in trials)]
+    is_submitted = any(path.exists() for path in notes)
     may_run = is_submitted or directory.is_locked
     return [_status(trial, by_name, may_run=may_run) for trial in trials]
 

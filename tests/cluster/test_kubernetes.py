@@ -57,6 +57,7 @@ def validator() -> jsonschema.Draft202012Validator:
 @pytest.fixture
 def render(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOGNAME", "ada")
 
     def render(profile: str, *overrides: str, settings: tuple[str, ...] = ()) -> str:
         planned = plan(str(recipe), (*OVERRIDES, *overrides), load_profile("kubernetes", profile, settings), Reporter())

@@ -99,16 +99,22 @@ def test_warned_job_saves_requeues_itself_and_ends_as_an_uninterrupted_run(
 def test_array_runs_a_study_while_a_time_limit_warns_and_cancel_saves(
     slurm: SlurmCluster, submit: Callable[..., tuple[int, str]], recipe: Path, tmp_path: Path
 ) -> None:
-    limit = ("--set", 'time_limit="00:02:00"', "--set", "warning_seconds=60")
-    code, output = submit("--set", "nodes=1", *limit, "name=long", "total=1000000 steps")
+    code, output = submit("--set", "nodes=1", "--set", "warning_seconds=60", "name=long", "total=1000000 steps")
     assert code == 0, output
-    long_log = tmp_path / "runs" / "long" / "jobs" / "0001" / "output.log"
+    long = tmp_path / "runs" / "long"
+    long_log = long / "jobs" / "0001" / "output.log"
     study = tmp_path / "study.txt"
     study.write_text(f"# two runs\n{recipe} name=one 'total=6 steps'\n{recipe} name='two, 2' 'total=7 steps'\n")
     code, output = submit("--study", "--set", "nodes=1", "schedule.warmup=1 steps", recipe=study)
     assert code == 0, output
-    # Slurm itself sends the signal of --signal=B:USR1@60 to a job of two minutes.
+    # Only once the run works is its time cut short: Slurm itself then sends the signal of --signal=B:USR1@60.
+    wait_for(lambda: num_steps(long) >= 3, lambda: f"the third step\n{read(long_log)}")
+    job = newest_submission(long).job_id
+    elapsed = int(slurm.run("squeue", "--noheader", f"--jobs={job}", "--format=%M").stdout.split(":")[0])
+    cut = slurm.run("scontrol", "update", f"jobid={job}", f"timelimit={elapsed + 2}")
+    assert cut.returncode == 0, cut.stderr
     wait_for(lambda: "back into the queue" in read(long_log), lambda: read(long_log))
+    assert outcomes(long) == ["preempted"]
     code, output = on_login(slurm, "cancel", "runs/long", cwd=tmp_path)
     assert code == 0, output
     code, output = on_login(slurm, "logs", "runs/study", "--follow", cwd=tmp_path)

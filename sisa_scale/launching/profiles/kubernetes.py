@@ -1,14 +1,20 @@
 """The profile of a Kubernetes cluster with KubeRay."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import yaml
 
 from sisa_scale.config.fields import Violation, setting
 from sisa_scale.launching.profiles.profile import Profile
 from sisa_scale.launching.profiles.rules import environment_rules, word_rules
 
 _LABEL = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+_UNITS = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_UNITS |= {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_FIRST_WITH_TOKENS = (2, 52)
 _QUANTITY = r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?"
 
 
@@ -21,6 +27,9 @@ class PodSection:
     shared_memory: str = setting("size of /dev/shm, within the memory", default="4Gi")
     node_selector: tuple[str, ...] = setting("LABEL=VALUE that nodes must have", default=())
     tolerations: tuple[str, ...] = setting("KEY=VALUE:EFFECT or KEY:EFFECT of taints that are tolerated", default=())
+    patch: str = setting(
+        "YAML that is merged into the pod's template (metadata, spec), see docs/clusters.md", default=""
+    )
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
@@ -31,6 +40,11 @@ class PodSection:
         for entry in self.tolerations:
             form = r"[A-Za-z0-9./_-]+(=[A-Za-z0-9._-]*)?:(NoSchedule|PreferNoSchedule|NoExecute)"
             yield from word_rules({"tolerations": entry}, form, "KEY=VALUE:EFFECT or KEY:EFFECT")
+        yield from _patch_rules(self.patch)
+        memory, shared = _amount(self.memory), _amount(self.shared_memory)
+        if memory is not None and shared is not None and shared > memory:
+            rule = f"counts as memory, of which there is {self.memory}"
+            yield Violation("shared_memory", self.shared_memory, rule, "Lower it, or raise memory.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +80,11 @@ class KubernetesProfile(Profile):
     head: PodSection = setting("the head pod; it does not train", default_factory=PodSection)
     worker: PodSection = setting("a worker pod", default_factory=PodSection)
     storage: StorageSection = setting("the volume of the runs")
+    user_id: int | None = setting(
+        "user and group of the pods, who also own the volume; null leaves it to the image and the cluster",
+        default=1000,
+        minimum=1,
+    )
     environment: tuple[str, ...] = setting("NAME=VALUE for every pod, such as NCCL_DEBUG=WARN", default=())
     secrets: tuple[str, ...] = setting(
         "secrets by name whose keys become variables, such as WANDB_API_KEY or AWS_SECRET_ACCESS_KEY", default=()
@@ -81,6 +100,12 @@ class KubernetesProfile(Profile):
         "longest duration of the job; null sets none", default=None, minimum=1
     )
     ttl_seconds: int = setting("seconds until a finished job's cluster is deleted", default=300, minimum=0)
+    patch: str = setting("YAML that is merged into the RayJob, after the patches of its pods", default="")
+
+    @property
+    def has_patch(self) -> bool:
+        """Whether anything is merged into the RayJob."""
+        return bool(self.patch or self.head.patch or self.worker.patch)
 
     @property
     def num_workers_per_node(self) -> int:
@@ -116,3 +141,29 @@ class KubernetesProfile(Profile):
         if self.queue_priority and not self.queue:
             yield Violation("queue_priority", self.queue_priority, "needs a queue", "Name the queue too.")
         yield from environment_rules(self.environment)
+        yield from _patch_rules(self.patch)
+        version = re.fullmatch(r"(\d+)\.(\d+)\.\d+", self.ray_version)
+        if self.token_auth and version and (int(version[1]), int(version[2])) < _FIRST_WITH_TOKENS:
+            rule = "Ray asks for tokens from 2.52 on"
+            yield Violation("ray_version", f"{self.ray_version} with token_auth", rule, "Write token_auth: false.")
+
+
+def read_patch(text: str) -> dict[str, Any]:
+    """Return a patch as a mapping; raises yaml.YAMLError or ValueError."""
+    patch = yaml.safe_load(text) if text else {}
+    if not isinstance(patch, dict):
+        raise ValueError("no mapping")
+    return patch
+
+
+def _patch_rules(text: str) -> Iterator[Violation]:
+    try:
+        read_patch(text)
+    except (yaml.YAMLError, ValueError) as error:
+        found = " ".join(str(error).split())
+        yield Violation("patch", found, "must be a text (patch: |) that holds a mapping of YAML", "Correct it.")
+
+
+def _amount(quantity: str) -> float | None:
+    number = quantity.rstrip("mkMGTi")
+    return float(number) * _UNITS[quantity.removeprefix(number)] if re.fullmatch(_QUANTITY, quantity) else None

@@ -10,6 +10,7 @@ from sisa_scale.config.loading.load import resolve_section
 from sisa_scale.config.loading.strict import did_you_mean
 from sisa_scale.config.loading.yaml_source import UNREADABLE, Setting, flatten_plain, merge, parse_scalar, read_settings
 from sisa_scale.errors import ConfigError
+from sisa_scale.launching.profiles.paths import expand_paths
 from sisa_scale.launching.profiles.profile import Profile
 from sisa_scale.launching.registry import LAUNCHERS
 from sisa_scale.resources import resource_root
@@ -46,7 +47,9 @@ def load_profile(target: str, name: str | None, settings: Iterable[str] = ()) ->
     for text in settings:
         merge(flat, _parse(text))
     _check_target(target, name, flat)
-    return resolve_section(LAUNCHERS[target].profile, flat, "profile")
+    kind = LAUNCHERS[target].profile
+    expand_paths(flat, kind.paths, kind.node_paths)
+    return resolve_section(kind, flat, "profile")
 
 
 def shipped_profiles(target: str) -> dict[str, Path]:

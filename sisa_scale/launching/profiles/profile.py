@@ -4,13 +4,21 @@ Secrets have no place in it: they come from the environment of `submit`, or from
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sisa_scale.config.fields import setting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """How runs are started at one place."""
+    """How runs are started at one place.
+
+    paths: settings in which `~` and variables stand for what they are where the profile is read; node_paths: those of a
+    folder of each node, in which only `~`, $HOME, $USER and $LOGNAME do.
+    """
+
+    paths: ClassVar[tuple[str, ...]] = ()
+    node_paths: ClassVar[tuple[str, ...]] = ()
 
     target: str = setting("where runs go")
     description: str = setting("what the profile is for", default="")

@@ -7,12 +7,14 @@ from typing import Literal
 
 from sisa_scale.config.fields import Violation, setting
 from sisa_scale.launching.profiles.profile import Profile
-from sisa_scale.launching.profiles.rules import environment_rules
+from sisa_scale.launching.profiles.rules import environment_rules, word_rules
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RayProfile(Profile):
     """A Ray cluster that runs, reached through its job server."""
+
+    paths = ("token_file",)
 
     address: str | None = setting("http://HOST:PORT of the job server; --address overrides it", default=None)
     token_file: str | None = setting(
@@ -36,4 +38,7 @@ class RayProfile(Profile):
             yield Violation(
                 "address", repr(self.address), "must be http://HOST:PORT", "Give the address of Ray's dashboard."
             )
+        yield from word_rules(
+            {"venv": self.venv}, r"/[^~$]*", "an absolute path of the cluster, without ~ and variables"
+        )
         yield from environment_rules(self.environment)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from sisa_scale.config.fields import Violation
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY)", re.IGNORECASE)
+# Whole words: TOKENIZERS_PARALLELISM is no secret.
+_SECRET = re.compile(r"(API_?KEY|TOKEN|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?|ACCESS_?KEY)(?![A-Z])", re.IGNORECASE)
 
 
 def environment_rules(environment: Iterable[str]) -> Iterator[Violation]:

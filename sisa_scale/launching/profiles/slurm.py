@@ -1,5 +1,6 @@
 """The profile of a Slurm cluster."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +9,9 @@ from sisa_scale.config.fields import Violation, setting
 from sisa_scale.launching.profiles.profile import Profile
 from sisa_scale.launching.profiles.rules import environment_rules, word_rules
 
+# Slurm may warn a minute early, and workers need most of another one to start.
+_START_SECONDS = 120
+_TIME = r"(\d+-)?\d+(:\d\d){0,2}"
 _WORD = r"[A-Za-z0-9_.,:@/&|*()\[\]=+-]+"
 
 
@@ -23,6 +27,9 @@ class ContainerSection:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlurmProfile(Profile):
     """An allocation of Slurm, and what is done before and after a run in it."""
+
+    paths = ("venv", "container.image", "container.mounts", "node_local_paths")
+    node_paths = ("node_scratch",)
 
     nodes: int = setting("nodes of the allocation", default=1, minimum=1)
     gpus_per_node: int = setting("GPUs of every node; 0 trains on CPUs", default=0, minimum=0)
@@ -48,7 +55,8 @@ class SlurmProfile(Profile):
     max_restarts: int = setting("most restarts after interruptions", default=100, minimum=0)
     max_array_tasks: int = setting("most tasks of a study at the same time", default=8, minimum=1)
     network_interface: str | None = setting(
-        "interface that Ray uses between nodes; null asks the resolver", default=None
+        "what nodes talk over, by name (ib0) or network (10.0.0.0/16); null takes the way from node to node",
+        default=None,
     )
     node_scratch: str = setting("node-local folder for Ray's sockets and logs; a short path", default="/tmp")
     node_local_paths: tuple[str, ...] = setting(
@@ -89,9 +97,12 @@ class SlurmProfile(Profile):
         """Rules inside the profile."""
         words = {name: getattr(self, name) for name in ("gpu_type", "partition", "account", "qos", "constraint")}
         yield from word_rules(words, _WORD, "a name as Slurm writes it, without spaces or quotes")
-        yield from word_rules({"time_limit": self.time_limit}, r"(\d+-)?\d+(:\d\d){0,2}", "days-hours:minutes:seconds")
         yield from word_rules({"memory_per_node": self.memory_per_node}, r"\d+[KMGT]?", "a number with K, M, G or T")
-        yield from word_rules({"network_interface": self.network_interface}, r"[A-Za-z0-9_.:-]+", "an interface")
+        yield from self._time_rules()
+        network = r"[A-Za-z0-9_.:-]+|\d+(\.\d+){3}/\d+"
+        yield from word_rules({"network_interface": self.network_interface}, network, "an interface or a network")
+        if not re.fullmatch(r"/[^\s$~]*", self.node_scratch):
+            yield Violation("node_scratch", repr(self.node_scratch), "must be an absolute path", "Correct it.")
         for name in ("directives", "modules"):
             pattern = rf"--[a-z]{_WORD}" if name == "directives" else _WORD
             for value in getattr(self, name):
@@ -100,3 +111,25 @@ class SlurmProfile(Profile):
             found = f"{self.workers_per_node} with gpus_per_node {self.gpus_per_node}"
             yield Violation("workers_per_node", found, "a GPU has one worker", "Write null.")
         yield from environment_rules(self.environment)
+
+    def _time_rules(self) -> Iterator[Violation]:
+        """A job that is warned as soon as it begins would be put back for ever."""
+        if not re.fullmatch(_TIME, self.time_limit):
+            yield Violation("time_limit", repr(self.time_limit), "must be days-hours:minutes:seconds", "Correct it.")
+            return
+        least = self.warning_seconds + _START_SECONDS
+        if 0 < limit_seconds(self.time_limit) < least:
+            found = f"{self.time_limit} with warning_seconds {self.warning_seconds}"
+            rule = f"must leave {_START_SECONDS} s to start before the warning: at least {least} s"
+            yield Violation("time_limit", found, rule, "Raise it, or lower warning_seconds.")
+
+
+def limit_seconds(time_limit: str) -> int:
+    """Return a time limit as Slurm reads it: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS. 0 is none."""
+    days, dash, clock = time_limit.rpartition("-")
+    numbers = [int(number) for number in clock.split(":")]
+    if dash:
+        hours, minutes, seconds = (*numbers, 0, 0)[:3]
+    else:
+        hours, minutes, seconds = {1: (0, *numbers, 0), 2: (0, *numbers), 3: tuple(numbers)}[len(numbers)]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds

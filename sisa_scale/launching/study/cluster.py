@@ -30,7 +30,7 @@ def hand_over(
 ) -> None:
     """Submit trials; raises ConfigError for what can be known before anything is queued."""
     for trial in chosen:
-        check_workers(trial.config, profile)
+        check_workers(trial.config, profile, reporter)
     if not launcher.shares_files and any(trial.role == "branch" for trial in chosen):
         raise ConfigError.at(
             "schedule.trunk",
@@ -46,8 +46,9 @@ def hand_over(
         if state_of[trial.name] in ("waiting", "running"):
             reporter.announce(f"{trial.name} is {state_of[trial.name]}: submit again later")
             continue
-        folder = new_folder(directory.path / "submissions" / trial.name)
-        planned = launcher.plan(_job(directory, trial, launcher, profile), folder, profile)
+        # Where this machine sees the run, its own directory knows its jobs, whoever submits them.
+        notes = trial.directory if launcher.shares_files else directory.path / "submissions" / trial.name
+        planned = launcher.plan(_job(directory, trial, launcher, profile), new_folder(notes), profile)
         if dry_run:
             reporter.announce(planned.describe())
         else:
@@ -64,7 +65,7 @@ def _hand_over_arrays(
     reporter: Reporter,
 ) -> None:
     before: str | None = None
-    refuse_second(new_folder(directory.path), reporter)
+    refuse_second((directory.path, *(trial.directory for trial in chosen)), reporter)
     for stage, trials in (
         ("runs", [trial for trial in chosen if trial.role != "branch"]),
         ("branches", [trial for trial in chosen if trial.role == "branch"]),

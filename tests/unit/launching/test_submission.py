@@ -22,6 +22,8 @@ from sisa_scale.launching.submission import (
     newest_submission,
     resume_overrides,
     save_submission,
+    unique_name,
+    write_files,
 )
 
 # What a file name and a command line can hold; a surrogate is no text.
@@ -94,3 +96,19 @@ def test_names_fit_slurm_and_kubernetes(name: str) -> None:
     assert 0 < len(word) <= 40
     assert word[0].isalpha() and word[-1].isalnum()
     assert set(word) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_names_of_two_runs_are_never_one(name: str, other: str) -> None:
+    first = unique_name(name, "ada:/runs/a")
+    assert len(first) <= 40
+    assert first[0].isalpha() and set(first) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert first != unique_name(name, "ada:/runs/b")
+    assert first != unique_name(other, "bob:/runs/a")
+    assert first == unique_name(name, "ada:/runs/a")
+
+
+def test_two_submissions_at_once_are_one_error(tmp_path: Path) -> None:
+    write_files(tmp_path / "jobs" / "0001", {})
+    with pytest.raises(ConfigError, match="one job of a run at a time"):
+        write_files(tmp_path / "jobs" / "0001", {})

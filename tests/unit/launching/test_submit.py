@@ -45,6 +45,9 @@ def test_a_job_gets_the_workers_of_the_profile_and_no_more(recipe: Path) -> None
     assert "workers: 2" in plan(str(recipe), (), profile, Reporter()).describe()
     with pytest.raises(ConfigError, match="1 nodes x 2 workers_per_node"):
         plan(str(recipe), ("workers=4", "micro_batch_sequences=1"), profile, Reporter())
+    told: list[str] = []
+    plan(str(recipe), ("workers=1",), profile, Reporter(told.append))
+    assert told == ["tiny: 1 workers; the nodes have places for 1 more"]
 
 
 def test_data_that_only_a_ray_cluster_sees_is_left_to_the_job(recipe: Path) -> None:
@@ -103,16 +106,16 @@ class Desk(ClusterLauncher[Profile]):
 def test_a_run_has_one_job_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LAUNCHERS, "desk", Entry(Desk(), Profile))
     told: list[str] = []
-    folder = tmp_path / "run" / "jobs" / "0001"
-    refuse_second(None, Reporter())
-    refuse_second(folder, Reporter())
+    run_dir = tmp_path / "run"
+    folder = run_dir / "jobs" / "0001"
+    refuse_second([run_dir], Reporter())
     folder.mkdir(parents=True)
     save_submission(folder, "desk", "12", {})
-    refuse_second(folder.with_name("0002"), Reporter(told.append))
+    refuse_second([run_dir], Reporter(told.append))
     assert told == ["job 12 cannot be asked after: desk: found nothing; a state. Look."]
     (folder / "state").write_text("queued")
     with pytest.raises(ConfigError, match="job 12 of desk, which is queued; one job of a run at a time"):
-        refuse_second(folder.with_name("0002"), Reporter())
+        refuse_second([run_dir], Reporter())
     (folder / "state").write_text("done")
-    refuse_second(folder.with_name("0002"), Reporter())
+    refuse_second([run_dir], Reporter())
     assert json.loads((folder / "submission.json").read_text())["target"] == "desk"

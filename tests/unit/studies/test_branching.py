@@ -61,7 +61,11 @@ def write_checkpoint(config: RunConfig, step: int) -> None:
 
 def test_a_branch_is_a_run_that_goes_on_from_the_step(trunk_and_branch: tuple[Trial, Trial]) -> None:
     trunk, branch = trunk_and_branch
+    note = branch.directory / "jobs" / "0001" / "submission.json"  # it was submitted before its trunk was there
+    note.parent.mkdir(parents=True)
+    note.touch()
     begin_branch(trunk.directory, 8, branch.config)
+    assert note.exists()
     assert load_config(branch.directory / "config.yaml").config == branch.config
     store = CheckpointStore(branch.directory)
     assert store.steps() == [8]

@@ -12,6 +12,7 @@ from sisa_scale.launching.doctor import machine as doctor_machine
 from sisa_scale.launching.doctor import run as doctor_run
 from sisa_scale.launching.doctor.doctor import examine
 from sisa_scale.launching.doctor.finding import Finding, run_check
+from sisa_scale.launching.doctor.network import check_interface
 from sisa_scale.launching.profiles.load import load_profile
 
 
@@ -107,3 +108,12 @@ def test_what_only_a_cluster_sees_is_asked_there_or_skipped(tmp_path: Path, monk
     found = check("local")
     assert found["clock"] == "skipped"
     assert "local" not in asked
+
+
+@pytest.mark.parametrize(
+    ("network", "status"),
+    [("lo", "ok"), ("127.0.0.0/8", "ok"), ("ib17", "warning"), ("203.0.113.0/24", "warning")],
+)
+@pytest.mark.skipif(shutil.which("ip") is None, reason="needs iproute2")
+def test_the_network_of_a_profile_is_looked_for(network: str, status: str) -> None:
+    assert check_interface(network).status == status

@@ -4,7 +4,7 @@ import pytest
 
 from sisa_scale.errors import ConfigError
 from sisa_scale.launching.profiles.load import load_profile, shipped_profiles
-from sisa_scale.launching.profiles.slurm import SlurmProfile
+from sisa_scale.launching.profiles.slurm import SlurmProfile, limit_seconds
 from sisa_scale.launching.registry import LAUNCHERS
 
 
@@ -35,6 +35,17 @@ def test_own_file_extends_a_shipped_one_and_settings_go_before_it(tmp_path: Path
         ("slurm", "gpu", ["nodes=two"], "must be a whole number"),
         ("slurm", "gpu", ["nodes=0"], "at least 1"),
         ("slurm", "gpu", ["time_limit=one day"], "days-hours:minutes:seconds"),
+        ("slurm", "cpu", ["time_limit='00:02:00'"], "at least 300 s"),
+        ("slurm", "cpu", ["time_limit='4'"], "at least 300 s"),
+        ("slurm", "cpu", ["network_interface='10.0.0.0/x'"], "an interface or a network"),
+        ("slurm", "cpu", ["venv=$NOT_SET_ANYWHERE/venv"], r"found \$NOT_SET_ANYWHERE"),
+        ("slurm", "cpu", ["node_scratch=$TMPDIR"], r"found \$TMPDIR"),
+        ("slurm", "cpu", ["node_scratch=scratch"], "absolute path"),
+        ("slurm", "cpu", ["environment=[MY_SECRETS=x]"], "holds no secrets"),
+        ("ray", None, ["venv=~/venv"], "absolute path of the cluster"),
+        ("kubernetes", "cpu", ["ray_version='2.51.0'"], "from 2.52 on"),
+        ("kubernetes", "cpu", ["worker.shared_memory=18G", "worker.memory=16Gi"], "counts as memory, of which"),
+        ("kubernetes", "cpu", ["patch='- a'"], "a mapping of YAML"),
         ("slurm", "gpu", ["partition='a b'"], "without spaces"),
         ("slurm", "gpu", ['partition="a\\n#SBATCH --wrap=x"'], "without spaces"),
         ("slurm", "gpu", ["directives=[--comment=a b]"], "without spaces"),
@@ -53,3 +64,31 @@ def test_own_file_extends_a_shipped_one_and_settings_go_before_it(tmp_path: Path
 def test_what_does_not_fit_is_refused(target: str, name: str | None, settings: list[str], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_profile(target, name, settings)
+
+
+def test_paths_mean_what_they_mean_to_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("USER", "ada")
+    monkeypatch.setenv("WORK", "/work space")
+    monkeypatch.setenv("TMPDIR", "/tmp/1")
+    monkeypatch.chdir(tmp_path)
+    settings = ["venv=~/venv", "node_scratch=/scratch/$USER", "node_local_paths=['${WORK}/x', ~/y]"]
+    container = ["container={runtime: apptainer, image: $WORK/a.sif, mounts: ['~/data:/data', '$WORK:/w']}"]
+    profile = load_profile("slurm", "cpu", [*settings, *container, "environment=[TOKENIZERS_PARALLELISM=false]"])
+    assert isinstance(profile, SlurmProfile)
+    assert (profile.venv, profile.node_scratch) == ("/home/ada/venv", "/scratch/ada")
+    assert profile.node_local_paths == ("/work space/x", "/home/ada/y")
+    assert profile.container is not None
+    assert profile.container.image == "/work space/a.sif"
+    assert profile.container.mounts == ("/home/ada/data:/data", "/work space:/w")
+    relative = load_profile("slurm", "cpu", ["venv=.venv"])
+    assert isinstance(relative, SlurmProfile)
+    assert relative.venv == f"{tmp_path}/.venv"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5", 300), ("5:30", 330), ("1:00:00", 3600), ("1-0", 86400), ("1-02:30", 95400), ("2-00:00:05", 172805)],
+)
+def test_time_limits_are_those_of_slurm(text: str, seconds: int) -> None:
+    assert limit_seconds(text) == seconds
