@@ -24,6 +24,13 @@ _REASONS = {
     "below_min_characters": "few characters",
     "below_min_tokens": "few tokens",
     "duplicate": "duplicates",
+    "bad_record": "bad records",
+}
+_HELDOUT_RULES = {
+    "hash": "of the documents by a hash of their text",
+    "lowest": "of the documents, those with the lowest hashes of their text: the share asked for holds out none",
+    "stretches": "of the text of each document, in stretches spread over it, because there are only a few documents;"
+    " what lies between counts as documents, too",
 }
 
 
@@ -65,6 +72,7 @@ def render_card(name: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
         figures=[Markup(svg) for svg in _figures(statistics, sources)],
         splits=statistics["splits"],
         reasons=_REASONS,
+        heldout_rule=_HELDOUT_RULES[manifest.build.heldout_rule if manifest.build else "hash"],
         sources=sources[:_MAX_SOURCE_ROWS],
         rest=_sum_sources(sources[_MAX_SOURCE_ROWS:]),
         num_rest=len(sources[_MAX_SOURCE_ROWS:]),
@@ -216,5 +224,5 @@ def _sum_sources(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     if not sources:
         return None
     keys = ("num_documents", "num_bytes", "num_tokens")
-    removed = {reason: sum(source["removed"][reason] for source in sources) for reason in _REASONS}
+    removed = {reason: sum(source["removed"].get(reason, 0) for source in sources) for reason in _REASONS}
     return {key: sum(source[key] for source in sources) for key in keys} | {"removed": removed}

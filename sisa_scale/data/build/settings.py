@@ -6,6 +6,7 @@ from sisa_scale.data.build.cleaning import NORMALIZATIONS, Cleaning
 from sisa_scale.data.packing import PACKINGS
 from sisa_scale.errors import ConfigError
 
+BAD_RECORD_POLICIES = ("fail", "skip")
 MIN_BLOCK_TOKENS, MAX_BLOCK_TOKENS = 1 << 8, 1 << 24
 
 
@@ -21,6 +22,7 @@ class BuildSettings:
     sequence_tokens: int | None
     unit_bytes: int
     cleaning: Cleaning
+    on_bad_record: str = "fail"
 
     def check(self) -> None:
         """Raise ConfigError for the first setting that is out of range."""
@@ -50,6 +52,12 @@ class BuildSettings:
                 cleaning.normalization,
                 cleaning.normalization in NORMALIZATIONS,
                 f"one of {', '.join(NORMALIZATIONS)}",
+            ),
+            (
+                "on_bad_record",
+                self.on_bad_record,
+                self.on_bad_record in BAD_RECORD_POLICIES,
+                f"one of {', '.join(BAD_RECORD_POLICIES)}",
             ),
             ("min_characters", cleaning.min_characters, cleaning.min_characters >= 1, "at least 1"),
             ("min_tokens", cleaning.min_tokens, cleaning.min_tokens >= 1, "at least 1"),

@@ -61,7 +61,12 @@ def test_documents_that_are_too_short_are_counted_out(
     kept = [text for text in texts if len(tokenizer.encode(text)) >= 5]
     assert 0 < len(kept) < 4
     assert texts_of(tmp_path / "out") == kept
-    assert removed(manifest) == {"below_min_characters": 1, "below_min_tokens": 4 - len(kept), "duplicate": 0}
+    assert removed(manifest) == {
+        "below_min_characters": 1,
+        "below_min_tokens": 4 - len(kept),
+        "duplicate": 0,
+        "bad_record": 0,
+    }
 
 
 @pytest.mark.parametrize("unit_bytes", [1 << 20, 40])
