@@ -37,7 +37,7 @@ class UnitResult:
     def documents(self, directory: Path) -> npt.NDArray[Any]:
         """Return its `DOCUMENT` records: a read-only view of the file."""
         path = unit_path(directory, self.key, "documents")
-        if not self.summary.num_documents:
+        if not path.stat().st_size:
             return np.zeros(0, dtype=DOCUMENT)
         return np.memmap(path, dtype=DOCUMENT, mode="r")
 

@@ -83,6 +83,7 @@ def run_here(units: Sequence[Unit], settings: WorkSettings, directory: Path, rep
             report(number, summary, source)
 
         summaries.append(work_on_unit(unit, settings, directory, tell))
+        tell(summaries[-1], unit.parts[-1].file.label)
     return summaries
 
 

@@ -45,7 +45,7 @@ def plan_build(found: Found, settings: BuildSettings, survey: Surveyor, announce
     without = [file for file in surveyed if not results[file].num_texts and (is_skipping or not results[file].num_bad)]
     if not is_skipping and (problems or without):
         problems += [no_document(file) for file in without]
-        raise DataError.many(_shown(problems, num_bad + len(without), "bad records and empty files"))
+        raise DataError.many(_shown(problems, num_bad + len(without), "bad records or empty files"))
     dropped = {*empty, *without}
     passed_over += [PassedOver(file.name, "it holds no document") for file in files if file in dropped]
     files = [file for file in files if file not in dropped]
@@ -104,7 +104,7 @@ def _shown(problems: list[Problem], count: int, what: str) -> list[Problem]:
     """Return the first problems, and what can be done about all of them."""
     summary = Problem(
         "inputs",
-        found=f"{count:,} {what}",
+        found=f"{count:,} {what} in all",
         allowed="with --on-bad-record fail, the default, a build begins only when there are none",
         remedy="Correct them, or add --on-bad-record skip: it leaves them out and lists them.",
     )

@@ -144,9 +144,12 @@ def no_document(file: Input) -> Problem:
 
 @dataclass(slots=True)
 class _Open:
-    """A packed file between two of its lines. offset: where `pending`, the next one, begins in the text."""
+    """A packed file between two of its lines. previous, offset: where the last and the next one begin in the text;
+    pending: the next one, if it was read already.
+    """
 
     lines: Iterator[bytes]
+    previous: int
     offset: int
     pending: bytes | None
 
@@ -173,8 +176,8 @@ def part_lines(part: Part, chunks: Iterable[bytes] | None = None) -> Iterator[by
 def _packed_lines(part: Part, chunks: Iterable[bytes] | None) -> Iterator[bytes]:
     state = _left_off.pop(part.file, None)
     _left_off.clear()
-    if state is None or state.offset > part.start:
-        state = _Open(_lines(text_chunks(part) if chunks is None else chunks), 0, None)
+    if state is None or state.previous >= part.start:
+        state = _Open(_lines(text_chunks(part) if chunks is None else chunks), -1, 0, None)
     while True:
         line = state.pending if state.pending is not None else next(state.lines, None)
         if line is None:
@@ -183,7 +186,8 @@ def _packed_lines(part: Part, chunks: Iterable[bytes] | None) -> Iterator[bytes]
             state.pending = line
             _left_off[part.file] = state
             return
-        begin, state.offset, state.pending = state.offset, state.offset + len(line) + 1, None
+        begin = state.previous = state.offset
+        state.offset, state.pending = begin + len(line) + 1, None
         if begin >= part.start:
             yield line.removeprefix(_BOM) if begin == 0 else line
 

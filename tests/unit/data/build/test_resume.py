@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from data_sets import CountingRunner, contents
 
-from sisa_scale.data.build.pipeline import BuildProgress, build_dataset, run_here
+from sisa_scale.data.build.pipeline import BuildProgress, build_dataset
 from sisa_scale.data.build.staging import open_staging, staging_path
 from sisa_scale.data.build.summaries import UnitSummary
 from sisa_scale.data.build.unit_work import Report, WorkSettings, work_on_unit
@@ -69,10 +70,6 @@ def kill_at(place: str, count: int, corpus: Path, second: Path, tokenizer: Path,
     assert done.returncode == -signal.SIGKILL
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
-
-
 @pytest.fixture(scope="module")
 def second(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus once more, under another name."""
@@ -86,17 +83,6 @@ def whole(
     out = tmp_path_factory.mktemp("whole") / "dataset"
     build([corpus, second], tokenizer=tokenizer_path, out=out)
     return contents(out)
-
-
-class Counting:
-    """Runs units and counts those that are tokenized."""
-
-    def __init__(self) -> None:
-        self.num_units = 0
-
-    def __call__(self, units: list[Unit], settings: WorkSettings, directory: Path, report: Report) -> list[UnitSummary]:
-        self.num_units += len(units) if settings.stage == "tokenize" else 0
-        return run_here(units, settings, directory, report)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +103,7 @@ def test_killed_builds_go_on(
     assert not out.exists()
     num_units = 2 * -(-corpus.stat().st_size // UNIT_BYTES)
     assert num_units > 8
-    runner = Counting()
+    runner = CountingRunner()
     seen: list[BuildProgress] = []
     build([corpus, second], tokenizer=tokenizer_path, out=out, run_units=runner, progress=seen.append)
     assert runner.num_units == (0 if num_finished is None else num_units - num_finished)
@@ -132,7 +118,7 @@ def test_a_build_can_be_killed_again_and_again(
     out = tmp_path / "dataset"
     for _ in range(3):
         kill_at("in a unit", 3, corpus, second, tokenizer_path, out)
-    runner = Counting()
+    runner = CountingRunner()
     build([corpus, second], tokenizer=tokenizer_path, out=out, run_units=runner)
     assert runner.num_units == 2 * -(-corpus.stat().st_size // UNIT_BYTES) - 6
     assert contents(out) == whole
@@ -150,7 +136,7 @@ def test_other_settings_begin_anew_and_keep_what_was_done(
 
     with pytest.raises(KeyboardInterrupt):
         build([corpus, second], tokenizer=tokenizer_path, out=out, min_characters=5, progress=interrupt)
-    runner = Counting()
+    runner = CountingRunner()
     build([corpus, second], tokenizer=tokenizer_path, out=out, run_units=runner)
     assert runner.num_units == 2 * -(-corpus.stat().st_size // UNIT_BYTES) - 2
     assert contents(out) == whole
@@ -168,7 +154,7 @@ def test_changed_files_are_read_again(corpus: Path, tokenizer_path: Path, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         build([corpus, mine], tokenizer=tokenizer_path, out=out, progress=interrupt)
     mine.write_bytes(corpus.read_bytes() + b'{"text": ""}\n')  # as long as before, so cut alike
-    runner = Counting()
+    runner = CountingRunner()
     build([corpus, mine], tokenizer=tokenizer_path, out=out, run_units=runner)
     assert runner.num_units == -(-mine.stat().st_size // UNIT_BYTES)
     again = build([corpus, corpus], tokenizer=tokenizer_path, out=tmp_path / "other")
