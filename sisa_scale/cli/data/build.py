@@ -92,13 +92,12 @@ def command(
 
     INPUTS are .txt, .jsonl, .ndjson and .json files (plain, .gz, .zst, .xz or .bz2) and .parquet files, directories
     of them, quoted patterns, or URLs (https://, s3://, gs://). What a directory holds beside them is
-    listed. A build that ends early is continued by the same command. The same inputs give the same bytes for any number of
-    workers.
+    listed. A build that ends early is continued by the same command. The same inputs give the same bytes
+    for any number of workers.
     """
     from sisa_scale.cli.data.inspect import render_manifest
     from sisa_scale.data.build.pipeline import build_dataset, run_here
     from sisa_scale.data.build.staging import staging_path
-    from sisa_scale.data.problems import os_errors
     from sisa_scale.orchestration.data_build import ray_runner
     from sisa_scale.reporting.data_card import write_card
 
@@ -141,8 +140,7 @@ def command(
             if staging_path(out).exists():
                 tell(f"what is done is kept in {staging_path(out)}; the same command continues")
             raise
-    with os_errors(out):
-        card = write_card(out)
+    card = write_card(out)
     render_manifest(manifest, as_json)
     if not as_json:
         announce(f"wrote {card}")

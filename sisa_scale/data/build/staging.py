@@ -55,8 +55,8 @@ def open_staging(out: Path, *, is_resumable: bool) -> Iterator[Staging]:
     """Yield the staging directory of a build; it vanishes when the build is complete.
 
     A resumable one survives errors, interrupts and kills once a unit is done. Results carry the settings and inputs
-    they depend on in their names, so a build with others begins anew beside them. Raises DataError while another process
-    builds there.
+    they depend on in their names, so a build with others begins anew beside them. Raises DataError while another
+    process builds there.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     path = staging_path(out) if is_resumable else out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")

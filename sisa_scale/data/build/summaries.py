@@ -40,7 +40,8 @@ class PartSurvey:
     """What was found by reading a part without tokenizing it.
 
     num_bytes: unpacked; num_documents: long enough; num_text_bytes, longest_bytes: of the documents in UTF-8, of all
-    and of the longest; lowest: the lowest of the numbers by which documents are held out, each once; digest: of a `.txt` file.
+    and of the longest; lowest: the lowest of the numbers by which documents are held out, each once; digest: of
+    a `.txt` file.
     """
 
     num_bytes: int = 0

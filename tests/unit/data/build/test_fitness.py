@@ -89,8 +89,8 @@ def test_random_tokenizers_are_refused_for_building_and_quiet_elsewhere(
 
 
 def test_sampling_in_a_unigram_model_is_random_too(tmp_path: Path) -> None:
-    vocabulary = [("</s>", 0.0), ("a", -1.0), ("aa", -1.1), ("<unk>", -9.0)]
-    backend = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, unk_id=3))
+    vocabulary = [("<unk>", -9.0), ("a", -1.0), ("aa", -1.1)]
+    backend = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, unk_id=0))
     backend.add_special_tokens(["</s>"])
     content = json.loads(backend.to_str())
     content["model"] |= {"nbest_size": 4, "alpha": 0.1}

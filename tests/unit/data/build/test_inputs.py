@@ -13,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from data_sets import send, serve
 
 from sisa_scale.data.build.find import find_inputs
 from sisa_scale.data.build.inputs import Input
@@ -203,3 +204,39 @@ def test_a_file_without_documents_is_refused(tmp_path: Path, corpus: Path, token
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(DataError, match=r"a\.jsonl: found no document"):
         build([corpus, tmp_path / "a.jsonl"], tokenizer=tokenizer_path, out=tmp_path / "out")
+
+
+STRINGS = ["one", "zwei — 鯨", "three"]
+
+
+@pytest.mark.parametrize(
+    ("array", "field"),
+    [
+        (pyarrow.array(STRINGS).dictionary_encode(), "text"),
+        (pyarrow.array(STRINGS, pyarrow.string_view()), "text"),
+        (pyarrow.array([text.encode() for text in STRINGS], pyarrow.binary()), "text"),
+        (pyarrow.array(STRINGS, pyarrow.large_string()), "text"),
+        (pyarrow.array([{"text": text, "id": 1} for text in STRINGS]), "meta.text"),
+        (pyarrow.array([{"deep": {"text": text}} for text in STRINGS]), "meta.deep.text"),
+    ],
+    ids=str,
+)
+def test_every_kind_of_string_in_parquet(tmp_path: Path, array: pyarrow.Array, field: str) -> None:
+    table = pyarrow.table({field.partition(".")[0]: array, "other": [1, 2, 3]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert [document.text for document in read_documents([tmp_path], field)] == STRINGS
+
+
+def test_fields_inside_fields_of_json(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"meta": {"text": "one"}}\n{"meta.text": "two", "meta": {}}\n')
+    assert [document.text for document in read_documents([tmp_path], "meta.text")] == ["one", "two"]
+
+
+def test_servers_that_refuse_access_say_so_without_the_signature(tmp_path: Path) -> None:
+    for status in (401, 403):
+        with serve(tmp_path) as server:
+            server.misbehave = lambda handler, status=status: send(handler, status, b"") is None  # type: ignore[misc]
+            with pytest.raises(DataError) as caught:
+                find_inputs([f"{server.url}/a.jsonl?X-Amz-Signature=secret"])
+        assert f"found a server that refuses access ({status})" in str(caught.value)
+        assert "secret" not in str(caught.value)

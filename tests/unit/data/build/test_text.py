@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,8 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda raw: raw,
     ".gz": gzip.compress,
     ".zst": zstandard.ZstdCompressor().compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
 }
 
 
@@ -75,6 +79,11 @@ def test_lines_do_not_depend_on_chunks(chunks: list[bytes]) -> None:
         ("a.jsonl", b'{"text": 1}\n', "line 1: found int 1 in the field 'text'"),
         ("a.jsonl", b'["text"]\n', "line 1: found a list"),
         ("a.jsonl", b'{"text": "\\ud83d"}\n', "surrogate"),
+        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "a byte order mark of UTF-16"),
+        ("a.txt", "a".encode("utf-16"), "iconv -f UTF-16"),
+        ("a.jsonl", gzip.compress(b'{"text": "a"}\n'), "bytes packed as .gz; "),
+        ("a.txt.zst", zstandard.compress(gzip.compress(b"text")), "bytes packed as .gz inside"),
+        ("a.jsonl", b'{"text": null}\n', "found null in the field 'text'"),
         ("a.csv", b"text", "the suffix '.csv'"),
         ("a.txt.gz", b"not gzip", "damaged or cut off .gz"),
         ("a.txt.gz", gzip.compress(b"some text" * 9, mtime=0)[:-9], "damaged or cut off .gz"),
@@ -92,3 +101,9 @@ def test_bad_files_are_refused(tmp_path: Path, name: str, raw: bytes, said: str)
 def test_missing_and_empty_inputs_are_refused(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "absent.txt")
     assert "without any text file" in refusal(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path: Path) -> None:
+    for packing, pack in PACKERS.items():
+        (tmp_path / f"a.jsonl{packing}").write_bytes(pack(b'\xef\xbb\xbf{"text": "a"}\n'))
+    assert [document.text for document in read_documents([tmp_path])] == ["a"] * len(PACKERS)
