@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -21,6 +20,7 @@ from sisa_scale.data.build.inputs import (
     refuse_access,
     without_query,
 )
+from sisa_scale.data.build.names import Namer
 from sisa_scale.data.problems import os_errors
 from sisa_scale.errors import DataError, Problem
 
@@ -68,7 +68,7 @@ def find_inputs(paths: Sequence[Path | str]) -> Found:
             root, local = _find_local(str(path))
             entries += [(url, reason, None) for url, reason in local]
         roots.append(root)
-    namer = _Namer(roots)
+    namer = Namer(roots)
     passed_over = [PassedOver(namer.name(url), reason) for url, reason, _ in entries if reason]
     chosen = [(url, info) for url, reason, info in entries if not reason]
     _check_readable([url for url, info in chosen if info is None])
@@ -198,23 +198,6 @@ def _input(url: str, info: dict[str, Any] | None, name: str) -> Input:
         return Input(url, status.st_size, str(status.st_mtime_ns), name)
     version = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime", "updated") if info.get(key)), "")
     return Input(url, int(info.get("size") or 0), str(version), name)
-
-
-class _Namer:
-    """Gives files names relative to the folder that all inputs lie in; local ones and those of servers apart."""
-
-    def __init__(self, roots: Sequence[str]) -> None:
-        local = [os.path.normpath(Path(root).absolute()) for root in roots if not is_remote(root)]
-        self._local = os.path.commonpath(local) if local else ""
-        remote = [root.split("/") for root in roots if is_remote(root)]
-        common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*remote, strict=False))]
-        # Below a host of its own, and not beside local files, which could have the same names.
-        self._remote = "/".join([*common, ""]) if len(common) > 2 and not local else ""
-
-    def name(self, url: str) -> str:
-        if is_remote(url):
-            return without_query(url).removeprefix(self._remote)
-        return os.path.relpath(Path(url).absolute(), self._local) + ("/" if url.endswith("/") else "")
 
 
 def _check_readable(paths: Sequence[str]) -> None:

@@ -10,14 +10,10 @@ bytes a document of the largest unit. Until a build is complete its staging dire
 bytes a document, and once more the tokens while they are put together.
 """
 
-import hashlib
 import json
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
 
 from sisa_scale.data import manifest as format_
 from sisa_scale.data.build.assembly import UnitResult
@@ -27,15 +23,16 @@ from sisa_scale.data.build.engines import REFERENCE, EngineInfo, choose_engine, 
 from sisa_scale.data.build.find import Found, find_inputs
 from sisa_scale.data.build.fitness import check_fitness, lost_share
 from sisa_scale.data.build.inputs import Input
-from sisa_scale.data.build.long_text import open_bytes
-from sisa_scale.data.build.planning import BuildPlan, plan_build
-from sisa_scale.data.build.records import Record
-from sisa_scale.data.build.settings import BuildSettings
+from sisa_scale.data.build.planning import BuildPlan, announce_inputs, plan_build
+from sisa_scale.data.build.progress import BuildProgress, Meter
+from sisa_scale.data.build.sample import sample_texts
+from sisa_scale.data.build.settings import BuildSettings, WorkSettings
 from sisa_scale.data.build.staging import Staging, open_staging
 from sisa_scale.data.build.summaries import UnitSummary
-from sisa_scale.data.build.text import TEXT_FIELD, no_document, read_records
-from sisa_scale.data.build.unit_work import WorkSettings, load_summary, work_on_unit
+from sisa_scale.data.build.text import TEXT_FIELD, no_document
+from sisa_scale.data.build.unit_work import load_summary, work_on_unit
 from sisa_scale.data.build.units import UNIT_BYTES, Unit
+from sisa_scale.data.build.work_settings import work_settings
 from sisa_scale.data.manifest import Manifest
 from sisa_scale.data.problems import os_errors
 from sisa_scale.data.tokenizer import Tokenizer, load_tokenizer
@@ -46,32 +43,11 @@ __all__ = ["BuildProgress", "UnitRunner", "build_dataset", "is_heldout", "run_he
 
 # Below this a fast engine costs more time to check than it saves.
 _FAST_ENGINE_BYTES = 8 << 20
-_SAMPLED_UNITS, _SAMPLED_DOCUMENTS, _SAMPLED_BYTES = 16, 64, 1 << 17
-_MAX_ANNOUNCED = 20
-# Of the files that the work on a unit leaves; another release's are not gone on with.
-_RESULTS_VERSION = 2
 
 # Told of a unit by its number: its counts so far, and the file it is at.
 UnitReport = Callable[[int, UnitSummary, str], None]
 # Does the work on every unit, in any order and by anyone, and returns the summaries in the order of the units.
 UnitRunner = Callable[[Sequence[Unit], WorkSettings, Path, UnitReport], list[UnitSummary]]
-
-
-@dataclass(frozen=True, slots=True)
-class BuildProgress:
-    """How far a build is. num_bytes: of UTF-8 text; num_tokens: document ends included; source: the current file.
-
-    stage: "survey", "tokenize" or "assemble"; num_done of num_total: stored bytes of the inputs in the first two,
-    tokens in the last.
-    """
-
-    num_documents: int
-    num_bytes: int
-    num_tokens: int
-    source: str
-    stage: str
-    num_done: int
-    num_total: int
 
 
 def run_here(units: Sequence[Unit], settings: WorkSettings, directory: Path, report: UnitReport) -> list[UnitSummary]:
@@ -158,18 +134,6 @@ def build_dataset(
     return manifest
 
 
-def announce_inputs(found: Found, announce: Callable[[str], None]) -> None:
-    """Say what is read, and what is passed over and why."""
-    num_bytes = sum(file.num_bytes for file in found.files)
-    announce(f"reading {len(found.files):,} file{'s'[: len(found.files) != 1]}, {num_bytes:,} bytes as stored")
-    if found.passed_over:
-        announce(f"passing over {len(found.passed_over):,}:")
-    for entry in found.passed_over[:_MAX_ANNOUNCED]:
-        announce(f"  {entry.name}: {entry.reason}")
-    if len(found.passed_over) > _MAX_ANNOUNCED:
-        announce(f"  and {len(found.passed_over) - _MAX_ANNOUNCED:,} more, which dataset.json will list")
-
-
 class _Build:
     """One build in its staging directory."""
 
@@ -191,19 +155,19 @@ class _Build:
         with atomic_writer(copied) as stream:
             stream.write(self._tokenizer.path.read_bytes())
         reference = EngineInfo(REFERENCE, installed_version(REFERENCE) or "", 0)
-        survey = self._work_settings("survey", copied, reference, None)
+        survey = work_settings(self._settings, self._tokenizer, "survey", copied, reference, None)
         plan = plan_build(found, self._settings, lambda units: self._work(units, survey)[0], self._announce)
         chosen, lost = self._choose_engine(engine, plan)
-        work = self._work_settings("tokenize", copied, chosen, plan)
+        work = work_settings(self._settings, self._tokenizer, "tokenize", copied, chosen, plan)
         summaries, meter = self._work(plan.units, work)
         results = _results(plan.files, plan.units, work, summaries)
         return write_dataset(
             self._settings, plan, tokenizer_name, self._tokenizer, chosen, lost, results, self._staging, meter.assembled
         )
 
-    def _work(self, units: Sequence[Unit], work: WorkSettings) -> tuple[list[UnitSummary], "_Meter"]:
+    def _work(self, units: Sequence[Unit], work: WorkSettings) -> tuple[list[UnitSummary], Meter]:
         """Have the work done that an earlier attempt has not done; return the summaries of all units."""
-        meter = _Meter(units, work.stage, self._progress)
+        meter = Meter(units, work.stage, self._progress)
         return _work_on_all(units, work, self._staging.units, self._run_units, meter, self._announce), meter
 
     def _choose_engine(self, name: str, plan: BuildPlan) -> tuple[EngineInfo, float]:
@@ -213,7 +177,7 @@ class _Build:
         noted = json.loads(path.read_bytes()) if path.exists() else {}
         if noted.get("request") == request:
             return EngineInfo(**noted["engine"]), float(noted["lost_share"])
-        sample = [*_sample(plan.units, self._settings.cleaning)]
+        sample = [*sample_texts(plan.units, self._settings.cleaning)]
         lost = lost_share(self._tokenizer, sample, self._announce)
         if name == "auto" and plan.num_bytes < _FAST_ENGINE_BYTES:
             name = REFERENCE
@@ -221,48 +185,13 @@ class _Build:
         write_json(path, {"request": request, "engine": asdict(chosen), "lost_share": lost})
         return chosen, lost
 
-    def _work_settings(self, stage: str, copied: Path, engine: EngineInfo, plan: BuildPlan | None) -> WorkSettings:
-        settings, tokenizer = self._settings, self._tokenizer
-        fraction = plan.holding.fraction if plan else settings.heldout_fraction
-        cutting = plan.holding.cutting if plan else None
-        content = [
-            _RESULTS_VERSION,
-            stage,
-            asdict(settings.cleaning),
-            fraction,
-            asdict(cutting) if cutting else None,
-            settings.seed,
-            settings.unit_bytes,
-            tokenizer.sha256,
-            tokenizer.eos_id,
-            asdict(engine),
-            unicodedata.unidata_version,
-        ]
-        return WorkSettings(
-            key=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
-            stage=stage,
-            tokenizer=copied,
-            tokenizer_sha256=tokenizer.sha256,
-            engine=engine.name,
-            engine_version=engine.version,
-            eos_id=tokenizer.eos_id,
-            vocab_size=tokenizer.vocab_size,
-            dtype=format_.token_dtype(tokenizer.vocab_size),
-            cleaning=settings.cleaning,
-            heldout_fraction=fraction,
-            cutting=cutting,
-            seed=settings.seed,
-            unit_bytes=settings.unit_bytes,
-            on_bad_record=settings.on_bad_record,
-        )
-
 
 def _work_on_all(
     units: Sequence[Unit],
     settings: WorkSettings,
     directory: Path,
     run_units: UnitRunner,
-    meter: "_Meter",
+    meter: Meter,
     announce: Callable[[str], None],
 ) -> list[UnitSummary]:
     summaries = [load_summary(directory, unit, settings) for unit in units]
@@ -282,45 +211,6 @@ def _work_on_all(
         summaries[number] = summary
         meter.count(number, summary)
     return [summary for summary in summaries if summary is not None]
-
-
-def _sample(units: Sequence[Unit], cleaning: Cleaning) -> Iterator[str]:
-    """Yield the first documents of some units spread over the corpus, the beginnings of long ones."""
-    for unit in units[:: -(-len(units) // _SAMPLED_UNITS)]:
-        part = unit.parts[0]
-        if part.stretch is not None:
-            raw = open_bytes(part.file, part.start).read(_SAMPLED_BYTES)
-            yield cleaning.normalize(raw.decode(errors="ignore"))
-            continue
-        texts = (record.text for record in read_records(part, cleaning.text_field) if isinstance(record, Record))
-        for _, text in zip(range(_SAMPLED_DOCUMENTS), filter(None, texts), strict=False):
-            yield cleaning.normalize(text[:_SAMPLED_BYTES])
-
-
-class _Meter:
-    """Adds up the counts of all units."""
-
-    def __init__(self, units: Sequence[Unit], stage: str, progress: Callable[[BuildProgress], None] | None) -> None:
-        self._units, self._stage, self._progress = units, stage, progress
-        self._counts = np.zeros((len(units), 4), dtype=np.int64)
-        self._num_total = sum(unit.num_bytes for unit in units)
-        self._source = units[-1].parts[-1].file.label if units else ""
-
-    def report(self, number: int, summary: UnitSummary, source: str) -> None:
-        self.count(number, summary)
-        self._tell(source, self._stage, int(self._counts[:, 3].sum()), self._num_total)
-
-    def assembled(self, num_tokens: int) -> None:
-        self._tell(self._source, "assemble", num_tokens, int(self._counts[:, 2].sum()))
-
-    def count(self, number: int, summary: UnitSummary) -> None:
-        read = min(summary.num_read_bytes, self._units[number].num_bytes)
-        self._counts[number] = summary.num_documents, summary.num_bytes, summary.num_tokens, read
-
-    def _tell(self, source: str, stage: str, num_done: int, num_total: int) -> None:
-        if self._progress is not None:
-            documents, num_bytes, tokens, _ = self._counts.sum(axis=0).tolist()
-            self._progress(BuildProgress(documents, num_bytes, tokens, source, stage, num_done, num_total))
 
 
 def _results(

@@ -13,7 +13,7 @@ from sisa_scale.data.build.text import no_document
 from sisa_scale.data.build.units import Measure, Unit, plan_units
 from sisa_scale.errors import DataError, Problem
 
-_MAX_SHOWN, _MAX_SHOWN_OF_FILE = 10, 3
+_MAX_SHOWN, _MAX_SHOWN_OF_FILE, _MAX_ANNOUNCED = 10, 3, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,18 @@ def plan_build(found: Found, settings: BuildSettings, survey: Surveyor, announce
     units = plan_units(files, settings.unit_bytes, measures, heldout_fraction=holding.fraction, cutting=holding.cutting)
     num_bytes = sum(results[file].num_text_bytes if file in results else file.num_bytes for file in files)
     return BuildPlan(files, passed_over, units, holding, num_bytes)
+
+
+def announce_inputs(found: Found, announce: Callable[[str], None]) -> None:
+    """Say what is read, and what is passed over and why."""
+    num_bytes = sum(file.num_bytes for file in found.files)
+    announce(f"reading {len(found.files):,} file{'s'[: len(found.files) != 1]}, {num_bytes:,} bytes as stored")
+    if found.passed_over:
+        announce(f"passing over {len(found.passed_over):,}:")
+    for entry in found.passed_over[:_MAX_ANNOUNCED]:
+        announce(f"  {entry.name}: {entry.reason}")
+    if len(found.passed_over) > _MAX_ANNOUNCED:
+        announce(f"  and {len(found.passed_over) - _MAX_ANNOUNCED:,} more, which dataset.json will list")
 
 
 class _FileSurvey:

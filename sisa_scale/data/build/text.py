@@ -3,15 +3,14 @@
 Memory holds one chunk and one record, for parquet the column chunk of one row group.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from sisa_scale.data.build.find import find_inputs
 from sisa_scale.data.build.inputs import Input
+from sisa_scale.data.build.json_record import json_record
 from sisa_scale.data.build.parquet import parquet_records
 from sisa_scale.data.build.records import BadRecord, BadRecordError, Record, decode
 from sisa_scale.data.build.unpack import unpacked_chunks
@@ -111,7 +110,8 @@ def read_records(part: Part, field: str, chunks: Iterable[bytes] | None = None) 
             first_line = cache(lambda: _first_line(part))
             for number, line in enumerate(part_lines(part, chunks)):
                 if line and not line.isspace():
-                    yield _json_record(line, number, field, part, first_line)
+                    where = partial(_line_name, part, number, first_line)
+                    yield json_record(line, number, field, where)
     except BadRecordError as error:  # with the file: the rest of it cannot be read
         yield BadRecord(number + 1, error.problems[0])
 
@@ -206,65 +206,8 @@ def _first_line(part: Part) -> int:
     return number + 1
 
 
-def _json_record(line: bytes, number: int, field: str, part: Part, first_line: Callable[[], int]) -> Record | BadRecord:
-    import orjson
-
-    try:
-        text = orjson.loads(line)[field]
-    except (ValueError, TypeError, KeyError, IndexError):
-        text = None
-    if type(text) is not str:  # rare: find out why, by the rules of the standard library
-        where = f"{part.file.label}, line {first_line() + number}"
-        try:
-            text = _text_field(decode(line, where), where, field)
-        except BadRecordError as error:
-            return BadRecord(number, error.problems[0])
-    return Record(text, number)
-
-
-def _text_field(line: str, where: str, field: str) -> str:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BadRecordError.at(
-            where,
-            found=f"a line that is not JSON ({error})",
-            allowed="every line of a .jsonl file is one JSON object",
-            remedy="Correct or remove the line.",
-        ) from error
-    text, is_there = _look_up(record, field)
-    if not is_there:
-        raise BadRecordError.at(
-            where,
-            found=f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}",
-            allowed=f'every line is an object whose field "{field}" is a string',
-            remedy="Name the field that holds the document with --text-field, or correct the line.",
-        )
-    if not isinstance(text, str):
-        raise BadRecordError.at(
-            where,
-            found=f"{'null' if text is None else f'{type(text).__name__} {str(text)[:20]}'} in the field {field!r}",
-            allowed="the field of every line is a string",
-            remedy="Correct or remove the line.",
-        )
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise BadRecordError.at(
-            where,
-            found="half of a surrogate pair (\\ud800 to \\udfff) in the text",
-            allowed="the text is valid Unicode",
-            remedy="Write the file again with whole characters.",
-        )
-    return text
-
-
-def _look_up(record: Any, field: str) -> tuple[Any, bool]:
-    """Return the value of a field, and whether it is there; `a.b` is the field "a.b", or else "b" in the object "a"."""
-    if isinstance(record, dict) and field in record:
-        return record[field], True
-    first, _, rest = field.partition(".")
-    if rest and isinstance(record, dict) and first in record:
-        return _look_up(record[first], rest)
-    return None, False
+def _line_name(part: Part, number: int, first_line: Callable[[], int]) -> str:
+    return f"{part.file.label}, line {first_line() + number}"
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -10,25 +10,24 @@ A document that is longer than a unit is several records, each for a stretch of 
 In the stage "survey" nothing is tokenized, and the summary is all that is left.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sisa_scale.data.build.cleaning import HASH_BYTES, Cleaning, content_hash, is_heldout_bytes
-from sisa_scale.data.build.cuts import Cutting, IsExact, split_text
+from sisa_scale.data.build.cleaning import HASH_BYTES, content_hash, is_heldout_bytes
+from sisa_scale.data.build.cuts import split_text
 from sisa_scale.data.build.engines import Engine, open_engine
-from sisa_scale.data.build.long_text import read_pieces
-from sisa_scale.data.build.records import BadRecord, BadRecordError
+from sisa_scale.data.build.settings import WorkSettings
 from sisa_scale.data.build.summaries import PartSummary, UnitSummary, parse_summary
 from sisa_scale.data.build.survey import survey_part
-from sisa_scale.data.build.text import Part, read_records, stored_start, text_chunks
+from sisa_scale.data.build.text import Part
+from sisa_scale.data.build.unit_texts import Text, exactness, read_part
 from sisa_scale.data.build.units import Unit
 from sisa_scale.data.problems import os_errors
 from sisa_scale.errors import DataError
@@ -52,30 +51,6 @@ DOCUMENT = np.dtype(
 
 _BATCH_CHARACTERS = 1 << 21
 _BATCH_DOCUMENTS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class WorkSettings:
-    """What the work on a unit depends on besides the unit. key: stands for all of it in the names of the results.
-
-    stage: "survey" or "tokenize"; on_bad_record: no part of the key, because what has no bad record is the same.
-    """
-
-    key: str
-    stage: str
-    tokenizer: Path
-    tokenizer_sha256: str
-    engine: str
-    engine_version: str
-    eos_id: int
-    vocab_size: int
-    dtype: str
-    cleaning: Cleaning
-    heldout_fraction: float
-    cutting: Cutting | None
-    seed: int
-    unit_bytes: int
-    on_bad_record: str
 
 
 Report = Callable[[UnitSummary, str], None]
@@ -114,7 +89,7 @@ def work_on_unit(unit: Unit, settings: WorkSettings, directory: Path, report: Re
 
 def _survey(unit: Unit, settings: WorkSettings, summary: UnitSummary, report: Report) -> None:
     for part, counts in zip(unit.parts, summary.parts, strict=True):
-        survey_part(part, settings.cleaning, settings.seed, settings.unit_bytes, counts, lambda: _exactness(settings))
+        survey_part(part, settings.cleaning, settings.seed, settings.unit_bytes, counts, lambda: exactness(settings))
         summary.num_documents += counts.num_texts
         summary.num_bytes += counts.survey.num_text_bytes if counts.survey else 0
         summary.num_read_bytes += part.file.num_bytes if part.is_whole else 0
@@ -131,7 +106,7 @@ def _tokenize(unit: Unit, settings: WorkSettings, directory: Path, summary: Unit
         }
         for number, part in enumerate(unit.parts):
             counts = summary.parts[number]
-            for batch in _batches(_texts(part, settings, counts, summary)):
+            for batch in _batches(read_part(part, settings, counts, summary)):
                 rows = _encode(batch, engine, settings, part, counts, outputs)
                 rows["part"] = number
                 outputs["documents"].write(rows.tobytes())
@@ -141,103 +116,8 @@ def _tokenize(unit: Unit, settings: WorkSettings, directory: Path, summary: Unit
                 report(summary, part.file.label)
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """A document, or a stretch of one. split, hash: where they are known already."""
-
-    text: str
-    index: int
-    split: int | None = None
-    hash: bytes | None = None
-    is_first: bool = True
-    is_last: bool = True
-
-
-def _texts(part: Part, settings: WorkSettings, counts: PartSummary, summary: UnitSummary) -> Iterator[_Text]:
-    """Yield the documents of a part that are long enough, in the chosen form, and count the others."""
-    if part.stretch is not None:
-        yield from _stretch_texts(part, settings, counts)
-        return
-    digest = hashlib.sha256()
-    stored = chunks = None
-    if part.file.kind != "parquet" and (part.is_whole or not part.file.packing):
-        stored = _counted(part.file.chunks(stored_start(part)), summary, digest if part.is_whole else None)
-        chunks = text_chunks(part, stored)
-    for record in read_records(part, settings.cleaning.text_field, chunks):
-        counts.num_records = record.index + 1
-        if isinstance(record, BadRecord):
-            if settings.on_bad_record == "fail":
-                raise BadRecordError.many([record.problem])
-            counts.add_bad(record, part.file)
-        elif record.text:
-            counts.num_texts += 1
-            yield from _clean(record.text, record.index, settings, counts)
-    if stored is not None and part.is_whole:
-        for _ in stored:  # what a damaged stream has left unread
-            pass
-        counts.sha256 = digest.hexdigest()
-    elif part.start == 0:
-        counts.sha256 = _sha256(part.file.chunks())
-
-
-def _clean(text: str, index: int, settings: WorkSettings, counts: PartSummary) -> Iterator[_Text]:
-    cleaning = settings.cleaning
-    pieces: list[tuple[str, int | None]] = [(text, None)]
-    if settings.cutting is not None:
-        pieces = [*settings.cutting.cut(text)]
-    for piece, split in pieces:
-        normal = cleaning.normalize(piece)
-        if len(normal) < cleaning.min_characters:
-            counts.remove("below_min_characters")
-        else:
-            yield _Text(normal, index, split)
-
-
-def _stretch_texts(part: Part, settings: WorkSettings, counts: PartSummary) -> Iterator[_Text]:
-    stretch, stop = part.stretch, part.stop
-    if stretch is None or stop is None:
-        return
-    counts.num_records = counts.num_texts = int(stretch.is_first)
-    if part.start == 0:
-        counts.sha256 = _sha256(part.file.chunks())
-    is_first, before = stretch.is_first, None
-    for piece in read_pieces(part.file, part.start, stop, _exactness(settings)):
-        if before is not None:
-            yield _Text(before, 0, stretch.split, bytes.fromhex(stretch.hash), is_first, is_last=False)
-            is_first = False
-        before = settings.cleaning.normalize(piece)
-    if before is not None:
-        yield _Text(before, 0, stretch.split, bytes.fromhex(stretch.hash), is_first, stretch.is_last)
-
-
-def _exactness(settings: WorkSettings) -> IsExact:
-    """Return what says whether two texts have, one after the other, the ids of both joined."""
-    engine = open_engine(settings.engine, settings.engine_version, settings.tokenizer, settings.tokenizer_sha256)
-
-    def is_exact(left: str, right: str) -> bool:
-        ids, offsets = engine.encode_batch([left + right, left, right])
-        return bool(np.array_equal(ids[: offsets[1]], ids[offsets[1] :]))
-
-    return is_exact
-
-
-def _counted(chunks: Iterable[bytes], summary: UnitSummary, digest: Any) -> Iterator[bytes]:
-    for chunk in chunks:
-        summary.num_read_bytes += len(chunk)
-        if digest is not None:
-            digest.update(chunk)
-        yield chunk
-
-
-def _sha256(chunks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _batches(texts: Iterable[_Text]) -> Iterator[list[_Text]]:
-    batch: list[_Text] = []
+def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:
+    batch: list[Text] = []
     num_characters = 0
     for text in texts:
         batch.append(text)
@@ -250,7 +130,7 @@ def _batches(texts: Iterable[_Text]) -> Iterator[list[_Text]]:
 
 
 def _encode(
-    batch: list[_Text],
+    batch: list[Text],
     engine: Engine,
     settings: WorkSettings,
     part: Part,
@@ -295,16 +175,14 @@ def _encode_texts(
         return engine.encode_batch(texts)
     ids, lengths = [], []
     for text in texts:
-        pieces = [
-            engine.encode_batch([piece])[0] for piece in split_text(text, _BATCH_CHARACTERS, _exactness(settings))
-        ]
+        pieces = [engine.encode_batch([piece])[0] for piece in split_text(text, _BATCH_CHARACTERS, exactness(settings))]
         ids += [np.array(piece) for piece in pieces]
         lengths.append(sum(piece.size for piece in pieces))
     return np.concatenate(ids), np.cumsum([0, *lengths], dtype=np.int64)
 
 
 def _check_ids(
-    ids: npt.NDArray[Any], offsets: npt.NDArray[Any], settings: WorkSettings, part: Part, batch: list[_Text]
+    ids: npt.NDArray[Any], offsets: npt.NDArray[Any], settings: WorkSettings, part: Part, batch: list[Text]
 ) -> None:
     """Refuse ids that would end a document early or that do not exist."""
     is_wrong = (ids == settings.eos_id) | (ids >= settings.vocab_size)
