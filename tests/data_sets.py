@@ -1,18 +1,27 @@
 """What tests of the token stream share: opening data sets, and a real HTTP server that can misbehave."""
 
+import io
+import tarfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sisa_scale.config.data import DataConfig
+from sisa_scale.data.build.pipeline import UnitReport, run_here
+from sisa_scale.data.build.settings import WorkSettings
+from sisa_scale.data.build.summaries import UnitSummary
+from sisa_scale.data.build.units import Unit
 from sisa_scale.data.manifest import load_manifest
 from sisa_scale.data.read.reader import ShardReader
 from sisa_scale.data.read.storage import open_storage
 from sisa_scale.data.read.stream import TokenStream
+from sisa_scale.data.tokenizer import load_tokenizer
 
 
 def reader_of(directory: Path, split: str = "train") -> ShardReader:
@@ -29,6 +38,43 @@ def data_config(location: str | Path | None, sequences: int = 12, length: int = 
 def open_stream(location: str | Path | None, sequences: int = 12, length: int = 64, **changes: Any) -> TokenStream:
     """Return the stream of that section."""
     return TokenStream(data_config(location, sequences, length, **changes))
+
+
+def stream(directory: Path, split: str = "train") -> np.ndarray:
+    """The tokens of a split, as any reader of tars finds them."""
+    pieces = []
+    for shard in load_manifest(directory).split(split).shards:
+        with tarfile.open(directory / shard.name) as archive:
+            for member in archive.getmembers()[:-1]:
+                block = np.load(io.BytesIO(archive.extractfile(member).read()))  # type: ignore[union-attr]
+                pieces.append(block[(1 if pieces else 0) :])
+    return np.concatenate(pieces)
+
+
+def texts_of(directory: Path, split: str = "train") -> list[str]:
+    """The documents of a split, decoded."""
+    tokenizer = load_tokenizer(directory / "tokenizer.json")
+    tokens = stream(directory, split)
+    ends = np.flatnonzero(tokens == tokenizer.eos_id)
+    return [tokenizer.decode(part[part != tokenizer.eos_id].tolist()) for part in np.split(tokens, ends + 1)[:-1]]
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """The files of a data set."""
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+class CountingRunner:
+    """Runs units and counts those that are tokenized."""
+
+    def __init__(self) -> None:
+        self.num_units = 0
+
+    def __call__(
+        self, units: Sequence[Unit], settings: WorkSettings, directory: Path, report: UnitReport
+    ) -> list[UnitSummary]:
+        self.num_units += len(units) if settings.stage == "tokenize" else 0
+        return run_here(units, settings, directory, report)
 
 
 class Server:

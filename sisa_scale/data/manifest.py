@@ -39,7 +39,7 @@ class TokenizerInfo:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """One text file that went in, as it was on disk."""
+    """One text file that went in, as it was on disk. name: its path relative to what all the files have in common."""
 
     name: str
     sha256: str
@@ -99,7 +99,9 @@ class BuildInfo:
 
     engine, engine_version: what tokenized; num_verified_documents: strings on which it gave the reference's ids first;
     unicode_version: of the normalization; num_removed: documents left out, by reason; files: SHA-256 by name of the
-    files beside the shards.
+    files beside the shards; heldout_rule: see `data.build.holding`; lost_share: of the characters of a sample, those
+    that do not come back from the ids; passed_over: files among the inputs that were not read (name, reason), at most
+    the first 1000 of `num_passed_over`; bad_records: the first that were left out (file, where, found).
     """
 
     engine: str
@@ -113,6 +115,12 @@ class BuildInfo:
     deduplicate: bool
     num_removed: Mapping[str, int]
     files: Mapping[str, str]
+    heldout_rule: str = "hash"
+    lost_share: float = 0.0
+    on_bad_record: str = "fail"
+    passed_over: tuple[Mapping[str, str], ...] = ()
+    num_passed_over: int = 0
+    bad_records: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,24 @@
 """Text to token ids and back, through the `tokenizers` library."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sisa_scale.data.problems import os_errors
 from sisa_scale.errors import ConfigError, DataError
-from sisa_scale.files import sha256_file, write_text
+from sisa_scale.files import write_text
 
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|padding|>"
-EOS_NAMES = (END_OF_TEXT, "</s>")
+# What tokenizers call the token that ends a document, the base model's before that of a turn in a conversation:
+# GPT-2, NeoX, Qwen; Llama 1 and 2, Mistral, T5; Llama 3; Gemma; DeepSeek; Hymba and others; BERT.
+EOS_NAMES = (
+    *(END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<｜end▁of▁sentence｜>", "<|endofdocument|>", "<|eos|>"),
+    *("[EOS]", "<EOS>", "<end_of_text>", "<|eot_id|>", "<|im_end|>", "<EOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", "[SEP]"),
+)
 
 _NUM_BYTES_AND_SPECIALS = 256 + 2
 
@@ -20,7 +28,8 @@ class Tokenizer:
     """A loaded tokenizer.
 
     path: its file; sha256: of that file; vocab_size: largest id + 1, added tokens included; eos_id: the id that ends
-    every document. Names of special tokens inside a text are encoded as the plain characters that they are.
+    every document; randomness: the setting of the file that would draw ids at random, switched off here, or "". Names
+    of special tokens inside a text are encoded as the plain characters that they are.
     """
 
     path: Path
@@ -28,6 +37,7 @@ class Tokenizer:
     vocab_size: int
     eos_id: int
     _backend: Any
+    randomness: str = ""
 
     @property
     def added_tokens(self) -> tuple[str, ...]:
@@ -49,19 +59,26 @@ class Tokenizer:
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
     """Load a `tokenizer.json` file.
+
+    eos_token: name of the token that ends a document. Left out, it is that of the data set in which the file lies, else
+    the first of `EOS_NAMES` that the file holds, special ones before others.
 
     Raises DataError when it is missing, cannot be read, has no end-of-document token, or would let a document forge it.
     """
     import tokenizers
 
-    if not path.is_file():
-        raise DataError.at(
-            path, found="no such file", allowed="a tokenizer is a tokenizer.json file", remedy="Check the path."
-        )
+    with os_errors(path):
+        if not path.is_file():
+            raise DataError.at(
+                path, found="no such file", allowed="a tokenizer is a tokenizer.json file", remedy="Check the path."
+            )
+        raw = path.read_bytes()
     try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
+        content = json.loads(raw)
+        randomness = _switch_off_randomness(content["model"])
+        backend = tokenizers.Tokenizer.from_str(json.dumps(content) if randomness else raw.decode())
     except Exception as error:  # the library raises bare Exception
         raise DataError.at(
             path,
@@ -74,23 +91,55 @@ def load_tokenizer(path: Path) -> Tokenizer:
     backend.no_padding()
     backend.encode_special_tokens = True
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    eos_name = next((name for name in EOS_NAMES if name in vocabulary), None)
-    if eos_name is None:
-        raise DataError.at(
-            path,
-            found="no end-of-document token",
-            allowed=f"the vocabulary holds one of {', '.join(EOS_NAMES)}",
-            remedy="Add one of them as a special token.",
-        )
-    tokenizer = Tokenizer(path, sha256_file(path), max(vocabulary.values()) + 1, vocabulary[eos_name], backend)
-    if tokenizer.eos_id in tokenizer.encode(f"a{eos_name} {eos_name}"):
+    special = sorted(token.content for token in backend.get_added_tokens_decoder().values() if token.special)
+    eos_id = _eos_id(path, eos_token, vocabulary, special)
+    digest = hashlib.sha256(raw).hexdigest()
+    tokenizer = Tokenizer(path, digest, max(vocabulary.values()) + 1, eos_id, backend, randomness)
+    eos_name = backend.id_to_token(eos_id)
+    if eos_id in tokenizer.encode(f"a{eos_name} {eos_name}"):
         raise DataError.at(
             path,
             found=f"that the characters {eos_name} inside a text become the id {tokenizer.eos_id}",
             allowed="no text can forge the end of a document",
-            remedy=f'Mark {eos_name} as "special": true among the added tokens.',
+            remedy=f'Mark {eos_name} as "special": true among the added tokens'
+            + (f", or end documents with one that is: --eos-token '{special[0]}'." if special else "."),
         )
     return tokenizer
+
+
+def _eos_id(path: Path, eos_token: str | None, vocabulary: Mapping[str, int], special: Sequence[str]) -> int:
+    names = EOS_NAMES if eos_token is None else (eos_token,)
+    noted = _noted_eos_id(path) if eos_token is None else None
+    if noted is not None and noted in vocabulary.values():
+        return noted
+    name = next((name for name in names if name in special), next((name for name in names if name in vocabulary), None))
+    if name is None:
+        raise DataError.at(
+            path,
+            found="no end-of-document token" if eos_token is None else f"no token {eos_token!r}",
+            allowed=f"the vocabulary holds one of {', '.join(EOS_NAMES)}, or the one that --eos-token names",
+            remedy=f"Name one of its special tokens with --eos-token: {', '.join(special[:20])}."
+            if special
+            else f'Add one of them as a special token, for example {END_OF_TEXT} with "special": true.',
+        )
+    return vocabulary[name]
+
+
+def _noted_eos_id(path: Path) -> int | None:
+    """Return the end of document of the data set in which a tokenizer lies, if it does."""
+    try:
+        content = json.loads((path.parent / "dataset.json").read_bytes())
+        is_its = content["tokenizer"]["file"] == path.name
+        return int(content["eos_id"]) if is_its else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _switch_off_randomness(model: dict[str, Any]) -> str:
+    """Set what draws ids at random to null; return what was set, or nothing."""
+    found = [f"model.{key} {model[key]}" for key in ("dropout", "nbest_size", "alpha") if model.get(key)]
+    model.update({key: None for key in ("dropout", "nbest_size", "alpha") if key in model})
+    return ", ".join(found)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> Tokenizer:

@@ -7,13 +7,16 @@ directory, the tokenizer and local inputs must lie where every node sees them.
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sisa_scale.config.execution import ResourcesConfig
 from sisa_scale.data.build.pipeline import UnitReport, UnitRunner
-from sisa_scale.data.build.unit_work import UnitSummary, WorkSettings, unit_path, work_on_unit
+from sisa_scale.data.build.settings import WorkSettings
+from sisa_scale.data.build.summaries import UnitSummary
+from sisa_scale.data.build.unit_work import unit_path, work_on_unit
 from sisa_scale.data.build.units import Unit
 from sisa_scale.errors import SisaScaleError, TrainingError
 from sisa_scale.orchestration.cluster import ray_cluster
@@ -22,17 +25,25 @@ _POLL_SECONDS = 0.5
 _MAX_RETRIES = 3  # of a task whose process was lost
 
 
-def ray_runner(workers: int, address: str | None, announce: Callable[[str], None]) -> UnitRunner:
-    """Return what runs units on `workers` Ray workers: of the cluster at `address`, or of one started here."""
+@contextmanager
+def ray_runner(workers: int, address: str | None, announce: Callable[[str], None]) -> Iterator[UnitRunner]:
+    """Yield what runs units on `workers` Ray workers: of the cluster at `address`, or of one started when needed."""
+    with ExitStack() as stack:
+        is_started = False
 
-    def run(units: Sequence[Unit], settings: WorkSettings, directory: Path, report: UnitReport) -> list[UnitSummary]:
-        if not units:
-            return []
-        announce("starting Ray" if address is None else f"joining Ray at {address}")
-        with ray_cluster(ResourcesConfig(workers=workers, device="cpu", ray_address=address)):
+        def run(
+            units: Sequence[Unit], settings: WorkSettings, directory: Path, report: UnitReport
+        ) -> list[UnitSummary]:
+            nonlocal is_started
+            if not units:
+                return []
+            if not is_started:
+                announce("starting Ray" if address is None else f"joining Ray at {address}")
+                stack.enter_context(ray_cluster(ResourcesConfig(workers=workers, device="cpu", ray_address=address)))
+                is_started = True
             return _run_tasks(units, settings, directory.resolve(), report, workers)
 
-    return run
+        yield run
 
 
 def _run_tasks(
@@ -63,7 +74,7 @@ def _run_tasks(
                 raise
             except RayError as error:
                 raise _lost(units[number], error) from error
-            report(number, done[number], units[number].parts[-1].file.url)
+            report(number, done[number], units[number].parts[-1].file.label)
         for number in running.values():
             progress = _read_progress(directory, units[number].key(settings.key))
             if progress is not None:
@@ -103,7 +114,7 @@ def _read_progress(directory: Path, key: str) -> tuple[UnitSummary, str] | None:
 def _lost(unit: Unit, error: BaseException) -> TrainingError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return TrainingError.at(
-        unit.parts[0].file.url,
+        unit.parts[0].file.label,
         found=f"a worker that was lost {_MAX_RETRIES + 1} times ({reason})",
         allowed="a worker lives until its unit is done",
         remedy="Look at its memory; then run the same command again, which continues.",

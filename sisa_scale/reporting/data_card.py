@@ -13,6 +13,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sisa_scale.data.build.statistics import STATISTICS_NAME
 from sisa_scale.data.manifest import Manifest, load_manifest
+from sisa_scale.data.problems import os_errors
+from sisa_scale.data.read.storage import LocalStorage, is_remote, open_storage
 from sisa_scale.errors import DataError
 from sisa_scale.files import write_text
 from sisa_scale.reporting.style import INK, MUTED, SERIES, legend, new_figure, plain, to_svg
@@ -24,28 +26,43 @@ _REASONS = {
     "below_min_characters": "few characters",
     "below_min_tokens": "few tokens",
     "duplicate": "duplicates",
+    "bad_record": "bad records",
+}
+_HELDOUT_RULES = {
+    "hash": "of the documents by a hash of their text",
+    "lowest": "of the documents, those with the lowest hashes of their text: the share asked for holds out none",
+    "stretches": "of the text of each document, in stretches spread over it, because there are only a few documents;"
+    " what lies between counts as documents, too",
 }
 
 
-def write_card(directory: Path) -> Path:
-    """Write `card.html` into the data set and return its path.
+def write_card(location: Path | str, out: Path | None = None) -> Path:
+    """Draw the card of a data set in a directory or at a URL and return its path.
 
-    Raises DataError if there is no data set, or it was built without statistics.
+    out: where it goes; left out, into the directory, or for a URL into the current one. Raises DataError if there is no
+    data set, it was built without statistics, or the card cannot be written.
     """
-    manifest = load_manifest(directory)
-    path = directory / STATISTICS_NAME
+    manifest, storage = load_manifest(location), open_storage(location)
     try:
-        statistics = json.loads(path.read_bytes())
-        page = render_card(directory.resolve().name, manifest, statistics)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        statistics = json.loads(storage.read(STATISTICS_NAME))
+        page = render_card(_card_title(location), manifest, statistics)
+    except (DataError, ValueError, KeyError, TypeError) as error:
         raise DataError.at(
-            path,
+            storage.where(STATISTICS_NAME),
             found=f"no statistics ({type(error).__name__}: {error})",
             allowed="data sets of this release have them",
             remedy="Build the data set again to get a card.",
         ) from error
-    write_text(directory / CARD_NAME, page)
-    return directory / CARD_NAME
+    path = out or (storage.directory / CARD_NAME if isinstance(storage, LocalStorage) else Path(CARD_NAME))
+    with os_errors(path):
+        write_text(path, page)
+    return path
+
+
+def _card_title(location: Path | str) -> str:
+    if is_remote(location):
+        return str(location).partition("?")[0].rstrip("/").rpartition("/")[2]
+    return Path(location).resolve().name
 
 
 def render_card(name: str, manifest: Manifest, statistics: Mapping[str, Any]) -> str:
@@ -65,6 +82,7 @@ def render_card(name: str, manifest: Manifest, statistics: Mapping[str, Any]) ->
         figures=[Markup(svg) for svg in _figures(statistics, sources)],
         splits=statistics["splits"],
         reasons=_REASONS,
+        heldout_rule=_HELDOUT_RULES[manifest.build.heldout_rule if manifest.build else "hash"],
         sources=sources[:_MAX_SOURCE_ROWS],
         rest=_sum_sources(sources[_MAX_SOURCE_ROWS:]),
         num_rest=len(sources[_MAX_SOURCE_ROWS:]),
@@ -216,5 +234,5 @@ def _sum_sources(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     if not sources:
         return None
     keys = ("num_documents", "num_bytes", "num_tokens")
-    removed = {reason: sum(source["removed"][reason] for source in sources) for reason in _REASONS}
+    removed = {reason: sum(source["removed"].get(reason, 0) for source in sources) for reason in _REASONS}
     return {key: sum(source[key] for source in sources) for key in keys} | {"removed": removed}

@@ -64,7 +64,7 @@ def working(out: Path) -> tuple[int, list[int]]:
     """How many units are done, and the processes that write one."""
     units = out.with_name(f".{out.name}.building") / "units"
     names = [path.name for path in units.glob("*")] + [path.name for path in units.glob(".*.tmp")]
-    return sum(name.endswith(".json") for name in names), [
+    return sum(name.endswith(".documents") for name in names), [
         int(name.split(".")[-2]) for name in names if "documents" in name and name.endswith(".tmp")
     ]
 
@@ -111,7 +111,7 @@ def test_killed_workers_and_a_killed_driver_leave_no_trace(
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
 
 
-def test_an_error_of_a_worker_reaches_the_person(folder: Path, address: str, tmp_path: Path) -> None:
+def test_what_workers_find_bad_reaches_the_person(folder: Path, address: str, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "a"}\n{"text": \n')
     code, output = run_command(
@@ -120,4 +120,4 @@ def test_an_error_of_a_worker_reaches_the_person(folder: Path, address: str, tmp
     )
     assert code == 3, output
     assert "bad.jsonl, line 2: found a line that is not JSON" in output
-    assert "the same command continues" in output
+    assert "the same command continues" not in output  # no unit was done

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sisa_scale.cli.console import announce, console
 
 if TYPE_CHECKING:
-    from sisa_scale.data.build.pipeline import BuildProgress
+    from sisa_scale.data.build.pipeline import BuildProgress, UnitRunner
 
 _PLAIN_SECONDS = 10.0
 
@@ -23,13 +23,21 @@ _PLAIN_SECONDS = 10.0
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Directory of the new data set."
 )
+@click.option("--eos-token", help="Token that ends documents; by default the usual one that the tokenizer has.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes; more than one: Ray.")
 @click.option("--address", help="A running Ray cluster. All its nodes must see INPUTS and the directory of --out.")
 @click.option("--block-tokens", default=1 << 19, show_default=True, help="A power of two that sequence lengths divide.")
 @click.option("--blocks-per-shard", default=64, show_default=True, help="Blocks in one tar.")
 @click.option("--heldout-fraction", default=0.01, show_default=True, help="Share of the documents that is held out.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the choice of held-out documents.")
-@click.option("--text-field", default="text", show_default=True, help="Field or column that holds the document.")
+@click.option("--text-field", default="text", show_default=True, help="Field or column of the document; a.b: b in a.")
+@click.option(
+    "--on-bad-record",
+    default="fail",
+    show_default=True,
+    type=click.Choice(["fail", "skip"]),
+    help="fail: list bad records before anything is tokenized. skip: leave them out and list them.",
+)
 @click.option(
     "--normalization",
     default="none",
@@ -61,6 +69,7 @@ def command(
     inputs: tuple[str, ...],
     tokenizer: Path,
     out: Path,
+    eos_token: str | None,
     workers: int,
     address: str | None,
     block_tokens: int,
@@ -68,6 +77,7 @@ def command(
     heldout_fraction: float,
     seed: int,
     text_field: str,
+    on_bad_record: str,
     normalization: str,
     min_characters: int,
     min_tokens: int,
@@ -80,9 +90,10 @@ def command(
 ) -> None:
     """Turn INPUTS into WebDataset shards of tokens.
 
-    INPUTS are .txt, .jsonl (plain, .gz or .zst) and .parquet files, directories of them, or URLs (https://, s3://,
-    gs://). A build that ends early is continued by the same command. The same inputs give the same bytes for any number
-    of workers.
+    INPUTS are .txt, .jsonl, .ndjson and .json files (plain, .gz, .zst, .xz or .bz2) and .parquet files, directories
+    of them, quoted patterns, or URLs (https://, s3://, gs://). What a directory holds beside them is
+    listed. A build that ends early is continued by the same command. The same inputs give the same bytes
+    for any number of workers.
     """
     from sisa_scale.cli.data.inspect import render_manifest
     from sisa_scale.data.build.pipeline import build_dataset, run_here
@@ -97,6 +108,9 @@ def command(
 
     with ExitStack() as stack:
         bar = stack.enter_context(_BuildBar(notes))
+        run_units: UnitRunner = run_here
+        if workers > 1 or address is not None:
+            run_units = stack.enter_context(ray_runner(workers, address, tell))
         try:
             manifest = build_dataset(
                 inputs,
@@ -116,9 +130,11 @@ def command(
                 engine=engine,
                 unit_bytes=unit_bytes,
                 resumable=True,
-                run_units=run_here if workers == 1 and address is None else ray_runner(workers, address, tell),
+                run_units=run_units,
                 progress=bar.update,
                 announce=tell,
+                eos_token=eos_token,
+                on_bad_record=on_bad_record,
             )
         except BaseException:
             if staging_path(out).exists():
@@ -166,7 +182,7 @@ class _BuildBar:
         seconds = max(now - self._start, 1e-3)
         num_done, num_bytes = progress.num_done - self._first[0], progress.num_bytes - self._first[1]
         text = f"{progress.num_documents:,} documents  {progress.num_tokens:,} tokens"
-        if progress.stage == "tokenize":
+        if progress.stage != "assemble":
             text += f"  {num_bytes / 1e6 / seconds:,.1f} MB/s of text"
         if num_done > 0:
             text += f"  eta {(progress.num_total - progress.num_done) * seconds / num_done:,.0f} s"

@@ -6,6 +6,8 @@ import click
 
 from sisa_scale.cli.console import announce, render
 
+_MAX_NAMES = 5
+
 if TYPE_CHECKING:
     from sisa_scale.data.manifest import Manifest
 
@@ -42,8 +44,30 @@ def render_manifest(manifest: "Manifest", as_json: bool) -> None:
         "block_tokens": manifest.block_tokens,
         "dtype": manifest.dtype,
         "splits": rows,
+        "sources": [source.name for source in manifest.sources],
     }
+    build = manifest.build
+    if build is not None:
+        value |= {
+            "heldout_rule": build.heldout_rule,
+            "lost_share": build.lost_share,
+            "removed": dict(build.num_removed),
+            "passed_over": list(build.passed_over),
+            "num_passed_over": build.num_passed_over,
+            "bad_records": list(build.bad_records),
+        }
     render(rows, as_json=as_json, title=f"fingerprint {manifest.fingerprint[:16]}...", value=value)
     if not as_json:
         announce(f"tokenizer {tokenizer.name}: {tokenizer.vocab_size:,} ids, sha256 {tokenizer.sha256[:16]}...")
         announce(f"blocks of {manifest.block_tokens:,} tokens stored as {manifest.dtype}")
+        names = [source.name for source in manifest.sources]
+        announce(f"read {len(names):,}: {_first(names)}")
+        if build is not None and build.num_passed_over:
+            announce(f"passed over {build.num_passed_over:,}: {_first([entry['name'] for entry in build.passed_over])}")
+        if build is not None and build.num_removed.get("bad_record"):
+            where = [f"{entry['file']} {entry['where']}".strip() for entry in build.bad_records]
+            announce(f"left out {build.num_removed['bad_record']:,} bad records: {_first(where)}")
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")

@@ -19,8 +19,10 @@ def command(recipe_or_run: str, overrides: tuple[str, ...], steps: int | None, a
     """Print what a run reads of each source: sequences, tokens, share and epochs.
 
     The counts are exact: which source a sequence comes from is arithmetic, the same before, during and after the run.
-    For the steps that a run has taken, give its directory and --steps.
+    effective_weight is the share of the first stage once its weights are whole numbers of a cycle. For the steps that a
+    run has taken, give its directory and --steps.
     """
+    from sisa_scale.data.read.sources import build_mixture
     from sisa_scale.data.read.stream import TokenStream
     from sisa_scale.planning.twins import load_recipe
 
@@ -29,8 +31,10 @@ def command(recipe_or_run: str, overrides: tuple[str, ...], steps: int | None, a
     num_steps = config.total_steps if steps is None else steps
     stream = TokenStream(config.data)
     rows = [{key.removeprefix("num_"): value for key, value in asdict(use).items()} for use in stream.use(num_steps)]
-    for row, weight in zip(rows, (source.weight for source in config.data.sources.values()), strict=True):
-        row["first_weight"] = weight
+    shares = build_mixture(config.data).stages[0].shares
+    for row, source, share in zip(rows, config.data.sources.values(), shares, strict=True):
+        row["first_weight"] = source.weight
+        row["effective_weight"] = share / sum(shares)
     render(rows, as_json=as_json, title=f"{num_steps:,} steps", value={"steps": num_steps, "sources": rows})
     if not as_json:
         for stage in config.data.stages:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from sisa_scale.data import packing
 from sisa_scale.data.build.origins import OriginWriter
 from sisa_scale.data.build.statistics import Samples, SplitStatistics
-from sisa_scale.data.build.unit_work import DOCUMENT, SPLITS, UnitSummary, unit_path
+from sisa_scale.data.build.summaries import UnitSummary
+from sisa_scale.data.build.unit_work import DOCUMENT, SPLITS, unit_path
 from sisa_scale.data.build.units import Unit
 from sisa_scale.data.manifest import SplitInfo
 from sisa_scale.data.shards import SplitWriter
@@ -36,7 +37,7 @@ class UnitResult:
     def documents(self, directory: Path) -> npt.NDArray[Any]:
         """Return its `DOCUMENT` records: a read-only view of the file."""
         path = unit_path(directory, self.key, "documents")
-        if not self.summary.num_documents:
+        if not path.stat().st_size:
             return np.zeros(0, dtype=DOCUMENT)
         return np.memmap(path, dtype=DOCUMENT, mode="r")
 
@@ -109,7 +110,7 @@ class SplitAssembler:
         self._eos_id, self._sequence_tokens = eos_id, sequence_tokens
         self.statistics = statistics
         self._num_tokens = 0
-        self._window: list[tuple[Tokens, int, int]] = []
+        self._window: list[tuple[list[Tokens], int, int]] = []  # a document in its pieces, its file, its record
         self._window_tokens = 0
 
     def add(self, chunk: Chunk) -> None:
@@ -118,14 +119,19 @@ class SplitAssembler:
         ends = np.cumsum(chunk.rows["num_tokens"]).astype(np.int64)
         if self._sequence_tokens is None:
             starts = self._num_tokens + ends - chunk.rows["num_tokens"].astype(np.int64)
-            self._write(chunk.tokens, starts, chunk.sources, chunk.rows["index"])
+            is_first = chunk.rows["is_continued"] == 0
+            self._write(chunk.tokens, starts[is_first], chunk.sources[is_first], chunk.rows["index"][is_first])
             return
         pieces = np.split(chunk.tokens, ends[:-1])
-        for piece, source, index in zip(pieces, chunk.sources.tolist(), chunk.rows["index"].tolist(), strict=True):
-            self._window.append((piece, source, index))
+        columns = (chunk.rows[name].tolist() for name in ("index", "is_continued"))
+        for piece, source, index, is_continued in zip(pieces, chunk.sources.tolist(), *columns, strict=True):
+            if is_continued:
+                self._window[-1][0].append(piece)
+            else:
+                if len(self._window) >= packing.WINDOW_DOCUMENTS or self._window_tokens >= packing.WINDOW_TOKENS:
+                    self._pack_window(self._sequence_tokens)
+                self._window.append(([piece], source, index))
             self._window_tokens += piece.size
-            if len(self._window) >= packing.WINDOW_DOCUMENTS or self._window_tokens >= packing.WINDOW_TOKENS:
-                self._pack_window(self._sequence_tokens)
 
     def close(self) -> tuple[SplitInfo, list[Path]]:
         """Write what is left; return the split and the lists of documents beside its shards."""
@@ -150,7 +156,8 @@ class SplitAssembler:
     def _pack_window(self, sequence_tokens: int) -> None:
         if not self._window:
             return
-        tokens, sources, indexes = zip(*self._window, strict=True)
+        pieces, sources, indexes = zip(*self._window, strict=True)
+        tokens = [each[0] if len(each) == 1 else np.concatenate(each) for each in pieces]
         packed = packing.pack(tokens, sequence_tokens, self._eos_id)
         order = np.array(packed.documents)
         starts = self._num_tokens + np.array(packed.starts, dtype=np.int64)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 NORMALIZATIONS = ("none", "nfc", "nfkc")
 # Why a document is left out, in the order of the checks.
-REASONS = ("below_min_characters", "below_min_tokens", "duplicate")
+REASONS = ("below_min_characters", "below_min_tokens", "duplicate", "bad_record")
 
 HASH_BYTES = 16
 
@@ -41,8 +41,24 @@ def is_heldout_bytes(text: bytes, fraction: float, seed: int) -> bool:
     """Say it of a text in UTF-8."""
     if not fraction:
         return False
-    digest = hashlib.blake2b(text, digest_size=8, key=seed.to_bytes(8, "little")).digest()
-    return int.from_bytes(digest, "little") < int(fraction * 2**64)
+    return is_heldout_number(heldout_number(text, seed), fraction)
+
+
+def is_heldout_number(number: int, fraction: float) -> bool:
+    """Say it of the number that stands for a text."""
+    return number < int(fraction * 2**64)
+
+
+def heldout_number(text: bytes, seed: int) -> int:
+    """Return the number below 2**64 that stands for a text: the lower, the smaller the share that holds it out."""
+    digest = heldout_digest(seed)
+    digest.update(text)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def heldout_digest(seed: int) -> "hashlib.blake2b":
+    """Return what makes that number, in its bytes from the lowest on, of a text that is given piece by piece."""
+    return hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, "little"))
 
 
 def content_hash(text: bytes) -> bytes:

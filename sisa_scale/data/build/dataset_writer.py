@@ -3,6 +3,7 @@
 import shutil
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from sisa_scale.data.build.cleaning import REASONS
 from sisa_scale.data.build.dedup import find_duplicates
 from sisa_scale.data.build.engines import EngineInfo
 from sisa_scale.data.build.inputs import Input
+from sisa_scale.data.build.planning import BuildPlan
 from sisa_scale.data.build.settings import BuildSettings
 from sisa_scale.data.build.staging import Staging
 from sisa_scale.data.build.statistics import Samples, SplitStatistics, write_statistics
@@ -22,18 +24,23 @@ from sisa_scale.data.manifest import BuildInfo, Manifest, PackingInfo, SourceInf
 from sisa_scale.data.tokenizer import Tokenizer
 from sisa_scale.files import sha256_file
 
+# How many files passed over and bad records a manifest lists; all are counted.
+MAX_LISTED = 1000
+
 
 def write_dataset(
     settings: BuildSettings,
-    files: Sequence[Input],
+    plan: BuildPlan,
     tokenizer_name: str,
     tokenizer: Tokenizer,
     engine: EngineInfo,
+    lost_share: float,
     results: Sequence[UnitResult],
     staging: Staging,
     progress: Callable[[int], None],
 ) -> Manifest:
     """Write everything but the manifest into a new directory, and return that. progress: told the tokens so far."""
+    files = plan.files
     directory = staging.new_dataset()
     shutil.copyfile(staging.path / format_.TOKENIZER_NAME, directory / format_.TOKENIZER_NAME)
     dtype = format_.token_dtype(tokenizer.vocab_size)
@@ -83,7 +90,7 @@ def write_dataset(
         block_tokens=settings.block_tokens,
         eos_id=tokenizer.eos_id,
         seed=settings.seed,
-        heldout_fraction=settings.heldout_fraction,
+        heldout_fraction=plan.holding.fraction,
         tokenizer=TokenizerInfo(format_.TOKENIZER_NAME, tokenizer.sha256, tokenizer.vocab_size, tokenizer_name),
         sources=_sources(files, results),
         splits=splits,
@@ -102,14 +109,27 @@ def write_dataset(
             deduplicate=cleaning.deduplicate,
             num_removed=dict(zip(REASONS, removed.sum(axis=1).tolist(), strict=True)),
             files={path.name: sha256_file(path) for path in written},
+            heldout_rule=plan.holding.rule,
+            lost_share=lost_share,
+            on_bad_record=settings.on_bad_record,
+            passed_over=tuple(asdict(entry) for entry in plan.passed_over[:MAX_LISTED]),
+            num_passed_over=len(plan.passed_over),
+            bad_records=tuple(_bad_records(results)[:MAX_LISTED]),
         ),
     )
 
 
 def _find_duplicates(results: Sequence[UnitResult], staging: Staging) -> npt.NDArray[np.bool_]:
-    num_documents = sum(result.summary.num_documents for result in results)
+    num_rows = sum(result.documents(staging.units).size for result in results)
     hashes = (result.documents(staging.units)["hash"] for result in results)
-    return find_duplicates(hashes, num_documents, staging.scratch())
+    is_duplicate = find_duplicates(hashes, num_rows, staging.scratch())
+    num_before = 0
+    for result in results:
+        rows = result.documents(staging.units)
+        for number in np.flatnonzero(rows["is_continued"]).tolist():
+            is_duplicate[num_before + number] = is_duplicate[num_before + number - 1]
+        num_before += rows.size
+    return is_duplicate
 
 
 def _count_removed(
@@ -124,7 +144,8 @@ def _count_removed(
                 removed[REASONS.index(reason), source] += count
         if is_duplicate is not None:
             rows = result.documents(directory)
-            parts = rows["part"][is_duplicate[num_before : num_before + rows.size]]
+            is_removed = is_duplicate[num_before : num_before + rows.size] & (rows["is_continued"] == 0)
+            parts = rows["part"][is_removed]
             np.add.at(removed[REASONS.index("duplicate")], np.array(result.unit.sources)[parts], 1)
             num_before += rows.size
     return removed
@@ -136,12 +157,21 @@ def _num_train_documents(
     total = num_before = 0
     for result in results:
         rows = result.documents(directory)
-        is_train = rows["split"] == 0
+        is_train = (rows["split"] == 0) & (rows["is_continued"] == 0)
         if is_duplicate is not None:
             is_train = is_train & ~is_duplicate[num_before : num_before + rows.size]
         total += int(is_train.sum())
         num_before += rows.size
     return total
+
+
+def _bad_records(results: Sequence[UnitResult]) -> list[dict[str, str]]:
+    return [
+        {"file": entry.file, "where": entry.where.removeprefix(part.file.label).strip(", "), "found": entry.found}
+        for result in results
+        for part, summary in zip(result.unit.parts, result.summary.parts, strict=True)
+        for entry in summary.bad
+    ]
 
 
 def _sources(files: Sequence[Input], results: Sequence[UnitResult]) -> tuple[SourceInfo, ...]:

@@ -5,6 +5,7 @@ enough to be sorted in memory. Memory: about 100 bytes times `max_documents`, wh
 document; time: one pass and the sorting.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,8 +28,11 @@ def find_duplicates(
 
     hashes: of the documents in order, (any number, 2) each; scratch: an empty directory.
     """
+    # Reserved first: a disk that is full while a mapped file is written ends the process.
+    with (scratch / "duplicates").open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, max(1, num_documents))
     is_duplicate: npt.NDArray[np.bool_] = np.memmap(
-        scratch / "duplicates", dtype=np.bool_, mode="w+", shape=(max(1, num_documents),)
+        scratch / "duplicates", dtype=np.bool_, mode="r+", shape=(max(1, num_documents),)
     )
     num_files = 1
     while num_files * max_documents < num_documents and num_files < _MAX_FILES:

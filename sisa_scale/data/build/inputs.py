@@ -1,7 +1,7 @@
-"""The files a data set is built from: on this machine, or wherever `fsspec` reaches (s3://, gs://, https://)."""
+"""One file that a data set is built from: on this machine, or wherever `fsspec` reaches (s3://, gs://, https://)."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,39 +10,44 @@ from urllib.parse import urlparse
 
 from sisa_scale.errors import DataError
 
-PACKINGS = (".gz", ".zst")
-SUFFIXES = (*(kind + packing for kind in (".txt", ".jsonl") for packing in ("", *PACKINGS)), ".parquet")
+PACKINGS = (".gz", ".zst", ".xz", ".bz2")
+KINDS = {".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
+ENDINGS = f".txt, .jsonl, .ndjson and .json (plain or with {', '.join(PACKINGS)}), and .parquet"
 
 _CHUNK_BYTES = 1 << 18
 _REMOTE_BLOCK_BYTES = 4 << 20
 _RETRY_SECONDS = (0.5, 2.0, 8.0)
+# Servers that pack an answer on the way would make sizes and offsets those of other bytes.
+_HTTP_OPTIONS = {"client_kwargs": {"headers": {"Accept-Encoding": "identity"}}}
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
     """One input file.
 
-    url: a local path or a URL; num_bytes: as stored; version: what changes when the file does (time of change, ETag).
+    url: a local path or a URL; num_bytes: as stored; version: what changes when the file does (time of change, ETag);
+    name: what the data set calls it, a path relative to what the files have in common.
     """
 
     url: str
     num_bytes: int
     version: str
+    name: str = ""
 
     @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return file_name(self.url)
+    def label(self) -> str:
+        """The path or URL as messages show it: without a signature."""
+        return without_query(self.url)
 
     @property
     def kind(self) -> str:
         """One of "txt", "jsonl", "parquet"."""
-        return self.name.removesuffix(self.packing).rpartition(".")[2]
+        return endings(file_name(self.url))[0]
 
     @property
     def packing(self) -> str:
-        """One of "", ".gz", ".zst"."""
-        return next((packing for packing in PACKINGS if self.name.endswith(packing)), "")
+        """One of "", ".gz", ".zst", ".xz", ".bz2"."""
+        return endings(file_name(self.url))[1]
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """Yield the stored bytes from the offset `start` on. Raises DataError where they cannot be read to the end."""
@@ -53,7 +58,7 @@ class Input:
             yield chunk
         if position < self.num_bytes:
             raise DataError.at(
-                self.url,
+                self.label,
                 found=f"an end after {position} of {self.num_bytes} bytes",
                 allowed="a file is read to its end",
                 remedy="It changed or the connection broke; run the command again.",
@@ -71,49 +76,27 @@ class Input:
             yield stream
 
 
+def endings(name: str) -> tuple[str, str]:
+    """Return the kind and the packing that a file's name tells, both in any case; the kind is "" if it is not read."""
+    lower = name.lower()
+    packing = next((packing for packing in PACKINGS if lower.endswith(packing)), "")
+    kind = KINDS.get("." + lower.removesuffix(packing).rpartition(".")[2], "")
+    return ("", packing) if kind == "parquet" and packing else (kind, packing)
+
+
 def is_remote(path: str | Path) -> bool:
     """Say whether a path is a URL."""
     return "://" in str(path) and not isinstance(path, Path)
 
 
+def without_query(url: str) -> str:
+    """Return a local path or URL without the query of the latter, which may hold a signature."""
+    return url.partition("?")[0] if is_remote(url) else url
+
+
 def file_name(url: str) -> str:
     """Return the last part of a local path or URL, without the query of the latter."""
     return (urlparse(url).path if is_remote(url) else url).rpartition("/")[2]
-
-
-def find_inputs(paths: Sequence[Path | str]) -> list[Input]:
-    """Return the files that `paths` name, in reading order; a directory means all below it, sorted.
-
-    A URL may hold `*`, and on object stores name a directory. Raises DataError for a missing path, an unsupported
-    suffix, or a directory without any supported file.
-    """
-    found = []
-    for path in paths:
-        if is_remote(path):
-            found += _find_remote(str(path))
-        else:
-            found += [_local_input(file) for file in find_text_files([Path(path)])]
-    return found
-
-
-def find_text_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the local files that `paths` name; order and errors as for `find_inputs`."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
-            files += found or _refuse_directory(path)
-        elif not path.is_file():
-            raise _missing(path)
-        else:
-            _check_suffix(path, path.name)
-            files.append(path)
-    return files
-
-
-def _local_input(path: Path) -> Input:
-    status = path.stat()
-    return Input(str(path), status.st_size, str(status.st_mtime_ns))
 
 
 def _local_chunks(url: str, start: int) -> Iterator[bytes]:
@@ -139,87 +122,57 @@ def _remote_chunks(url: str, start: int) -> Iterator[bytes]:
                     pauses = iter(_RETRY_SECONDS)
             return
         except Exception as error:  # each protocol has its own
+            refuse_access(url, error)
             pause = next(pauses, None)
             if pause is None:
                 raise DataError.at(
-                    url,
-                    found=f"a failed read at byte {position}, {len(_RETRY_SECONDS) + 1} times ({_reason(error)})",
+                    without_query(url),
+                    found=f"a failed read at byte {position}, {len(_RETRY_SECONDS) + 1} times ({reason_of(error)})",
                     allowed="inputs can be read",
                     remedy="Check the connection, then run the command again.",
                 ) from error
             time.sleep(pause)
 
 
-def _find_remote(url: str) -> list[Input]:
-    system, path = _file_system(url)
-    try:
-        if "*" in path:
-            names = sorted(system.glob(path))
-        elif not system.exists(path):
-            raise _missing(url)
-        elif not urlparse(url).scheme.startswith("http") and system.isdir(path):
-            names = sorted(system.find(path))
-        else:
-            _check_suffix(url, file_name(url))
-            names = [path]
-        urls = [(system.unstrip_protocol(name) if not is_remote(name) else name, name) for name in names]
-        chosen = [(full, name) for full, name in urls if file_name(full).endswith(SUFFIXES)]
-        return [_remote_input(full, system.info(name)) for full, name in chosen] or _refuse_directory(url)
-    except DataError:
-        raise
-    except Exception as error:  # each protocol has its own
-        raise DataError.at(
-            url,
-            found=f"a location that does not answer ({_reason(error)})",
-            allowed="inputs exist and may be read",
-            remedy="Check the address, the credentials and the connection.",
-        ) from error
-
-
-def _remote_input(url: str, info: dict[str, Any]) -> Input:
-    version = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime", "updated") if info.get(key)), "")
-    return Input(url, int(info.get("size") or 0), str(version))
+def open_file_system(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL and the path in it. Raises DataError for a protocol that is not installed."""
+    return _file_system(url)
 
 
 def _file_system(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     try:
-        system, path = url_to_fs(url)
+        system, path = url_to_fs(url, **(_HTTP_OPTIONS if urlparse(url).scheme.startswith("http") else {}))
     except (ImportError, ValueError) as error:
         raise DataError.at(
-            url,
-            found=f"a protocol that cannot be used here ({_reason(error)})",
+            without_query(url),
+            found=f"a protocol that cannot be used here ({reason_of(error)})",
             allowed="local paths, https://, and with their packages s3:// and gs://",
             remedy='Install it, for example with: pip install "sisa-scale[s3]" or "sisa-scale[gcs]"',
         ) from error
     return system, path
 
 
-def _reason(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an error, or its kind, without the query of a URL in it."""
+    words = (str(error).partition("\n")[0] or type(error).__name__).split(" ")
+    return " ".join(word.partition("?")[0] if "://" in word else word for word in words)
 
 
-def _missing(path: Path | str) -> DataError:
-    return DataError.at(
-        path, found="no such file", allowed="inputs are existing files or directories", remedy="Check the path."
-    )
-
-
-def _refuse_directory(path: Path | str) -> list[Any]:
-    raise DataError.at(
-        path,
-        found="a directory without any text file",
-        allowed=f"text files end in {', '.join(SUFFIXES)}",
-        remedy="Name a file, or a directory that holds some.",
-    )
-
-
-def _check_suffix(path: Path | str, name: str) -> None:
-    if not name.endswith(SUFFIXES):
+def refuse_access(url: str, error: BaseException) -> None:
+    """Raise DataError if an error says that the server knows the address but not the right of who asks."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PermissionError) and _status(cause) not in (401, 403):
+        cause = cause.__cause__
+    if cause is not None:
         raise DataError.at(
-            path,
-            found=f"the suffix {Path(name).suffix!r}",
-            allowed=f"text files end in {', '.join(SUFFIXES)}",
-            remedy="Convert the file to one of these formats, or rename it.",
-        )
+            without_query(url),
+            found=f"a server that refuses access ({_status(cause) or 'permission denied'})",
+            allowed="inputs may be read by who builds",
+            remedy="Check the credentials, or ask for a new link if a signed one has expired.",
+        ) from error
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(error, "status", None)

@@ -1,11 +1,14 @@
-"""The settings of a build and their bounds."""
+"""The settings of a build and their bounds, and those of the work on a unit."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sisa_scale.data.build.cleaning import NORMALIZATIONS, Cleaning
+from sisa_scale.data.build.cuts import Cutting
 from sisa_scale.data.packing import PACKINGS
 from sisa_scale.errors import ConfigError
 
+BAD_RECORD_POLICIES = ("fail", "skip")
 MIN_BLOCK_TOKENS, MAX_BLOCK_TOKENS = 1 << 8, 1 << 24
 
 
@@ -21,6 +24,7 @@ class BuildSettings:
     sequence_tokens: int | None
     unit_bytes: int
     cleaning: Cleaning
+    on_bad_record: str = "fail"
 
     def check(self) -> None:
         """Raise ConfigError for the first setting that is out of range."""
@@ -51,9 +55,39 @@ class BuildSettings:
                 cleaning.normalization in NORMALIZATIONS,
                 f"one of {', '.join(NORMALIZATIONS)}",
             ),
+            (
+                "on_bad_record",
+                self.on_bad_record,
+                self.on_bad_record in BAD_RECORD_POLICIES,
+                f"one of {', '.join(BAD_RECORD_POLICIES)}",
+            ),
             ("min_characters", cleaning.min_characters, cleaning.min_characters >= 1, "at least 1"),
             ("min_tokens", cleaning.min_tokens, cleaning.min_tokens >= 1, "at least 1"),
         )
         for name, value, is_good, allowed in rules:
             if not is_good:
                 raise ConfigError.at(name, found=str(value), allowed=allowed, remedy="Choose a value in this range.")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkSettings:
+    """What the work on a unit depends on besides the unit. key: stands for all of it in the names of the results.
+
+    stage: "survey" or "tokenize"; on_bad_record: no part of the key, because what has no bad record is the same.
+    """
+
+    key: str
+    stage: str
+    tokenizer: Path
+    tokenizer_sha256: str
+    engine: str
+    engine_version: str
+    eos_id: int
+    vocab_size: int
+    dtype: str
+    cleaning: Cleaning
+    heldout_fraction: float
+    cutting: Cutting | None
+    seed: int
+    unit_bytes: int
+    on_bad_record: str

@@ -1,18 +1,16 @@
 """The directory beside a data set in which it is built, and from which a build that was killed goes on."""
 
 import fcntl
-import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sisa_scale.errors import ConfigError, DataError
-from sisa_scale.files import fsync_directory, write_json
+from sisa_scale.errors import DataError
+from sisa_scale.files import fsync_directory
 
-_PLAN_NAME, _LOCK_NAME = "plan.json", "lock"
+_LOCK_NAME = "lock"
 
 
 class Staging:
@@ -22,25 +20,10 @@ class Staging:
         self.path, self._out = path, out
         self.units, self.dataset = path / "units", path / "dataset"
 
-    def agree(self, settings: Mapping[str, Any]) -> None:
-        """Note the settings of this build, or compare them with those noted before.
-
-        Raises ConfigError when what lies here was begun with others.
-        """
-        path = self.path / _PLAN_NAME
-        wanted = json.loads(json.dumps(settings))
-        if not path.exists():
-            write_json(path, wanted)
-            return
-        noted = json.loads(path.read_bytes())
-        changed = [key for key in sorted({*noted, *wanted}) if noted.get(key) != wanted.get(key)]
-        if changed:
-            raise ConfigError.at(
-                self._out,
-                found=", ".join(f"{key} {wanted.get(key)!r}, before {noted.get(key)!r}" for key in changed),
-                allowed="a build is continued with the settings it was begun with",
-                remedy=f"Give the same settings, or begin anew: rm -r {self.path}",
-            )
+    @property
+    def has_results(self) -> bool:
+        """Whether the work on a unit is done."""
+        return any(self.units.glob("*.documents"))
 
     def new_dataset(self) -> Path:
         """Return an empty directory for the data set."""
@@ -71,7 +54,9 @@ def staging_path(out: Path) -> Path:
 def open_staging(out: Path, *, is_resumable: bool) -> Iterator[Staging]:
     """Yield the staging directory of a build; it vanishes when the build is complete.
 
-    A resumable one survives errors, interrupts and kills. Raises DataError while another process builds there.
+    A resumable one survives errors, interrupts and kills once a unit is done. Results carry the settings and inputs
+    they depend on in their names, so a build with others begins anew beside them. Raises DataError while another
+    process builds there.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     path = staging_path(out) if is_resumable else out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
@@ -87,11 +72,11 @@ def open_staging(out: Path, *, is_resumable: bool) -> Iterator[Staging]:
                 remedy="Wait for it, or choose another --out.",
             ) from error
         is_complete = False
+        staging = Staging(path, out)
         try:
-            staging = Staging(path, out)
             staging.units.mkdir(exist_ok=True)
             yield staging
             is_complete = True
         finally:
-            if is_complete or not is_resumable:
+            if is_complete or not (is_resumable and staging.has_results):
                 shutil.rmtree(path, ignore_errors=True)

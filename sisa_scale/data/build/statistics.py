@@ -27,19 +27,31 @@ class SplitStatistics:
         self.num_documents = self.num_bytes = self.num_tokens = self.num_padding_tokens = 0
         self.token_counts = np.zeros(vocab_size, dtype=np.int64)
         self._lengths = np.zeros(LENGTH_EDGES.size, dtype=np.int64)
+        self._last_length = 0
         self.sources = np.zeros((3, num_sources), dtype=np.int64)
 
     def add(self, rows: npt.NDArray[Any], sources: npt.NDArray[np.uint32], tokens: npt.NDArray[Any]) -> None:
         """Count documents (`DOCUMENT` records), the file of each, and their tokens."""
         lengths, sizes = rows["num_tokens"].astype(np.int64), rows["num_bytes"].astype(np.int64)
-        self.num_documents += rows.size
+        is_first = rows["is_continued"] == 0
+        self.num_documents += int(is_first.sum())
         self.num_bytes += int(sizes.sum())
         self.num_tokens += tokens.size
         self.token_counts += np.bincount(tokens, minlength=self.token_counts.size)
-        bins = np.searchsorted(LENGTH_EDGES, lengths, side="right") - 1
-        self._lengths += np.bincount(bins, minlength=LENGTH_EDGES.size)
-        for totals, values in zip(self.sources, (np.ones_like(lengths), sizes, lengths), strict=True):
+        self._count_lengths(lengths, is_first)
+        for totals, values in zip(self.sources, (is_first.astype(np.int64), sizes, lengths), strict=True):
             np.add.at(totals, sources, values)
+
+    def _count_lengths(self, lengths: npt.NDArray[np.int64], is_first: npt.NDArray[np.bool_]) -> None:
+        """Count documents by length; one that goes on with the last of the rows before is counted anew."""
+        starts = np.flatnonzero(is_first)
+        if not is_first[0]:
+            self._lengths[_bin(self._last_length)] -= 1
+            starts = np.concatenate(([0], starts))
+        whole = np.add.reduceat(lengths, starts)
+        whole[0] += 0 if is_first[0] else self._last_length
+        self._lengths += np.bincount(_bin(whole), minlength=LENGTH_EDGES.size)
+        self._last_length = int(whole[-1])
 
     @property
     def unigram_entropy_nats(self) -> float:
@@ -61,6 +73,10 @@ class SplitStatistics:
         }
 
 
+def _bin(lengths: npt.NDArray[np.int64] | int) -> npt.NDArray[np.int64]:
+    return np.asarray(np.searchsorted(LENGTH_EDGES, lengths, side="right") - 1)
+
+
 class Samples:
     """The beginnings of a few documents spread evenly over a split."""
 
@@ -73,8 +89,9 @@ class Samples:
 
     def add(self, rows: npt.NDArray[Any], sources: npt.NDArray[np.uint32], tokens: npt.NDArray[Any]) -> None:
         """Take what is wanted of documents (`DOCUMENT` records, their indexes those in the file) and their tokens."""
-        while self._wanted and self._wanted[0] < self._num_seen + rows.size:
-            number = self._wanted.pop(0) - self._num_seen
+        firsts = np.flatnonzero(rows["is_continued"] == 0)
+        while self._wanted and self._wanted[0] < self._num_seen + firsts.size:
+            number = int(firsts[self._wanted.pop(0) - self._num_seen])
             start = int(rows["num_tokens"][:number].sum())
             length = int(rows["num_tokens"][number]) - 1
             ids = tokens[start : start + min(length, _SAMPLE_TOKENS)].tolist()
@@ -86,7 +103,7 @@ class Samples:
                     "text": self._tokenizer.decode(ids),
                 }
             )
-        self._num_seen += rows.size
+        self._num_seen += firsts.size
 
 
 def write_statistics(

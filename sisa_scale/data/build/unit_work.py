@@ -5,80 +5,52 @@ What it leaves in the staging directory appears under its final names only when 
     KEY.train.tokens, KEY.heldout.tokens    the documents of a split one after the other, each with its end
     KEY.documents                           one `DOCUMENT` record for each document in them, in reading order
     KEY.json                                `UnitSummary`
+
+A document that is longer than a unit is several records, each for a stretch of it; the first has its hash.
+In the stage "survey" nothing is tokenized, and the summary is all that is left.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sisa_scale.data.build.cleaning import HASH_BYTES, Cleaning, content_hash, is_heldout_bytes
+from sisa_scale.data.build.cleaning import HASH_BYTES, content_hash, is_heldout_bytes
+from sisa_scale.data.build.cuts import split_text
 from sisa_scale.data.build.engines import Engine, open_engine
-from sisa_scale.data.build.text import Part, read_texts, stored_chunks
+from sisa_scale.data.build.settings import WorkSettings
+from sisa_scale.data.build.summaries import PartSummary, UnitSummary, parse_summary
+from sisa_scale.data.build.survey import survey_part
+from sisa_scale.data.build.text import Part
+from sisa_scale.data.build.unit_texts import Text, exactness, read_part
 from sisa_scale.data.build.units import Unit
+from sisa_scale.data.problems import os_errors
 from sisa_scale.errors import DataError
 from sisa_scale.files import atomic_writer, write_json
 
 SPLITS = ("train", "heldout")
-# num_tokens: with the end of the document; part: its number in the unit; index: the number of its record in that part,
-# records without text not counted; hash: of its text, zero where duplicates are kept.
+# num_tokens: with the end of the document; part: its number in the unit; index: the number of its line or row in that
+# part; is_continued: whether it goes on with the document of the record before; hash: of the text of the document, zero
+# where duplicates are kept.
 DOCUMENT = np.dtype(
     [
         ("num_tokens", "<u8"),
         ("num_bytes", "<u8"),
         ("index", "<u8"),
         ("part", "<u4"),
-        ("split", "<u4"),
+        ("split", "<u2"),
+        ("is_continued", "<u2"),
         ("hash", "<u8", (HASH_BYTES // 8,)),
     ]
 )
 
 _BATCH_CHARACTERS = 1 << 21
 _BATCH_DOCUMENTS = 1024
-_READ_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class WorkSettings:
-    """What the work on a unit depends on besides the unit. key: stands for all of it in the names of the results."""
-
-    key: str
-    tokenizer: Path
-    tokenizer_sha256: str
-    engine: str
-    engine_version: str
-    eos_id: int
-    vocab_size: int
-    dtype: str
-    cleaning: Cleaning
-    heldout_fraction: float
-    seed: int
-
-
-@dataclass(slots=True)
-class PartSummary:
-    """Counts of one part. num_records: with a text; sha256: of the stored file, where this part begins it."""
-
-    num_records: int = 0
-    sha256: str | None = None
-    removed: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class UnitSummary:
-    """Counts of one unit. num_bytes: of UTF-8 text that went in; num_tokens: with the ends of documents."""
-
-    parts: list[PartSummary]
-    num_documents: int = 0
-    num_bytes: int = 0
-    num_tokens: int = 0
-    num_read_bytes: int = 0
 
 
 Report = Callable[[UnitSummary, str], None]
@@ -94,17 +66,38 @@ def load_summary(directory: Path, unit: Unit, settings: WorkSettings) -> UnitSum
     path = unit_path(directory, unit.key(settings.key), "json")
     if not path.is_file():
         return None
-    content = json.loads(path.read_bytes())
-    return UnitSummary(**content | {"parts": [PartSummary(**part) for part in content["parts"]]})
+    summary = parse_summary(json.loads(path.read_bytes()))
+    must_fail = settings.stage == "tokenize" and settings.on_bad_record == "fail"
+    return None if must_fail and any(part.bad for part in summary.parts) else summary
 
 
 def work_on_unit(unit: Unit, settings: WorkSettings, directory: Path, report: Report) -> UnitSummary:
     """Do the work on a unit. report: told the counts so far and the file, often.
 
-    Raises DataError for input that cannot be read, ConfigError if the engine is not there.
+    Raises DataError for input that cannot be read or a disk that is full, ConfigError if the engine is not there.
     """
+    with os_errors(directory):
+        summary = UnitSummary([PartSummary() for _ in unit.parts])
+        if settings.stage == "survey":
+            _survey(unit, settings, summary, report)
+        else:
+            _tokenize(unit, settings, directory, summary, report)
+        summary.num_read_bytes = unit.num_bytes
+        write_json(unit_path(directory, unit.key(settings.key), "json"), asdict(summary))
+    return summary
+
+
+def _survey(unit: Unit, settings: WorkSettings, summary: UnitSummary, report: Report) -> None:
+    for part, counts in zip(unit.parts, summary.parts, strict=True):
+        survey_part(part, settings.cleaning, settings.seed, settings.unit_bytes, counts, lambda: exactness(settings))
+        summary.num_documents += counts.num_texts
+        summary.num_bytes += counts.survey.num_text_bytes if counts.survey else 0
+        summary.num_read_bytes += part.file.num_bytes if part.is_whole else 0
+        report(summary, part.file.label)
+
+
+def _tokenize(unit: Unit, settings: WorkSettings, directory: Path, summary: UnitSummary, report: Report) -> None:
     engine = open_engine(settings.engine, settings.engine_version, settings.tokenizer, settings.tokenizer_sha256)
-    summary = UnitSummary([PartSummary() for _ in unit.parts])
     key = unit.key(settings.key)
     with ExitStack() as stack:
         outputs = {
@@ -113,70 +106,22 @@ def work_on_unit(unit: Unit, settings: WorkSettings, directory: Path, report: Re
         }
         for number, part in enumerate(unit.parts):
             counts = summary.parts[number]
-            records = _records(part, settings.cleaning, counts, summary)
-            for batch in _batches(records):
+            for batch in _batches(read_part(part, settings, counts, summary)):
                 rows = _encode(batch, engine, settings, part, counts, outputs)
                 rows["part"] = number
                 outputs["documents"].write(rows.tobytes())
-                summary.num_documents += rows.size
+                summary.num_documents += int((rows["is_continued"] == 0).sum())
                 summary.num_bytes += int(rows["num_bytes"].sum())
                 summary.num_tokens += int(rows["num_tokens"].sum())
-                report(summary, part.file.url)
-    summary.num_read_bytes = unit.num_bytes
-    write_json(unit_path(directory, key, "json"), asdict(summary))
-    return summary
+                report(summary, part.file.label)
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    text: str
-    index: int
-
-
-def _records(part: Part, cleaning: Cleaning, counts: PartSummary, summary: UnitSummary) -> Iterator[_Record]:
-    """Yield the documents of a part that are long enough, in the chosen form, and count the others."""
-    if part.file.kind == "parquet":
-        chunks = None
-        counts.sha256 = _sha256(part.file.chunks()) if part.start == 0 else None
-    else:
-        digest = hashlib.sha256()
-        chunks = _counted(stored_chunks(part), summary, digest if part.is_whole else None)
-    for index, text in enumerate(read_texts(part, cleaning.text_field, chunks)):
-        counts.num_records += 1
-        normal = cleaning.normalize(text)
-        if len(normal) < cleaning.min_characters:
-            counts.removed["below_min_characters"] = counts.removed.get("below_min_characters", 0) + 1
-        else:
-            yield _Record(normal, index)
-    if chunks is None:
-        return
-    if part.is_whole:
-        counts.sha256 = digest.hexdigest()
-    elif part.start == 0:
-        counts.sha256 = _sha256(part.file.chunks())
-
-
-def _counted(chunks: Iterable[bytes], summary: UnitSummary, digest: Any) -> Iterator[bytes]:
-    for chunk in chunks:
-        summary.num_read_bytes += len(chunk)
-        if digest is not None:
-            digest.update(chunk)
-        yield chunk
-
-
-def _sha256(chunks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _batches(records: Iterable[_Record]) -> Iterator[list[_Record]]:
-    batch: list[_Record] = []
+def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:
+    batch: list[Text] = []
     num_characters = 0
-    for record in records:
-        batch.append(record)
-        num_characters += len(record.text)
+    for text in texts:
+        batch.append(text)
+        num_characters += len(text.text)
         if num_characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
             yield batch
             batch, num_characters = [], 0
@@ -185,7 +130,7 @@ def _batches(records: Iterable[_Record]) -> Iterator[list[_Record]]:
 
 
 def _encode(
-    batch: list[_Record],
+    batch: list[Text],
     engine: Engine,
     settings: WorkSettings,
     part: Part,
@@ -193,30 +138,51 @@ def _encode(
     outputs: dict[str, IO[bytes]],
 ) -> npt.NDArray[Any]:
     """Tokenize a batch, write the tokens of each split, and return the records of the documents that are kept."""
-    ids, offsets = engine.encode_batch([record.text for record in batch])
+    ids, offsets = _encode_texts([text.text for text in batch], engine, settings)
     _check_ids(ids, offsets, settings, part, batch)
     rows = np.zeros(len(batch), dtype=DOCUMENT)
-    rows["num_tokens"] = np.diff(offsets) + 1
-    rows["index"] = [record.index for record in batch]
-    raws = [record.text.encode() for record in batch]
+    is_last = np.array([text.is_last for text in batch])
+    rows["num_tokens"] = np.diff(offsets) + is_last
+    rows["index"] = [text.index for text in batch]
+    rows["is_continued"] = [not text.is_first for text in batch]
+    raws = [text.text.encode() for text in batch]
     rows["num_bytes"] = [len(raw) for raw in raws]
     if settings.heldout_fraction:
-        rows["split"] = [is_heldout_bytes(raw, settings.heldout_fraction, settings.seed) for raw in raws]
+        rows["split"] = [
+            is_heldout_bytes(raw, settings.heldout_fraction, settings.seed) if text.split is None else text.split
+            for raw, text in zip(raws, batch, strict=True)
+        ]
     if settings.cleaning.deduplicate:
-        rows["hash"] = np.frombuffer(b"".join(map(content_hash, raws)), "<u8").reshape(len(raws), -1)
-    is_kept = np.diff(offsets) >= settings.cleaning.min_tokens
+        hashes = (text.hash or content_hash(raw) for raw, text in zip(raws, batch, strict=True))
+        rows["hash"] = np.frombuffer(b"".join(hashes), "<u8").reshape(len(raws), -1)
+    is_kept = (np.diff(offsets) >= settings.cleaning.min_tokens) | ~is_last | (rows["is_continued"] == 1)
     if not is_kept.all():
-        counts.removed["below_min_tokens"] = counts.removed.get("below_min_tokens", 0) + int((~is_kept).sum())
-    tokens = np.insert(ids.astype(settings.dtype), offsets[1:], settings.eos_id)
+        counts.remove("below_min_tokens", int((~is_kept).sum()))
+    tokens = np.insert(ids.astype(settings.dtype), offsets[1:][is_last], settings.eos_id)
     for number, split in enumerate(SPLITS):
         is_chosen = is_kept & (rows["split"] == number)
         chosen = tokens if is_chosen.all() else tokens[np.repeat(is_chosen, rows["num_tokens"].astype(np.int64))]
         outputs[f"{split}.tokens"].write(chosen.tobytes())
-    return rows[is_kept]
+    kept: npt.NDArray[Any] = rows[is_kept]
+    return kept
+
+
+def _encode_texts(
+    texts: list[str], engine: Engine, settings: WorkSettings
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """Tokenize texts; those that are long in pieces, which takes far less memory and gives the same ids."""
+    if max(map(len, texts)) <= 2 * _BATCH_CHARACTERS:
+        return engine.encode_batch(texts)
+    ids, lengths = [], []
+    for text in texts:
+        pieces = [engine.encode_batch([piece])[0] for piece in split_text(text, _BATCH_CHARACTERS, exactness(settings))]
+        ids += [np.array(piece) for piece in pieces]
+        lengths.append(sum(piece.size for piece in pieces))
+    return np.concatenate(ids), np.cumsum([0, *lengths], dtype=np.int64)
 
 
 def _check_ids(
-    ids: npt.NDArray[Any], offsets: npt.NDArray[Any], settings: WorkSettings, part: Part, batch: list[_Record]
+    ids: npt.NDArray[Any], offsets: npt.NDArray[Any], settings: WorkSettings, part: Part, batch: list[Text]
 ) -> None:
     """Refuse ids that would end a document early or that do not exist."""
     is_wrong = (ids == settings.eos_id) | (ids >= settings.vocab_size)
@@ -224,7 +190,7 @@ def _check_ids(
         return
     at = int(is_wrong.argmax())
     number = int(np.searchsorted(offsets, at, side="right")) - 1
-    where = part.file.url if part.start == 0 else f"{part.file.url} from {part.start}"
+    where = part.file.label if part.start == 0 else f"{part.file.label} from {part.start}"
     raise DataError.at(
         f"{where}, document {batch[number].index}",
         found=f"text that encodes to the end-of-document id {settings.eos_id}"

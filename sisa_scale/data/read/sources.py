@@ -63,8 +63,10 @@ def tokenizer_path(config: DataConfig) -> Path:
     manifest, storage = read_manifest(source.path), open_storage(source.path)
     if isinstance(storage, LocalStorage):
         return storage.directory / manifest.tokenizer.file
-    path = _cache_directory(config) / "tokenizers" / f"{manifest.tokenizer.sha256}.json"
+    # With the manifest beside it, which says what ends a document.
+    path = _cache_directory(config) / "tokenizers" / manifest.fingerprint / manifest.tokenizer.file
     if not path.exists() or sha256_file(path) != manifest.tokenizer.sha256:
+        manifest.save(path.parent)
         with atomic_writer(path) as stream:
             stream.write(read_tokenizer(storage, manifest))
     return path

@@ -73,6 +73,33 @@ def test_sample_prints_text_and_origin(embedded: Path) -> None:
     assert found["documents"][0]["text"][:40] in shown
 
 
+def test_build_says_what_it_read_and_passed_over(embedded: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "book.txt").write_text("A whale swam through the storm of the night.\n" * 300)
+    (folder / "bad.jsonl").write_text('{"text": null}\n')
+    (folder / "notes.md").write_text("words")
+    build = ("data", "build", folder, "--tokenizer", embedded / "tokenizer.json", "--out", tmp_path / "out")
+    with pytest.raises(DataError, match=r"bad\.jsonl, line 1: found null"):
+        run(*build)
+    said = run(*build, "--on-bad-record", "skip")
+    for words in (
+        "passing over 1:",
+        "notes.md: its ending '.md'",
+        "bad.jsonl, line 1",
+        "read 1: book.txt",
+        "passed over 2",
+    ):
+        assert words in said
+    found = run_json("data", "inspect", tmp_path / "out")
+    assert found["sources"] == ["book.txt"]
+    assert [entry["name"] for entry in found["passed_over"]] == ["notes.md", "bad.jsonl"]
+    assert found["heldout_rule"] == "stretches"
+    with serve(tmp_path / "out") as server:
+        run("data", "card", server.url, "--out", tmp_path / "remote.html")
+    assert "notes.md" in (tmp_path / "remote.html").read_text()
+
+
 def test_verify_and_diff(embedded: Path, tmp_path: Path) -> None:
     assert "every file is as it was built" in run("data", "verify", embedded)
     assert "equal" in run("data", "diff", embedded, embedded)
@@ -107,6 +134,7 @@ data:
     assert (found["steps"], books["source"], web["source"]) == (200, "books", "web")
     assert books["tokens"] + web["tokens"] == 200 * 4096
     assert 0.39 < books["share"] < 0.41
+    assert (books["effective_weight"], web["effective_weight"]) == pytest.approx((0.3, 0.7), abs=1e-3)
     assert run_json("data", "mix", recipe, "--steps", 0)["sources"][0]["tokens"] == 0
     assert "from step 100 on" in run("data", "mix", recipe)
     with pytest.raises(ConfigError, match=r"data\.mix\.books\.max_epochs: found 200 steps"):

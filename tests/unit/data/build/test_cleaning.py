@@ -1,6 +1,4 @@
-import io
 import json
-import tarfile
 import unicodedata
 from collections.abc import Callable
 from functools import partial
@@ -8,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_sets import stream, texts_of
 
 from sisa_scale.data.build.origins import find_origins
 from sisa_scale.data.build.pipeline import build_dataset, is_heldout
-from sisa_scale.data.manifest import Manifest, load_manifest
+from sisa_scale.data.manifest import Manifest
 from sisa_scale.data.tokenizer import load_tokenizer
 from sisa_scale.errors import ConfigError
 
@@ -26,24 +25,6 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-def stream(directory: Path, split: str = "train") -> np.ndarray:
-    """The tokens of a split, as any reader of tars finds them."""
-    pieces = []
-    for shard in load_manifest(directory).split(split).shards:
-        with tarfile.open(directory / shard.name) as archive:
-            for member in archive.getmembers()[:-1]:
-                block = np.load(io.BytesIO(archive.extractfile(member).read()))  # type: ignore[union-attr]
-                pieces.append(block[(1 if pieces else 0) :])
-    return np.concatenate(pieces)
-
-
-def texts_of(directory: Path, split: str = "train") -> list[str]:
-    tokenizer = load_tokenizer(directory / "tokenizer.json")
-    tokens = stream(directory, split)
-    ends = np.flatnonzero(tokens == tokenizer.eos_id)
-    return [tokenizer.decode(part[part != tokenizer.eos_id].tolist()) for part in np.split(tokens, ends + 1)[:-1]]
 
 
 def removed(manifest: Manifest) -> dict[str, int]:
@@ -61,7 +42,12 @@ def test_documents_that_are_too_short_are_counted_out(
     kept = [text for text in texts if len(tokenizer.encode(text)) >= 5]
     assert 0 < len(kept) < 4
     assert texts_of(tmp_path / "out") == kept
-    assert removed(manifest) == {"below_min_characters": 1, "below_min_tokens": 4 - len(kept), "duplicate": 0}
+    assert removed(manifest) == {
+        "below_min_characters": 1,
+        "below_min_tokens": 4 - len(kept),
+        "duplicate": 0,
+        "bad_record": 0,
+    }
 
 
 @pytest.mark.parametrize("unit_bytes", [1 << 20, 40])

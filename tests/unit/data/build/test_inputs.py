@@ -13,8 +13,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from data_sets import send, serve
 
-from sisa_scale.data.build.inputs import Input, find_inputs
+from sisa_scale.data.build.find import find_inputs
+from sisa_scale.data.build.inputs import Input
 from sisa_scale.data.build.pipeline import build_dataset
 from sisa_scale.data.build.text import Part, read_documents, read_texts
 from sisa_scale.data.build.units import plan_units
@@ -70,7 +72,7 @@ def test_every_format_cut_or_whole(
 
 @pytest.mark.parametrize("unit_bytes", [1, 7, 100, 999, 5000])
 def test_parts_of_a_file_hold_each_line_once(corpus: Path, texts: list[str], unit_bytes: int) -> None:
-    units = plan_units(find_inputs([corpus]), unit_bytes)
+    units = plan_units(find_inputs([corpus]).files, unit_bytes)
     assert len(units) > 1
     if unit_bytes >= 100:
         assert [text for unit in units for part in unit.parts for text in read_texts(part, "text")] == texts
@@ -79,7 +81,7 @@ def test_parts_of_a_file_hold_each_line_once(corpus: Path, texts: list[str], uni
 def test_small_files_share_a_unit(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02d}.txt").write_text("x" * 10)
-    units = plan_units(find_inputs([tmp_path]), 100)
+    units = plan_units(find_inputs([tmp_path]).files, 100)
     assert [len(unit.parts) for unit in units] == [10, 10, 10]
     assert [source for unit in units for source in unit.sources] == list(range(30))
 
@@ -90,7 +92,7 @@ def test_line_numbers_in_later_parts(tmp_path: Path) -> None:
     lines[30] = "{broken"
     path.write_text("\n".join(lines) + "\n")
     starts = [sum(len(line) + 1 for line in lines[:n]) for n in range(len(lines))]
-    (file,) = find_inputs([path])
+    (file,) = find_inputs([path]).files
     for start in (0, 1, starts[7], starts[7] + 1, starts[30] - 1, starts[30]):
         with pytest.raises(DataError, match=r"a\.jsonl, line 31: "):
             list(read_texts(Part(file, start), "text"))
@@ -122,7 +124,7 @@ def test_directories_and_patterns_of_object_stores(s3: str, folder: Path, built:
     for name in ("b/plain.jsonl", "a/packed.jsonl.gz", "a/notes.md"):
         source = folder / name[2:]
         files.pipe(f"{s3}/inputs/{name}", source.read_bytes() if source.exists() else b"")
-    assert [file.name for file in find_inputs([f"{s3}/inputs"])] == ["packed.jsonl.gz", "plain.jsonl"]
+    assert [file.name for file in find_inputs([f"{s3}/inputs"]).files] == ["a/packed.jsonl.gz", "b/plain.jsonl"]
     found = [document.text for document in read_documents([f"{s3}/inputs/*/*.jsonl*"])]
     assert found == texts * 2
     with pytest.raises(DataError, match="without any text file"):
@@ -186,7 +188,7 @@ def test_bad_parquet_is_refused(tmp_path: Path) -> None:
     assert "broken.parquet: found a file that cannot be read as parquet" in refusal("broken.parquet", None)
     assert "the columns body; a column 'text'" in refusal("other.parquet", pyarrow.table({"body": ["a"]}))
     assert "of type int64" in refusal("numbers.parquet", pyarrow.table({"text": [1]}))
-    assert "nulls.parquet, row 1: found no value" in refusal("nulls.parquet", pyarrow.table({"text": ["a", None]}))
+    assert "nulls.parquet, row 2: found no value" in refusal("nulls.parquet", pyarrow.table({"text": ["a", None]}))
     assert "no document" in refusal("empty.parquet", pyarrow.table({"text": pyarrow.array([], pyarrow.string())}))
 
 
@@ -202,3 +204,39 @@ def test_a_file_without_documents_is_refused(tmp_path: Path, corpus: Path, token
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(DataError, match=r"a\.jsonl: found no document"):
         build([corpus, tmp_path / "a.jsonl"], tokenizer=tokenizer_path, out=tmp_path / "out")
+
+
+STRINGS = ["one", "zwei — 鯨", "three"]
+
+
+@pytest.mark.parametrize(
+    ("array", "field"),
+    [
+        (pyarrow.array(STRINGS).dictionary_encode(), "text"),
+        (pyarrow.array(STRINGS, pyarrow.string_view()), "text"),
+        (pyarrow.array([text.encode() for text in STRINGS], pyarrow.binary()), "text"),
+        (pyarrow.array(STRINGS, pyarrow.large_string()), "text"),
+        (pyarrow.array([{"text": text, "id": 1} for text in STRINGS]), "meta.text"),
+        (pyarrow.array([{"deep": {"text": text}} for text in STRINGS]), "meta.deep.text"),
+    ],
+    ids=str,
+)
+def test_every_kind_of_string_in_parquet(tmp_path: Path, array: pyarrow.Array, field: str) -> None:
+    table = pyarrow.table({field.partition(".")[0]: array, "other": [1, 2, 3]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert [document.text for document in read_documents([tmp_path], field)] == STRINGS
+
+
+def test_fields_inside_fields_of_json(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"meta": {"text": "one"}}\n{"meta.text": "two", "meta": {}}\n')
+    assert [document.text for document in read_documents([tmp_path], "meta.text")] == ["one", "two"]
+
+
+def test_servers_that_refuse_access_say_so_without_the_signature(tmp_path: Path) -> None:
+    for status in (401, 403):
+        with serve(tmp_path) as server:
+            server.misbehave = lambda handler, status=status: send(handler, status, b"") is None  # type: ignore[misc]
+            with pytest.raises(DataError) as caught:
+                find_inputs([f"{server.url}/a.jsonl?X-Amz-Signature=secret"])
+        assert f"found a server that refuses access ({status})" in str(caught.value)
+        assert "secret" not in str(caught.value)

@@ -9,13 +9,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from data_sets import CountingRunner, contents
 
-from sisa_scale.data.build.pipeline import BuildProgress, build_dataset, run_here
+from sisa_scale.data.build.pipeline import BuildProgress, build_dataset
+from sisa_scale.data.build.settings import WorkSettings
 from sisa_scale.data.build.staging import open_staging, staging_path
-from sisa_scale.data.build.unit_work import Report, UnitSummary, WorkSettings, work_on_unit
+from sisa_scale.data.build.summaries import UnitSummary
+from sisa_scale.data.build.unit_work import Report, work_on_unit
 from sisa_scale.data.build.units import Unit
 from sisa_scale.data.manifest import load_manifest
-from sisa_scale.errors import ConfigError, DataError
+from sisa_scale.errors import DataError
 
 UNIT_BYTES = 12_000
 SETTINGS = {
@@ -46,6 +49,8 @@ def die_at(here):
             os.kill(os.getpid(), signal.SIGKILL)
 
 def run(units, work, directory, report):
+    if work.stage == "survey":
+        return module.run_here(units, work, directory, report)
     summaries = []
     for number, unit in enumerate(units):
         summaries.append(work_on_unit(unit, work, directory, lambda summary, source: die_at("in a unit")))
@@ -66,10 +71,6 @@ def kill_at(place: str, count: int, corpus: Path, second: Path, tokenizer: Path,
     assert done.returncode == -signal.SIGKILL
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
-
-
 @pytest.fixture(scope="module")
 def second(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus once more, under another name."""
@@ -83,17 +84,6 @@ def whole(
     out = tmp_path_factory.mktemp("whole") / "dataset"
     build([corpus, second], tokenizer=tokenizer_path, out=out)
     return contents(out)
-
-
-class Counting:
-    """Runs units and counts them."""
-
-    def __init__(self) -> None:
-        self.num_units = 0
-
-    def __call__(self, units: list[Unit], settings: WorkSettings, directory: Path, report: Report) -> list[UnitSummary]:
-        self.num_units += len(units)
-        return run_here(units, settings, directory, report)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +104,7 @@ def test_killed_builds_go_on(
     assert not out.exists()
     num_units = 2 * -(-corpus.stat().st_size // UNIT_BYTES)
     assert num_units > 8
-    runner = Counting()
+    runner = CountingRunner()
     seen: list[BuildProgress] = []
     build([corpus, second], tokenizer=tokenizer_path, out=out, run_units=runner, progress=seen.append)
     assert runner.num_units == (0 if num_finished is None else num_units - num_finished)
@@ -129,41 +119,45 @@ def test_a_build_can_be_killed_again_and_again(
     out = tmp_path / "dataset"
     for _ in range(3):
         kill_at("in a unit", 3, corpus, second, tokenizer_path, out)
-    runner = Counting()
+    runner = CountingRunner()
     build([corpus, second], tokenizer=tokenizer_path, out=out, run_units=runner)
     assert runner.num_units == 2 * -(-corpus.stat().st_size // UNIT_BYTES) - 6
     assert contents(out) == whole
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"seed": 1}, "seed 1, before 0"),
-        ({"block_tokens": 512}, "block_tokens 512, before 256"),
-        ({"min_characters": 5}, "cleaning .*'min_characters': 5.*before"),
-    ],
-)
-def test_other_settings_are_refused(
-    corpus: Path, second: Path, tokenizer_path: Path, tmp_path: Path, change: dict[str, int], said: str
+def test_other_settings_begin_anew_and_keep_what_was_done(
+    corpus: Path, second: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     out = tmp_path / "dataset"
     kill_at("between units", 2, corpus, second, tokenizer_path, out)
-    with pytest.raises(ConfigError, match=rf"{said}.*rm -r .*\.dataset\.building"):
-        build([corpus, second], tokenizer=tokenizer_path, out=out, **change)
-    assert staging_path(out).exists()
+
+    def interrupt(progress: BuildProgress) -> None:
+        if progress.stage == "tokenize":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build([corpus, second], tokenizer=tokenizer_path, out=out, min_characters=5, progress=interrupt)
+    runner = CountingRunner()
+    build([corpus, second], tokenizer=tokenizer_path, out=out, run_units=runner)
+    assert runner.num_units == 2 * -(-corpus.stat().st_size // UNIT_BYTES) - 2
+    assert contents(out) == whole
 
 
 def test_changed_files_are_read_again(corpus: Path, tokenizer_path: Path, tmp_path: Path) -> None:
     mine = tmp_path / "corpus.jsonl"
-    mine.write_bytes(corpus.read_bytes() + b'{"text": 1}\n')
+    mine.write_bytes(corpus.read_bytes() + b'{"text":"b"}\n')
     out = tmp_path / "dataset"
-    with pytest.raises(DataError, match="line 151"):
-        build([corpus, mine], tokenizer=tokenizer_path, out=out)
-    mine.write_bytes(corpus.read_bytes() + b'{"text":""}\n')  # as long as before, so cut alike
-    runner = Counting()
+
+    def interrupt(progress: BuildProgress) -> None:
+        if progress.stage == "assemble":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build([corpus, mine], tokenizer=tokenizer_path, out=out, progress=interrupt)
+    mine.write_bytes(corpus.read_bytes() + b'{"text": ""}\n')  # as long as before, so cut alike
+    runner = CountingRunner()
     build([corpus, mine], tokenizer=tokenizer_path, out=out, run_units=runner)
-    num_units = -(-mine.stat().st_size // UNIT_BYTES)
-    assert runner.num_units == num_units
+    assert runner.num_units == -(-mine.stat().st_size // UNIT_BYTES)
     again = build([corpus, corpus], tokenizer=tokenizer_path, out=tmp_path / "other")
     assert load_manifest(out).fingerprint == again.fingerprint
 
@@ -177,7 +171,7 @@ def test_two_builds_at_once_are_refused(corpus: Path, tokenizer_path: Path, tmp_
 
 def test_interrupted_builds_keep_what_is_done(corpus: Path, tokenizer_path: Path, tmp_path: Path) -> None:
     def interrupt(progress: BuildProgress) -> None:
-        if progress.num_documents > 60:
+        if progress.stage == "tokenize" and progress.num_documents > 60:
             raise KeyboardInterrupt
 
     out = tmp_path / "dataset"

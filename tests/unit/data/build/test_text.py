@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sisa_scale.data.build.inputs import find_text_files
+from sisa_scale.data.build.find import find_inputs
 from sisa_scale.data.build.text import _lines, read_documents
 from sisa_scale.errors import DataError
 
@@ -16,6 +18,8 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda raw: raw,
     ".gz": gzip.compress,
     ".zst": zstandard.ZstdCompressor().compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
 }
 
 
@@ -36,7 +40,7 @@ def test_reads_every_format(tmp_path: Path, packing: str) -> None:
     assert [document.text for document in documents] == [texts[0], *texts]
     assert [(Path(document.source).name, document.index) for document in documents] == [
         (plain.name, 0),
-        *((lines.name, index) for index in range(3)),
+        *((lines.name, index) for index in (0, 2, 4)),  # its line, from 0
     ]
 
 
@@ -50,7 +54,7 @@ def test_directories_are_read_in_sorted_order(tmp_path: Path) -> None:
     for name in ("b.txt", "a/z.txt", "a/b.jsonl", "notes.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [str(path.relative_to(tmp_path)) for path in find_text_files([tmp_path])] == [
+    assert [file.name for file in find_inputs([tmp_path]).files] == [
         "a/b.jsonl",
         "a/z.txt",
         "b.txt",
@@ -72,9 +76,14 @@ def test_lines_do_not_depend_on_chunks(chunks: list[bytes]) -> None:
         ("a.jsonl", b'{"text": "a"}\n{"text": "caf\xe9"}\n', "line 2: found the byte 0xe9 at byte offset 13"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', "line 3: found a line that is not JSON"),
         ("a.jsonl", b'{"body": "a"}\n', "line 1: found the fields ['body']"),
-        ("a.jsonl", b'{"text": 1}\n', "line 1: found the fields ['text']"),
+        ("a.jsonl", b'{"text": 1}\n', "line 1: found int 1 in the field 'text'"),
         ("a.jsonl", b'["text"]\n', "line 1: found a list"),
         ("a.jsonl", b'{"text": "\\ud83d"}\n', "surrogate"),
+        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "a byte order mark of UTF-16"),
+        ("a.txt", "a".encode("utf-16"), "iconv -f UTF-16"),
+        ("a.jsonl", gzip.compress(b'{"text": "a"}\n'), "bytes packed as .gz; "),
+        ("a.txt.zst", zstandard.compress(gzip.compress(b"text")), "bytes packed as .gz inside"),
+        ("a.jsonl", b'{"text": null}\n', "found null in the field 'text'"),
         ("a.csv", b"text", "the suffix '.csv'"),
         ("a.txt.gz", b"not gzip", "damaged or cut off .gz"),
         ("a.txt.gz", gzip.compress(b"some text" * 9, mtime=0)[:-9], "damaged or cut off .gz"),
@@ -92,3 +101,9 @@ def test_bad_files_are_refused(tmp_path: Path, name: str, raw: bytes, said: str)
 def test_missing_and_empty_inputs_are_refused(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "absent.txt")
     assert "without any text file" in refusal(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path: Path) -> None:
+    for packing, pack in PACKERS.items():
+        (tmp_path / f"a.jsonl{packing}").write_bytes(pack(b'\xef\xbb\xbf{"text": "a"}\n'))
+    assert [document.text for document in read_documents([tmp_path])] == ["a"] * len(PACKERS)

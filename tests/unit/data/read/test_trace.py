@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,24 @@ def test_a_sequence_leads_back_to_its_text(built: Path, texts: list[str]) -> Non
             assert abs(text.index(inner, max(0, offset - 1)) - offset) <= 2 or offset == 0
             num_inner += offset > 0
     assert num_inner >= 2
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tokenizer_path: Path, tmp_path: Path) -> None:
+    for folder in ("2023", "2024"):
+        (tmp_path / "snapshots" / folder).mkdir(parents=True)
+        lines = [json.dumps({"text": f"page {number} of {folder} " * 9 if number % 2 else ""}) for number in range(20)]
+        (tmp_path / "snapshots" / folder / "000.jsonl").write_text("\n".join(lines))
+    out = tmp_path / "out"
+    build_dataset([tmp_path / "snapshots"], tokenizer=tokenizer_path, out=out, block_tokens=256, heldout_fraction=0)
+    files = set()
+    for index in range(12):
+        for document in trace_sequence(data_config(out), 0, index).documents:
+            files.add(document.file)
+            assert document.file is not None
+            # The line of the file, from 0, those without text counted.
+            line = (tmp_path / "snapshots" / document.file).read_text().split("\n")[document.record or 0]
+            assert document.text.strip() in json.loads(line)["text"]
+    assert files == {"2023/000.jsonl", "2024/000.jsonl"}
 
 
 def test_indexes_outside_the_batch_are_refused(built: Path) -> None:
