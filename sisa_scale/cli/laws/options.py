@@ -115,8 +115,11 @@ def show(rows: list[dict[str, Any]], title: str) -> None:
 
 
 def interval_text(interval: list[float] | None, digits: int = 4) -> str:
-    """Return "low to high", or a dash."""
-    return "–" if interval is None else f"{interval[0]:.{digits}g} to {interval[1]:.{digits}g}"
+    """Return "low to high", "open" for an end that the runs do not bound, or a dash."""
+    if interval is None:
+        return "–"
+    low, high = (f"{end:.{digits}g}" if 0 < abs(end) < float("inf") else "open" for end in interval)
+    return f"{low} to {high}"
 
 
 def numbers(text: str, option: str) -> list[float]:

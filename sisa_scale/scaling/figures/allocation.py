@@ -44,6 +44,9 @@ def allocation(study: Study) -> Plot | None:
             for budget in subject.isoflop.budgets:
                 if budget.is_inside:
                     found[0].plot(budget.flops, budget.corrected or budget.vertex, "o", color=paint, markersize=4)
+                    sizes = subject.table.params[budget.rows]
+                    ends = np.clip(budget.vertex_interval or [np.nan, np.nan], sizes.min(), sizes.max())
+                    found[0].plot([budget.flops, budget.flops], ends, color=paint, linewidth=1)
         rows += [
             {"architecture": subject.name} | {key: values[i] for key, values in columns.items()}
             for i in range(len(grid))
@@ -52,7 +55,7 @@ def allocation(study: Study) -> Plot | None:
         log_scale(axes, "x", "flops")
         log_scale(axes, "y", kind)
     if any(subject.isoflop is not None for subject in known):
-        found[0].plot([], [], "o", color=MUTED, markersize=4, label="isoFLOP vertices, corrected")
+        found[0].plot([], [], "o", color=MUTED, markersize=4, label="isoFLOP vertices, corrected, with interval")
     legend(found[0])
     caption = "How a budget is best split; dashed lines are beyond the largest run, where the bands are what is left."
     return finish("allocation", figure, rows, caption)

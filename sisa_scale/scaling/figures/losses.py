@@ -73,6 +73,8 @@ def isoflop_curves(study: Study) -> Plot | None:
             z = line - budget.centre
             axes.plot(np.exp(line), c0 + c1 * z + c2 * z**2, color=paint, linewidth=1.2)
             axes.plot(budget.vertex, budget.loss, marker="o", markersize=7, markerfacecolor="none", color=INK)
+            low, high = np.clip(budget.vertex_interval or [np.nan, np.nan], *np.exp(line[[0, -1]]))
+            axes.plot([low, high], [budget.loss, budget.loss], color=INK, linewidth=1.6, alpha=0.7)
             if budget.corrected is not None:
                 axes.plot(budget.corrected, budget.loss, marker="x", markersize=7, color=INK, markeredgewidth=1.6)
             rows += [
@@ -81,16 +83,18 @@ def isoflop_curves(study: Study) -> Plot | None:
             ]
             rows.append(
                 {"kind": "vertex", "architecture": subject.name, "flops": budget.flops, "params": budget.vertex,
-                 "loss": budget.loss, "corrected_params": budget.corrected, "is_inside": int(budget.is_inside)}
+                 "loss": budget.loss, "corrected_params": budget.corrected, "low": low, "high": high,
+                 "is_inside": int(budget.is_inside)}
             )  # fmt: skip
         axes.plot([], [], marker="o", markerfacecolor="none", linestyle="", color=INK, label="vertex")
         if any(budget.corrected is not None for budget in subject.isoflop.budgets):
             axes.plot([], [], marker="x", linestyle="", color=INK, label="corrected vertex")
+        axes.plot([], [], color=INK, linewidth=1.6, alpha=0.7, label=f"{study.level:.0%} of the vertex")
         log_scale(axes, "x", "count")
         axes.legend(fontsize=7.5, frameon=False, labelcolor=INK, ncols=2, title="FLOPs", title_fontsize=7.5)
     caption = (
         "A parabola of loss over log parameters for each budget. The correction removes the error that the same grid "
-        "makes on the fitted surface."
+        "makes on the fitted surface. Bars are intervals of the best size; an open one ends with its parabola."
     )
     return finish("isoflop", figure, rows, caption)
 
