@@ -5,7 +5,8 @@ have the error removed that the same grid makes on the fitted Chinchilla surface
 
 Intervals are those of least squares: the noise is one relative standard deviation, pooled over the budgets, for each
 budget alone has one to four degrees of freedom. A vertex has Fieller's interval (1954), which is open where the
-parabola may be flat; the exponent has the delta method's, with Student's t.
+parabola may be flat. The exponent has the spread of the lines through drawn vertices: coefficients of parabolas are
+normal round those on the fitted surface, with a noise as uncertain as it is.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import numpy as np
 
 from sisa_scale.scaling.allocation.frontier import Cost, allocate, fit_cost, predict
 from sisa_scale.scaling.fit.arrays import Floats, Integers
-from sisa_scale.scaling.fit.bootstrap import LEVEL
+from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES
 from sisa_scale.scaling.fit.student import quantile
 from sisa_scale.scaling.table.notices import Notice, refusal
 from sisa_scale.scaling.table.table import RunTable
@@ -72,11 +73,13 @@ def isoflop(
     x: str = "params",
     law_5: Floats | None = None,
     *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
     level: float = LEVEL,
 ) -> Isoflop:
     """Fit a parabola per budget and a power law through the vertices. law_5: the surface that corrects the bias.
 
-    Raises RefusalError `no-isoflop` with fewer than two usable budgets.
+    num_resamples and seed: of the drawn vertices. Raises RefusalError `no-isoflop` with fewer than two usable budgets.
     """
     values = {"params": table.params, "tokens": table.tokens}[x]
     cost = fit_cost(table.params, table.tokens, table.flops)
@@ -104,24 +107,23 @@ def isoflop(
             remedy="Train several sizes at each of several budgets, or name the budgets in a column `budget`.",
         )
     degrees = sum(one.degrees for one in kept)
-    noise = float(np.sqrt(sum(one.squares for one in kept) / degrees))
+    noise = float(np.sqrt(sum(one.squares for one in kept) / sum(one.expected for one in kept)))
     reach = quantile(level, degrees) * noise
     log_flops = np.log([one.budget.flops for one in usable])
     log_factor, power = _line(log_flops, np.array([one.log_vertex for one in usable]))
-    centred = log_flops - log_flops.mean()
-    variances = np.array([one.vertex_variance for one in usable])
-    half = reach * float(np.sqrt((centred**2) @ variances)) / float(centred @ centred)
+    off_B = _drawn_slopes(usable, log_flops, noise, degrees, num_resamples, seed)
+    half = float(np.sort(off_B)[int(np.ceil(level * num_resamples)) - 1])
     corrected_power = corrected_factor = corrected_interval = None
     if law_5 is not None:
         log_corrected, slope = _line(log_flops, np.array([one.log_vertex - one.shift for one in usable]))
         corrected_factor, corrected_power = float(np.exp(log_corrected)), float(slope)
-        corrected_interval = [corrected_power - half, corrected_power + half]
+        corrected_interval = _around(corrected_power, half)
     return Isoflop(
         x,
         tuple(replace(one.budget, vertex_interval=_fieller(one, reach)) for one in kept),
         float(power),
         float(np.exp(log_factor)),
-        [float(power) - half, float(power) + half],
+        _around(float(power), half),
         corrected_power,
         corrected_factor,
         corrected_interval,
@@ -132,21 +134,21 @@ def isoflop(
 
 @dataclass(frozen=True, slots=True)
 class _Parabola:
-    """A budget, with what its interval needs. covariance_33: of the coefficients, for a relative noise of 1."""
+    """A budget, with what its interval needs.
+
+    squares: of the residuals; expected: the same for a relative noise of 1, as covariance_33 of the coefficients is.
+    smooth_3: coefficients on the surface where there is one, else those of the budget. inside: where a vertex counts.
+    """
 
     budget: Budget
     log_vertex: float
     shift: float
     squares: float
+    expected: float
     degrees: int
     covariance_33: Floats
-
-    @property
-    def vertex_variance(self) -> float:
-        """Variance of log x* for a relative noise of 1, by the delta method."""
-        _, c1, c2 = self.budget.coefficients
-        slope_3 = np.array([0.0, -1 / (2 * c2), c1 / (2 * c2**2)])
-        return float(slope_3 @ self.covariance_33 @ slope_3)
+    smooth_3: Floats
+    inside: tuple[float, float]
 
 
 def _fit_budget(table: RunTable, rows: Integers, values: Floats, x: str, law_5: Floats | None, cost: Cost) -> _Parabola:
@@ -155,15 +157,19 @@ def _fit_budget(table: RunTable, rows: Integers, values: Floats, x: str, law_5: 
     c0, c1, c2 = (float(c) for c in parabola(z - centre, losses, equal)[0])
     basis_N3 = (z - centre)[:, None] ** np.arange(3)
     log_vertex = centre - c1 / (2 * c2)
-    residuals, shift = losses - basis_N3 @ [c0, c1, c2], 0.0
+    residuals, shift, smooth_3 = losses - basis_N3 @ [c0, c1, c2], 0.0, np.array([c0, c1, c2])
     if law_5 is not None:
         # What the surface itself leaves over a parabola is no noise.
         surface = predict(law_5, table.params[rows], table.tokens[rows])
-        own_3 = parabola(z - centre, surface, equal)[0]
-        residuals = residuals - (surface - basis_N3 @ own_3)
+        smooth_3 = parabola(z - centre, surface, equal)[0]
+        residuals = residuals - (surface - basis_N3 @ smooth_3)
         budget = float(np.exp(np.mean(np.log(cost.of(table.params[rows], table.tokens[rows])))))
-        shift = float(centre - own_3[1] / (2 * own_3[2]) - np.log(getattr(allocate(law_5, budget, cost), x)))
-    covariance_33 = np.linalg.inv(basis_N3.T @ basis_N3) * float(losses.mean()) ** 2
+        shift = float(centre - smooth_3[1] / (2 * smooth_3[2]) - np.log(getattr(allocate(law_5, budget, cost), x)))
+    inside = float(np.sort(z)[1] - centre), float(np.sort(z)[-2] - centre)
+    # The noise is relative: the variance of a loss is its square times one number.
+    solve_3N = np.linalg.pinv(basis_N3)
+    covariance_33 = (solve_3N * losses**2) @ solve_3N.T
+    expected = float(((1 - np.einsum("ni,in->n", basis_N3, solve_3N)) * losses**2).sum())
     budget_of = Budget(
         float(np.exp(np.log(table.flops[rows]).mean())),
         rows,
@@ -172,10 +178,42 @@ def _fit_budget(table: RunTable, rows: Integers, values: Floats, x: str, law_5: 
         float(np.exp(log_vertex)),
         None if law_5 is None else float(np.exp(log_vertex - shift)),
         c0 - c1**2 / (4 * c2),
-        bool(np.sort(z)[1] <= log_vertex <= np.sort(z)[-2]),
+        bool(inside[0] <= log_vertex - centre <= inside[1]),
     )
-    squares = float((residuals**2).sum() / losses.mean() ** 2)
-    return _Parabola(budget_of, log_vertex, shift, squares, len(rows) - 3, covariance_33)
+    squares = float((residuals**2).sum())
+    return _Parabola(budget_of, log_vertex, shift, squares, expected, len(rows) - 3, covariance_33, smooth_3, inside)
+
+
+def _drawn_slopes(
+    parabolas: list[_Parabola], log_flops: Floats, noise: float, degrees: int, num_resamples: int, seed: int
+) -> Floats:
+    """Return how far the slope of the line through drawn vertices is off [B].
+
+    A vertex that is not inside its sizes is left out of the line, as it is of the estimate; infinite where fewer than
+    two are left.
+    """
+    generator = np.random.default_rng(seed)
+    noise_B = noise * np.sqrt(degrees / generator.chisquare(degrees, num_resamples))
+    off_BV = np.empty((num_resamples, len(parabolas)))
+    for v, one in enumerate(parabolas):
+        drawn_B3 = generator.multivariate_normal(np.zeros(3), one.covariance_33, num_resamples, method="eigh")
+        drawn_B3 = one.smooth_3 + noise_B[:, None] * drawn_B3
+        with np.errstate(divide="ignore"):
+            vertex_B = np.where(drawn_B3[:, 2] > 0, -drawn_B3[:, 1] / (2 * drawn_B3[:, 2]), np.inf)
+        is_inside = (one.inside[0] <= vertex_B) & (vertex_B <= one.inside[1])
+        off_BV[:, v] = np.where(is_inside, vertex_B + one.smooth_3[1] / (2 * one.smooth_3[2]), np.nan)
+    is_used_BV = np.isfinite(off_BV)
+    off_BV[~is_used_BV] = 0.0
+    count_B = np.maximum(is_used_BV.sum(1), 1)
+    centred_BV = is_used_BV * (log_flops - (is_used_BV @ log_flops / count_B)[:, None])
+    square_B = (centred_BV**2).sum(1)
+    slope_B = np.abs((centred_BV * off_BV).sum(1)) / np.where(square_B > 0, square_B, 1.0)
+    return np.where(square_B > 0, slope_B, np.inf)
+
+
+def _around(value: float, half: float) -> list[float] | None:
+    """Return an interval, or None where it has no end."""
+    return [value - half, value + half] if np.isfinite(half) else None
 
 
 def _fieller(one: _Parabola, reach: float) -> list[float]:
@@ -187,7 +225,8 @@ def _fieller(one: _Parabola, reach: float) -> list[float]:
     if square <= 0 or inside < 0:
         return [0.0, np.inf]
     roots = (-linear + np.array([-1.0, 1.0]) * np.sqrt(inside)) / (2 * square)
-    return [float(value) for value in np.exp(one.budget.centre + roots - one.shift)]
+    with np.errstate(over="ignore"):
+        return [float(value) for value in np.exp(one.budget.centre + roots - one.shift)]
 
 
 def parabola(z_N: Floats, losses_N: Floats, weight_BN: Floats) -> Floats:

@@ -5,7 +5,6 @@ import numpy as np
 from sisa_scale.reporting.style import MUTED, legend, plain
 from sisa_scale.scaling.allocation.frontier import allocate
 from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels
-from sisa_scale.scaling.fit.bootstrap import percentile
 from sisa_scale.scaling.report.contents import Study, compute_grid
 
 
@@ -33,7 +32,7 @@ def allocation(study: Study) -> Plot | None:
         for axes, name, middle, cloud in zip(
             found, ("params", "tokens", "tokens_per_parameter"), middles, clouds, strict=True
         ):
-            bands = [percentile(cloud[:, i], study.level) or [np.nan, np.nan] for i in range(len(grid))]
+            bands = [study.interval(cloud[:, i]) or [np.nan, np.nan] for i in range(len(grid))]
             low, high = np.array(bands).T
             label = plain(subject.name) if len(study.subjects) > 1 else "law, with band"
             axes.plot(grid[inside], middle[inside], color=paint, linewidth=1.7, label=label)

@@ -5,7 +5,6 @@ import numpy as np
 from sisa_scale.reporting.style import GRID, INK, MUTED, legend, new_figure, plain
 from sisa_scale.scaling.allocation.frontier import allocate, predict
 from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels, tick
-from sisa_scale.scaling.fit.bootstrap import percentile
 from sisa_scale.scaling.report.contents import Study, compute_grid
 
 _MAX_CONTOUR_LEVELS = 9
@@ -31,7 +30,7 @@ def loss_over_compute(study: Study) -> Plot:
         grid = compute_grid(table)
         middle = allocate(subject.law_5, grid, subject.cost).loss
         drawn = allocate(subject.laws_B5[:, None, :], grid, subject.cost).loss
-        bands = [percentile(drawn[:, i], study.level) or [np.nan, np.nan] for i in range(len(grid))]
+        bands = [study.interval(drawn[:, i]) or [np.nan, np.nan] for i in range(len(grid))]
         low, high = np.array(bands).T
         inside = grid <= table.flops.max()
         axes.plot(grid[inside], middle[inside], color=paint, linewidth=1.8)

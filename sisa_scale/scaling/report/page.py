@@ -18,7 +18,7 @@ from sisa_scale.scaling.figures.uncertainty import design_map, exponent_cloud, f
 from sisa_scale.scaling.fit.arrays import Floats
 from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES
 from sisa_scale.scaling.report.contents import Study, examine_table
-from sisa_scale.scaling.report.results import fit_values, plain, refusal_values, warnings
+from sisa_scale.scaling.report.results import fit_values, plain, refusal_values
 from sisa_scale.scaling.report.wording import facts, not_claimed, shown, verdicts
 from sisa_scale.scaling.table.notices import WARNINGS, Notice
 from sisa_scale.scaling.table.table import RunTable
@@ -99,9 +99,7 @@ def render(study: Study, plots: list[Plot]) -> str:
 def _values(study: Study) -> dict[str, Any]:
     if study.fit is None or study.identifiability is None:
         assert study.refused is not None
-        value = refusal_values(study.refused)
-        value["diagnostics"]["warnings"] = warnings(study.notices)
-        return value
+        return refusal_values(study.refused, study.notices)
     value = fit_values(study.fit, study.identifiability, study.draws, study.notices, study.level)
     if study.comparison is not None:
         value["comparison"] = {
