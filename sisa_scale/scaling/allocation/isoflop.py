@@ -5,8 +5,7 @@ have the error removed that the same grid makes on the fitted Chinchilla surface
 
 Intervals are those of least squares: the noise is one relative standard deviation, pooled over the budgets, for each
 budget alone has one to four degrees of freedom. A vertex has Fieller's interval (1954), which is open where the
-parabola may be flat. The exponent has the spread of the lines through drawn vertices: coefficients of parabolas are
-normal round those on the fitted surface, with a noise as uncertain as it is.
+parabola may be flat; the exponent has the delta method's. Both have Student's t.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import numpy as np
 
 from sisa_scale.scaling.allocation.frontier import Cost, allocate, fit_cost, predict
 from sisa_scale.scaling.fit.arrays import Floats, Integers
-from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES
+from sisa_scale.scaling.fit.bootstrap import LEVEL
 from sisa_scale.scaling.fit.student import quantile
 from sisa_scale.scaling.table.notices import Notice, refusal
 from sisa_scale.scaling.table.table import RunTable
@@ -73,13 +72,11 @@ def isoflop(
     x: str = "params",
     law_5: Floats | None = None,
     *,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
     level: float = LEVEL,
 ) -> Isoflop:
     """Fit a parabola per budget and a power law through the vertices. law_5: the surface that corrects the bias.
 
-    num_resamples and seed: of the drawn vertices. Raises RefusalError `no-isoflop` with fewer than two usable budgets.
+    Raises RefusalError `no-isoflop` with fewer than two usable budgets.
     """
     values = {"params": table.params, "tokens": table.tokens}[x]
     cost = fit_cost(table.params, table.tokens, table.flops)
@@ -111,19 +108,20 @@ def isoflop(
     reach = quantile(level, degrees) * noise
     log_flops = np.log([one.budget.flops for one in usable])
     log_factor, power = _line(log_flops, np.array([one.log_vertex for one in usable]))
-    off_B = _drawn_slopes(usable, log_flops, noise, degrees, num_resamples, seed)
-    half = float(np.sort(off_B)[int(np.ceil(level * num_resamples)) - 1])
+    centred = log_flops - log_flops.mean()
+    variance_V = np.array([one.vertex_variance for one in usable])
+    half = reach * float(np.sqrt(centred**2 @ variance_V)) / float(centred @ centred)
     corrected_power = corrected_factor = corrected_interval = None
     if law_5 is not None:
         log_corrected, slope = _line(log_flops, np.array([one.log_vertex - one.shift for one in usable]))
         corrected_factor, corrected_power = float(np.exp(log_corrected)), float(slope)
-        corrected_interval = _around(corrected_power, half)
+        corrected_interval = [corrected_power - half, corrected_power + half]
     return Isoflop(
         x,
         tuple(replace(one.budget, vertex_interval=_fieller(one, reach)) for one in kept),
         float(power),
         float(np.exp(log_factor)),
-        _around(float(power), half),
+        [float(power) - half, float(power) + half],
         corrected_power,
         corrected_factor,
         corrected_interval,
@@ -137,7 +135,7 @@ class _Parabola:
     """A budget, with what its interval needs.
 
     squares: of the residuals; expected: the same for a relative noise of 1, as covariance_33 of the coefficients is.
-    smooth_3: coefficients on the surface where there is one, else those of the budget. inside: where a vertex counts.
+    smooth_3: coefficients on the surface where there is one, else those of the budget.
     """
 
     budget: Budget
@@ -148,7 +146,19 @@ class _Parabola:
     degrees: int
     covariance_33: Floats
     smooth_3: Floats
-    inside: tuple[float, float]
+
+    @property
+    def vertex_variance(self) -> float:
+        """Variance of log x* for a relative noise of 1, by the delta method.
+
+        The mean of two, at the coefficients of the budget and of the surface: the former alone gives intervals that
+        are too wide where noise bends the parabola, the latter too narrow, for a flat one strays further.
+        """
+        variances = []
+        for _, c1, c2 in (self.budget.coefficients, self.smooth_3):
+            slope_3 = np.array([0.0, -1 / (2 * c2), c1 / (2 * c2**2)])
+            variances.append(float(slope_3 @ self.covariance_33 @ slope_3))
+        return float(np.mean(variances))
 
 
 def _fit_budget(table: RunTable, rows: Integers, values: Floats, x: str, law_5: Floats | None, cost: Cost) -> _Parabola:
@@ -181,39 +191,7 @@ def _fit_budget(table: RunTable, rows: Integers, values: Floats, x: str, law_5: 
         bool(inside[0] <= log_vertex - centre <= inside[1]),
     )
     squares = float((residuals**2).sum())
-    return _Parabola(budget_of, log_vertex, shift, squares, expected, len(rows) - 3, covariance_33, smooth_3, inside)
-
-
-def _drawn_slopes(
-    parabolas: list[_Parabola], log_flops: Floats, noise: float, degrees: int, num_resamples: int, seed: int
-) -> Floats:
-    """Return how far the slope of the line through drawn vertices is off [B].
-
-    A vertex that is not inside its sizes is left out of the line, as it is of the estimate; infinite where fewer than
-    two are left.
-    """
-    generator = np.random.default_rng(seed)
-    noise_B = noise * np.sqrt(degrees / generator.chisquare(degrees, num_resamples))
-    off_BV = np.empty((num_resamples, len(parabolas)))
-    for v, one in enumerate(parabolas):
-        drawn_B3 = generator.multivariate_normal(np.zeros(3), one.covariance_33, num_resamples, method="eigh")
-        drawn_B3 = one.smooth_3 + noise_B[:, None] * drawn_B3
-        with np.errstate(divide="ignore"):
-            vertex_B = np.where(drawn_B3[:, 2] > 0, -drawn_B3[:, 1] / (2 * drawn_B3[:, 2]), np.inf)
-        is_inside = (one.inside[0] <= vertex_B) & (vertex_B <= one.inside[1])
-        off_BV[:, v] = np.where(is_inside, vertex_B + one.smooth_3[1] / (2 * one.smooth_3[2]), np.nan)
-    is_used_BV = np.isfinite(off_BV)
-    off_BV[~is_used_BV] = 0.0
-    count_B = np.maximum(is_used_BV.sum(1), 1)
-    centred_BV = is_used_BV * (log_flops - (is_used_BV @ log_flops / count_B)[:, None])
-    square_B = (centred_BV**2).sum(1)
-    slope_B = np.abs((centred_BV * off_BV).sum(1)) / np.where(square_B > 0, square_B, 1.0)
-    return np.where(square_B > 0, slope_B, np.inf)
-
-
-def _around(value: float, half: float) -> list[float] | None:
-    """Return an interval, or None where it has no end."""
-    return [value - half, value + half] if np.isfinite(half) else None
+    return _Parabola(budget_of, log_vertex, shift, squares, expected, len(rows) - 3, covariance_33, smooth_3)
 
 
 def _fieller(one: _Parabola, reach: float) -> list[float]:

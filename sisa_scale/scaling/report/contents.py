@@ -108,7 +108,7 @@ def examine_table(
         drawn = None
         if draws is not None and draws.laws_BK5 is not None:
             drawn = floats(draws.laws_BK5[:, k])
-        parabolas = _isoflop(rows, law, num_resamples, seed, level)
+        parabolas = _isoflop(rows, law, level)
         if parabolas is not None:
             notices += parabolas.notices
             if own is not None and (gap := disagreement(parabolas, own.fit)) is not None:
@@ -155,9 +155,9 @@ def _own(rows: RunTable, objective: str, num_resamples: int, seed: int) -> Analy
         return None
 
 
-def _isoflop(rows: RunTable, law: Floats | None, num_resamples: int, seed: int, level: float) -> Isoflop | None:
+def _isoflop(rows: RunTable, law: Floats | None, level: float) -> Isoflop | None:
     try:
-        return isoflop(rows, "params", law, num_resamples=num_resamples, seed=seed, level=level)
+        return isoflop(rows, "params", law, level=level)
     except RefusalError:
         return None
 
