@@ -12,7 +12,7 @@ _MAX_CONTOUR_LEVELS = 9
 
 def loss_over_compute(study: Study) -> Plot:
     """All points, the lower envelope, and the frontier of the law with its band."""
-    figure, axes = new_figure("Loss over compute", "training FLOPs", "loss", height=4.2)
+    figure, axes = new_figure("Loss over compute", "training FLOPs", f"loss ({study.table.loss_unit})", height=4.2)
     rows = []
     for subject in study.subjects:
         table, paint = subject.table, color(subject.index)
@@ -57,7 +57,8 @@ def isoflop_curves(study: Study) -> Plot | None:
     subjects = [subject for subject in study.subjects if subject.isoflop is not None]
     if not subjects:
         return None
-    titles = [("IsoFLOP curves" + (f": {s.name}" if len(study.subjects) > 1 else ""), "parameters", "loss")
+    loss = f"loss ({study.table.loss_unit})"
+    titles = [("IsoFLOP curves" + (f": {s.name}" if len(study.subjects) > 1 else ""), "parameters", loss)
               for s in subjects]  # fmt: skip
     figure, found = panels(titles, 1, row_inches=3.7)
     rows = []

@@ -47,7 +47,8 @@ def check_table(
     _check_units(table, is_bits_per_byte)
     _check_mixtures(table, by, is_bits_per_byte)
     _check_duplicates(table)
-    table = replace(table, cluster_N=cluster(table, cluster_column))
+    unit = "bits/byte" if is_bits_per_byte else table.loss_unit
+    table = replace(table, cluster_N=cluster(table, cluster_column), loss_unit=unit)
     notices = [
         *suspect_units(table, is_bits_per_byte),
         *suspect_rows(table),

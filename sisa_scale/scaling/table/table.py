@@ -52,6 +52,7 @@ class RunTable:
     numbers: dict[str, Floats]
     texts: dict[str, Texts]
     notices: tuple[Notice, ...] = ()
+    loss_unit: str = "nats/token"
 
     def __len__(self) -> int:
         return len(self.losses)
