@@ -90,7 +90,7 @@ def analyse_isoflop(
             text = f"vertices are not corrected: {error.problems[0].found} [{error.code}]"
             notices.append(Notice("methods-disagree", text))
     law = None if surface is None else surface.fit.laws_K5[0]
-    found = isoflop(table, x, law, num_resamples=num_resamples, seed=seed, level=level)
+    found = isoflop(table, x, law, level=level)
     notices += found.notices
     if table.train_flops is None:
         notices.append(Notice("flops-6nd", "train_flops is missing"))

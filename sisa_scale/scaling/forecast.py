@@ -17,7 +17,7 @@ import sisa_scale
 from sisa_scale.files import write_json
 from sisa_scale.scaling.allocation.frontier import predict
 from sisa_scale.scaling.fit.arrays import Floats
-from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws, percentile
+from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws
 from sisa_scale.scaling.fit.fitting import Fit
 from sisa_scale.scaling.table.notices import refusal
 from sisa_scale.scaling.table.table import RunTable
@@ -61,7 +61,7 @@ def predict_runs(
     assert draws.laws_BK5 is not None
     generator = np.random.default_rng(seed)
     k = result.table.architectures.index(architecture)
-    laws_B5 = draws.laws_BK5[draws.is_good_B, min(k, draws.laws_BK5.shape[1] - 1)]
+    laws_B5 = draws.laws_BK5[:, min(k, draws.laws_BK5.shape[1] - 1)]
     law = result.laws_K5[min(k, len(result.laws_K5) - 1)]
     # Fitted residuals are smaller than errors, by the parameters that were fitted.
     count, fitted = len(result.table), result.form.law.num_parameters
@@ -69,8 +69,15 @@ def predict_runs(
     found = []
     for size, duration in zip(params, tokens, strict=True):
         drawn = predict(laws_B5, float(size), float(duration)) * np.exp(-generator.choice(residuals, len(laws_B5)))
-        interval = percentile(drawn, level)
-        assert interval is not None
+        interval = draws.interval(drawn, level)
+        if interval is None:
+            raise refusal(
+                "not-identified",
+                result.table.path,
+                found=f"{draws.lost:.1%} of the resamples without a law, of {draws.num_clusters} clusters",
+                allowed=f"fewer than leave an interval of {level:.0%} open",
+                remedy="Add trunks: more sizes, longer runs, or more seeds of each; or lower --level.",
+            )
         loss = float(predict(law, float(size), float(duration)))
         found.append(Prediction(architecture, float(size), float(duration), loss, interval))
     return found

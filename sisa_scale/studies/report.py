@@ -38,7 +38,8 @@ def write_study_report(
     """
     collected = collect(directory)
     table = load_table(collected.path)
-    reference = directory.plan()["reference"]
+    plan = directory.plan()
+    reference = plan["reference"]
     curves = loss_curves(directory)
     values, notices = laws_report.write_report(
         directory.path / "report",
@@ -49,5 +50,6 @@ def write_study_report(
         seed=seed,
         level=level,
         more_plots=[curves] if curves else [],
+        title=plan["study"],
     )
     return StudyReport(collected, directory.path / "report" / "report.html", values, notices)

@@ -82,8 +82,8 @@ def command(
             "FLOPs": f"{budget.flops:.3g}",
             "points": len(budget.rows),
             f"best {x}": f"{budget.vertex:.4g}",
-            "interval": interval_text(budget.vertex_interval),
             "corrected": "–" if budget.corrected is None else f"{budget.corrected:.4g}",
+            "interval": interval_text(budget.vertex_interval),
             "loss": f"{budget.loss:.4f}",
             "inside": "yes" if budget.is_inside else "no",
         }

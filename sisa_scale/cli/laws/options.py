@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+_NOTICES = "sisa_scale.laws.notices"  # of the table, in click's context
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 TABLE = click.argument("table", type=click.Path(path_type=Path, dir_okay=False))
@@ -71,19 +72,22 @@ def refusals_as_json(function: Command) -> Command:
         try:
             return function(**options)
         except RefusalError as error:
+            notices = click.get_current_context().meta.get(_NOTICES, ())
             if options["as_json"]:
-                click.echo(json.dumps(refusal_values(error), indent=2))
+                click.echo(json.dumps(refusal_values(error, notices), indent=2))
+            else:
+                warn(notices)
             raise
 
     return with_refusals  # type: ignore[return-value]
 
 
 def load(path: Path, options: Reading) -> Any:
-    """Return the checked table."""
+    """Return the checked table. Its warnings are shown with a refusal of what follows."""
     from sisa_scale.scaling.table.checks import load_table
     from sisa_scale.scaling.table.table import parse_columns
 
-    return load_table(
+    table = load_table(
         path,
         columns=parse_columns(options.columns),
         by=options.by,
@@ -91,6 +95,8 @@ def load(path: Path, options: Reading) -> Any:
         architecture=options.architecture,
         cluster_column=options.cluster,
     )
+    click.get_current_context().meta[_NOTICES] = table.notices
+    return table
 
 
 def emit_json(value: dict[str, Any], out: Path | None = None) -> None:
@@ -115,8 +121,11 @@ def show(rows: list[dict[str, Any]], title: str) -> None:
 
 
 def interval_text(interval: list[float] | None, digits: int = 4) -> str:
-    """Return "low to high", or a dash."""
-    return "–" if interval is None else f"{interval[0]:.{digits}g} to {interval[1]:.{digits}g}"
+    """Return "low to high", "open" for an end that the runs do not bound, or a dash."""
+    if interval is None:
+        return "–"
+    low, high = (f"{end:.{digits}g}" if 0 < abs(end) < float("inf") else "open" for end in interval)
+    return f"{low} to {high}"
 
 
 def numbers(text: str, option: str) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sisa_scale.scaling.allocation.frontier import Cost, costs_of, reach, tokens_for
 from sisa_scale.scaling.fit.arrays import Floats
-from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws, percentile
+from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws
 from sisa_scale.scaling.fit.fitting import Fit
 from sisa_scale.scaling.table.table import RunTable
 
@@ -52,13 +52,13 @@ def efficiencies(result: Fit, draws: Draws, reference: str, level: float = LEVEL
     assert draws.laws_BK5 is not None
     names = result.table.architectures
     first = names.index(reference)
-    laws_BK5 = draws.laws_BK5[draws.is_good_B]
+    laws_BK5 = draws.laws_BK5
     found = []
     for k, name in enumerate(names):
         points, intervals = [], []
         for i in range(2):
             points.append(float(_rho(result.laws_K5[None], first, k, i)[0]))
-            intervals.append(percentile(_rho(laws_BK5, first, k, i), level))
+            intervals.append(draws.interval(_rho(laws_BK5, first, k, i), level))
         found.append(Efficiency(name, points[0], intervals[0], points[1], intervals[1]))
     return found
 
@@ -86,7 +86,7 @@ def multipliers(
     """Return the multipliers of every architecture but the reference, for every unit of cost at every loss."""
     assert draws.laws_BK5 is not None
     table, names = result.table, result.table.architectures
-    laws_BK5 = draws.laws_BK5[draws.is_good_B]
+    laws_BK5 = draws.laws_BK5
     found = []
     for name in names:
         if name == reference and len(names) > 1:
@@ -101,7 +101,7 @@ def multipliers(
                 k, first = names.index(name), names.index(reference)
                 value = _ratio(result.laws_K5[None], first, k, costs[reference], costs[name], unit, loss)[0]
                 drawn = _ratio(laws_BK5, first, k, costs[reference], costs[name], unit, loss)
-                interval = percentile(drawn, level) if np.isfinite(value) else None
+                interval = draws.interval(drawn, level) if np.isfinite(value) else None
                 direct = frontier_ratio(table, reference, name, unit, loss)
                 is_claimed = is_determined(interval)
                 point = float(value) if is_claimed else None
@@ -116,9 +116,9 @@ def multiplier_curve(
     assert draws.laws_BK5 is not None
     costs = costs_of(result.table)[0]
     first, k = result.table.architectures.index(reference), result.table.architectures.index(name)
-    pair, laws = (first, k, costs[reference], costs[name], "flops"), draws.laws_BK5[draws.is_good_B]
+    pair, laws = (first, k, costs[reference], costs[name], "flops"), draws.laws_BK5
     middle = [_ratio(result.laws_K5[None], *pair, float(loss))[0] for loss in losses]
-    found = [percentile(_ratio(laws, *pair, float(loss)), level) for loss in losses]
+    found = [draws.interval(_ratio(laws, *pair, float(loss)), level) for loss in losses]
     known = np.array([is_determined(interval) for interval in found])
     bands = np.array([interval or [np.nan, np.nan] for interval in found])
     bands[~known] = np.nan

@@ -10,7 +10,7 @@ from sisa_scale.scaling.table.table import RunTable
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """rows: points of the envelope by FLOPs. params ∝ FLOPs^exponent, None with fewer than three points."""
+    """rows: points of the envelope by FLOPs. params ∝ FLOPs^exponent, None with fewer than three sizes on it."""
 
     rows: Integers
     exponent: float | None
@@ -23,7 +23,7 @@ def envelope(table: RunTable) -> Envelope:
     best = np.minimum.accumulate(table.losses[order])
     is_first = np.concatenate([[True], best[1:] < best[:-1]])
     rows = order[is_first]
-    if len(rows) < 3 or np.ptp(np.log(table.flops[rows])) == 0:
+    if len(np.unique(table.params[rows])) < 3 or np.ptp(np.log(table.flops[rows])) == 0:
         return Envelope(rows, None, None)
     slope, intercept = np.polyfit(np.log(table.flops[rows]), np.log(table.params[rows]), 1)
     return Envelope(rows, float(slope), float(np.exp(intercept)))

@@ -2,15 +2,20 @@
 
 A parabola through a wide or one-sided grid misses the optimum of a surface that is no parabola. `corrected` vertices
 have the error removed that the same grid makes on the fitted Chinchilla surface, where the optimum is known.
+
+Intervals are those of least squares: the noise is one relative standard deviation, pooled over the budgets, for each
+budget alone has one to four degrees of freedom. A vertex has Fieller's interval (1954), which is open where the
+parabola may be flat; the exponent has the delta method's. Both have Student's t.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sisa_scale.scaling.allocation.frontier import Cost, allocate, fit_cost, predict
 from sisa_scale.scaling.fit.arrays import Floats, Integers
-from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES, percentile
+from sisa_scale.scaling.fit.bootstrap import LEVEL
+from sisa_scale.scaling.fit.student import quantile
 from sisa_scale.scaling.table.notices import Notice, refusal
 from sisa_scale.scaling.table.table import RunTable
 
@@ -20,7 +25,10 @@ _GAP, _WIDEST = np.log(1.15), np.log(1.7)
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One parabola loss = c₀ + c₁z + c₂z², z = log x − centre. vertex and corrected are values of x."""
+    """One parabola loss = c₀ + c₁z + c₂z², z = log x − centre. vertex and corrected are values of x.
+
+    vertex_interval is of the corrected vertex where there is one; an open end is 0 or infinite.
+    """
 
     flops: float
     rows: Integers
@@ -35,7 +43,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Isoflop:
-    """x* = factor x FLOPs^exponent, from plain and from corrected vertices, with bootstrap intervals."""
+    """x* = factor x FLOPs^exponent, from plain and from corrected vertices. noise: relative, of one run's loss."""
 
     x: str
     budgets: tuple[Budget, ...]
@@ -45,6 +53,7 @@ class Isoflop:
     corrected_exponent: float | None
     corrected_factor: float | None
     corrected_interval: list[float] | None
+    noise: float
     notices: tuple[Notice, ...]
 
 
@@ -63,50 +72,29 @@ def isoflop(
     x: str = "params",
     law_5: Floats | None = None,
     *,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
     level: float = LEVEL,
 ) -> Isoflop:
     """Fit a parabola per budget and a power law through the vertices. law_5: the surface that corrects the bias.
 
-    Points are drawn within their budget. Raises RefusalError `no-isoflop` with fewer than two usable budgets.
+    Raises RefusalError `no-isoflop` with fewer than two usable budgets.
     """
     values = {"params": table.params, "tokens": table.tokens}[x]
-    generator = np.random.default_rng(seed)
     cost = fit_cost(table.params, table.tokens, table.flops)
-    kept, notices, draws, corrected_draws = [], [], [], []
+    notices: list[Notice] = []
+    kept: list[_Parabola] = []
     for rows in group_budgets(table):
         if len(np.unique(values[rows])) < MIN_SIZES:
             continue
-        flops = float(np.exp(np.log(table.flops[rows]).mean()))
-        z = np.log(values[rows])
-        centre = float(z.mean())
-        coefficients = parabola(z - centre, table.losses[rows], np.ones((1, len(rows))))[0]
-        if not coefficients[2] > 0:
-            notices.append(Notice("budget-left-out", f"{flops:.3g} FLOPs: the losses over {x} have no minimum"))
+        one = _fit_budget(table, rows, values, x, law_5, cost)
+        if not one.budget.coefficients[2] > 0:
+            text = f"{one.budget.flops:.3g} FLOPs: the losses over {x} have no minimum"
+            notices.append(Notice("budget-left-out", text))
             continue
-        vertex = centre - coefficients[1] / (2 * coefficients[2])
-        is_inside = bool(np.sort(z)[1] <= vertex <= np.sort(z)[-2])
-        if not is_inside:
-            text = f"{flops:.3g} FLOPs: the optimum {np.exp(vertex):.3g} {x} is not inside the measured sizes"
-            notices.append(Notice("optimum-at-edge", text))
-        shift = None if law_5 is None else _bias(table, rows, z, x, law_5, cost)
-        weights = generator.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=num_resamples)
-        drawn = parabola(z - centre, table.losses[rows], weights.astype(np.float64))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            vertices = centre - drawn[:, 1] / (2 * drawn[:, 2])
-        is_good = (drawn[:, 2] > 0) & (np.abs(vertices - centre) < 2 * np.ptp(z))
-        vertices = np.where(is_good, vertices, vertex)
-        draws.append(vertices)
-        corrected_draws.append(vertices - (shift or 0.0))
-        bounds = percentile(np.exp(vertices), level)
-        corrected = None if shift is None else float(np.exp(vertex - shift))
-        loss = float(coefficients[0] - coefficients[1] ** 2 / (4 * coefficients[2]))
-        c0, c1, c2 = (float(c) for c in coefficients)
-        kept.append(
-            Budget(flops, rows, (c0, c1, c2), centre, float(np.exp(vertex)), corrected, loss, is_inside, bounds)
-        )
-    usable = [i for i, budget in enumerate(kept) if budget.is_inside]
+        if not one.budget.is_inside:
+            text = f"the optimum {one.budget.vertex:.3g} {x} is not inside the measured sizes"
+            notices.append(Notice("optimum-at-edge", f"{one.budget.flops:.3g} FLOPs: {text}"))
+        kept.append(one)
+    usable = [one for one in kept if one.budget.is_inside]
     if len(usable) < 2:
         raise refusal(
             "no-isoflop",
@@ -115,26 +103,108 @@ def isoflop(
             allowed=f"two or more budgets of {MIN_SIZES} or more sizes at equal FLOPs",
             remedy="Train several sizes at each of several budgets, or name the budgets in a column `budget`.",
         )
-    log_flops = np.log([kept[i].flops for i in usable])
-    log_factor, power = _line(log_flops, np.log([kept[i].vertex for i in usable]))
-    power_draws = _line(log_flops, np.stack([draws[i] for i in usable]))[1]
+    degrees = sum(one.degrees for one in kept)
+    noise = float(np.sqrt(sum(one.squares for one in kept) / sum(one.expected for one in kept)))
+    reach = quantile(level, degrees) * noise
+    log_flops = np.log([one.budget.flops for one in usable])
+    log_factor, power = _line(log_flops, np.array([one.log_vertex for one in usable]))
+    centred = log_flops - log_flops.mean()
+    variance_V = np.array([one.vertex_variance for one in usable])
+    half = reach * float(np.sqrt(centred**2 @ variance_V)) / float(centred @ centred)
     corrected_power = corrected_factor = corrected_interval = None
     if law_5 is not None:
-        fixed = np.log([kept[i].corrected for i in usable])  # type: ignore[arg-type]
-        log_corrected, slope = _line(log_flops, fixed)
+        log_corrected, slope = _line(log_flops, np.array([one.log_vertex - one.shift for one in usable]))
         corrected_factor, corrected_power = float(np.exp(log_corrected)), float(slope)
-        corrected_interval = percentile(_line(log_flops, np.stack([corrected_draws[i] for i in usable]))[1], level)
+        corrected_interval = [corrected_power - half, corrected_power + half]
     return Isoflop(
         x,
-        tuple(kept),
+        tuple(replace(one.budget, vertex_interval=_fieller(one, reach)) for one in kept),
         float(power),
         float(np.exp(log_factor)),
-        percentile(np.asarray(power_draws), level),
+        [float(power) - half, float(power) + half],
         corrected_power,
         corrected_factor,
         corrected_interval,
+        noise,
         tuple(notices),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parabola:
+    """A budget, with what its interval needs.
+
+    squares: of the residuals; expected: the same for a relative noise of 1, as covariance_33 of the coefficients is.
+    smooth_3: coefficients on the surface where there is one, else those of the budget.
+    """
+
+    budget: Budget
+    log_vertex: float
+    shift: float
+    squares: float
+    expected: float
+    degrees: int
+    covariance_33: Floats
+    smooth_3: Floats
+
+    @property
+    def vertex_variance(self) -> float:
+        """Variance of log x* for a relative noise of 1, by the delta method.
+
+        The mean of two, at the coefficients of the budget and of the surface: the former alone gives intervals that
+        are too wide where noise bends the parabola, the latter too narrow, for a flat one strays further.
+        """
+        variances = []
+        for _, c1, c2 in (self.budget.coefficients, self.smooth_3):
+            slope_3 = np.array([0.0, -1 / (2 * c2), c1 / (2 * c2**2)])
+            variances.append(float(slope_3 @ self.covariance_33 @ slope_3))
+        return float(np.mean(variances))
+
+
+def _fit_budget(table: RunTable, rows: Integers, values: Floats, x: str, law_5: Floats | None, cost: Cost) -> _Parabola:
+    z, losses = np.log(values[rows]), table.losses[rows]
+    centre, equal = float(z.mean()), np.ones((1, len(rows)))
+    c0, c1, c2 = (float(c) for c in parabola(z - centre, losses, equal)[0])
+    basis_N3 = (z - centre)[:, None] ** np.arange(3)
+    log_vertex = centre - c1 / (2 * c2)
+    residuals, shift, smooth_3 = losses - basis_N3 @ [c0, c1, c2], 0.0, np.array([c0, c1, c2])
+    if law_5 is not None:
+        # What the surface itself leaves over a parabola is no noise.
+        surface = predict(law_5, table.params[rows], table.tokens[rows])
+        smooth_3 = parabola(z - centre, surface, equal)[0]
+        residuals = residuals - (surface - basis_N3 @ smooth_3)
+        budget = float(np.exp(np.mean(np.log(cost.of(table.params[rows], table.tokens[rows])))))
+        shift = float(centre - smooth_3[1] / (2 * smooth_3[2]) - np.log(getattr(allocate(law_5, budget, cost), x)))
+    inside = float(np.sort(z)[1] - centre), float(np.sort(z)[-2] - centre)
+    # The noise is relative: the variance of a loss is its square times one number.
+    solve_3N = np.linalg.pinv(basis_N3)
+    covariance_33 = (solve_3N * losses**2) @ solve_3N.T
+    expected = float(((1 - np.einsum("ni,in->n", basis_N3, solve_3N)) * losses**2).sum())
+    budget_of = Budget(
+        float(np.exp(np.log(table.flops[rows]).mean())),
+        rows,
+        (c0, c1, c2),
+        centre,
+        float(np.exp(log_vertex)),
+        None if law_5 is None else float(np.exp(log_vertex - shift)),
+        c0 - c1**2 / (4 * c2),
+        bool(inside[0] <= log_vertex - centre <= inside[1]),
+    )
+    squares = float((residuals**2).sum())
+    return _Parabola(budget_of, log_vertex, shift, squares, expected, len(rows) - 3, covariance_33, smooth_3)
+
+
+def _fieller(one: _Parabola, reach: float) -> list[float]:
+    """Return all x at which the slope c₁ + 2c₂z may be zero: between the roots of a quadratic inequality in z."""
+    _, c1, c2 = one.budget.coefficients
+    v = one.covariance_33 * reach**2
+    square, linear, constant = 4 * (c2**2 - v[2, 2]), 4 * (c1 * c2 - v[1, 2]), c1**2 - v[1, 1]
+    inside = linear**2 - 4 * square * constant
+    if square <= 0 or inside < 0:
+        return [0.0, np.inf]
+    roots = (-linear + np.array([-1.0, 1.0]) * np.sqrt(inside)) / (2 * square)
+    with np.errstate(over="ignore"):
+        return [float(value) for value in np.exp(one.budget.centre + roots - one.shift)]
 
 
 def parabola(z_N: Floats, losses_N: Floats, weight_BN: Floats) -> Floats:
@@ -162,16 +232,6 @@ def vertex_shift(half_width: float, alpha: float, beta: float, num_points: int) 
     a1 = (w * f).sum() / squares
     a2 = (num_points * (w**2 * f).sum() - squares * f.sum()) / (num_points * fourths - squares**2)
     return float(-a1 / (2 * a2))
-
-
-def _bias(table: RunTable, rows: Integers, z: Floats, x: str, law_5: Floats, cost: Cost) -> float:
-    """Return the error of log x* that a parabola through these very points makes on the surface of the law."""
-    centre = z.mean()
-    surface = predict(law_5, table.params[rows], table.tokens[rows])
-    c = parabola(z - centre, surface, np.ones((1, len(rows))))[0]
-    budget = float(np.exp(np.mean(np.log(cost.of(table.params[rows], table.tokens[rows])))))
-    best = allocate(law_5, budget, cost)
-    return float(centre - c[1] / (2 * c[2]) - np.log(getattr(best, x)))
 
 
 def _line(x: Floats, y: Floats) -> tuple[Floats, Floats]:

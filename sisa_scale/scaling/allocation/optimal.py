@@ -7,7 +7,7 @@ import numpy as np
 
 from sisa_scale.scaling.allocation.frontier import Cost, allocate, beyond, predict
 from sisa_scale.scaling.fit.arrays import Floats, floats
-from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws, percentile
+from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws
 from sisa_scale.scaling.fit.fitting import Fit
 from sisa_scale.scaling.table.csv_source import read_source
 from sisa_scale.scaling.table.notices import Notice, refusal
@@ -55,17 +55,17 @@ class ShapeChoice:
 def optimal(result: Fit, draws: Draws, budget: float, cost: Cost, level: float = LEVEL) -> Allocation:
     """Return the best split of a budget in FLOPs."""
     best = allocate(result.laws_K5[0], budget, cost)
-    drawn = allocate(_good(draws), budget, cost)
+    drawn = allocate(_laws(draws), budget, cost)
     return Allocation(
         budget,
         float(best.params),
-        percentile(drawn.params, level),
+        draws.interval(drawn.params, level),
         float(best.tokens),
-        percentile(drawn.tokens, level),
+        draws.interval(drawn.tokens, level),
         float(best.tokens / best.params),
-        percentile(drawn.tokens / drawn.params, level),
+        draws.interval(drawn.tokens / drawn.params, level),
         float(best.loss),
-        percentile(drawn.loss, level),
+        draws.interval(drawn.loss, level),
     )
 
 
@@ -77,8 +77,8 @@ def choose_shape(
     per_token = floats([shape.train_flops_per_token for shape in shapes])
     tokens = np.minimum(budget / per_token, tokens_max)
     losses = predict(result.laws_K5[0], params, tokens)
-    drawn_BS = predict(_good(draws)[:, None, :], params, tokens)
-    wins = np.bincount(drawn_BS.argmin(1), minlength=len(shapes)) / len(drawn_BS)
+    drawn_BS = predict(_laws(draws)[:, None, :], params, tokens)
+    wins = np.bincount(drawn_BS[draws.is_good_B].argmin(1), minlength=len(shapes)) / draws.is_good_B.sum()
     found = [
         ShapeChoice(
             shape.name,
@@ -86,7 +86,7 @@ def choose_shape(
             float(tokens[i]),
             float(tokens[i] * per_token[i]),
             float(losses[i]),
-            percentile(drawn_BS[:, i], level),
+            draws.interval(drawn_BS[:, i], level),
             float(wins[i]),
         )
         for i, shape in enumerate(shapes)
@@ -136,6 +136,6 @@ def read_shapes(path: Path) -> list[Shape]:
     return found
 
 
-def _good(draws: Draws) -> Floats:
+def _laws(draws: Draws) -> Floats:
     assert draws.laws_BK5 is not None
-    return floats(draws.laws_BK5[draws.is_good_B, 0])
+    return floats(draws.laws_BK5[:, 0])

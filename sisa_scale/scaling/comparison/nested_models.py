@@ -1,14 +1,15 @@
 """Do architectures differ in nothing, in efficiency, in E too, or in their exponents as well? Nested models compared.
 
-Each is fitted by least absolute deviations (Laplace likelihood). The last column is out of sample: the law is fitted
-without the largest fifth of the compute of each architecture and scored on it.
+Each is fitted by least absolute deviations (Laplace likelihood), and tested against the one before by sign flips of
+trunks. The last column is out of sample: the law is fitted without the largest fifth of the compute of each
+architecture and scored on it.
 """
 
 from dataclasses import dataclass, replace
-from math import lgamma
 
 import numpy as np
 
+from sisa_scale.scaling.comparison.sign_flip import flip_p_value
 from sisa_scale.scaling.fit.arrays import Booleans, Floats
 from sisa_scale.scaling.fit.fitting import fit
 from sisa_scale.scaling.fit.forms import bind
@@ -22,7 +23,11 @@ _HELD_OUT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """One model. p_value: of the likelihood ratio against the model before it. error_of_largest: mean |relative|."""
+    """One model. error_of_largest: mean |relative|.
+
+    p_value: against the model before it, by `sign_flip`. aicc: None where points share a trunk, for it counts every
+    point as independent.
+    """
 
     form: str
     num_parameters: int
@@ -35,8 +40,9 @@ class Nested:
 def compare_nested(table: RunTable) -> list[Nested]:
     """Return the models that the table can carry, the simplest first."""
     pooled = replace(table, architecture_N=np.full(len(table), ONLY))
+    is_independent = len(np.unique(table.cluster_N)) == len(table)
     found: list[Nested] = []
-    likelihood: float | None = None
+    before: RunTable | None = None
     for name in MODELS:
         subject = pooled if name == "chinchilla" else table
         try:
@@ -46,11 +52,13 @@ def compare_nested(table: RunTable) -> list[Nested]:
         count, p = len(table), result.form.law.num_parameters + 1
         mean = max(result.cost / count, 1e-15)
         log_likelihood = -count * (np.log(2 * mean) + 1)
-        aicc = None if count - p - 1 <= 0 else float(-2 * log_likelihood + 2 * p + 2 * p * (p + 1) / (count - p - 1))
+        aicc = None
+        if is_independent and count - p - 1 > 0:
+            aicc = float(-2 * log_likelihood + 2 * p + 2 * p * (p + 1) / (count - p - 1))
         p_value = None
-        if likelihood is not None:
-            p_value = chi_squared_tail(2 * max(log_likelihood - likelihood, 0.0), p - 1 - found[-1].num_parameters)
-        likelihood = log_likelihood
+        if before is not None:
+            p_value = flip_p_value(fit(before, found[-1].form, Objective("squares")), name, table)
+        before = subject
         found.append(Nested(name, p - 1, mean, aicc, p_value, error_of_largest(subject, name, table)))
     return found
 
@@ -89,31 +97,3 @@ def predict_rows(table: RunTable, form: str, theta_P: Floats, fitted: Booleans) 
         law_N5[:, 2] + law_N5[:, 0] * table.params ** -law_N5[:, 3] + law_N5[:, 1] * table.tokens ** -law_N5[:, 4]
     )
     return value
-
-
-def chi_squared_tail(value: float, degrees: int) -> float:
-    """Return P(χ² > value): the series of the lower incomplete gamma function, or its continued fraction."""
-    s, x = degrees / 2, value / 2
-    if x <= 0:
-        return 1.0
-    front = np.exp(s * np.log(x) - x - lgamma(s))
-    if x < s + 1:
-        term = total = 1 / s
-        n = s
-        while term > 1e-16 * total:
-            n += 1
-            term *= x / n
-            total += term
-        return float(max(0.0, 1 - front * total))
-    b, tiny = x + 1 - s, 1e-300
-    c, d = 1 / tiny, 1 / b
-    h = d
-    for i in range(1, 500):
-        a = -i * (i - s)
-        b += 2
-        d = 1 / (a * d + b or tiny)
-        c = b + a / c or tiny
-        h *= d * c
-        if abs(d * c - 1) < 1e-15:
-            break
-    return float(front * h)

@@ -5,7 +5,6 @@ import numpy as np
 from sisa_scale.reporting.style import MUTED, legend, plain
 from sisa_scale.scaling.allocation.frontier import allocate
 from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels
-from sisa_scale.scaling.fit.bootstrap import percentile
 from sisa_scale.scaling.report.contents import Study, compute_grid
 
 
@@ -33,7 +32,7 @@ def allocation(study: Study) -> Plot | None:
         for axes, name, middle, cloud in zip(
             found, ("params", "tokens", "tokens_per_parameter"), middles, clouds, strict=True
         ):
-            bands = [percentile(cloud[:, i], study.level) or [np.nan, np.nan] for i in range(len(grid))]
+            bands = [study.interval(cloud[:, i]) or [np.nan, np.nan] for i in range(len(grid))]
             low, high = np.array(bands).T
             label = plain(subject.name) if len(study.subjects) > 1 else "law, with band"
             axes.plot(grid[inside], middle[inside], color=paint, linewidth=1.7, label=label)
@@ -44,6 +43,9 @@ def allocation(study: Study) -> Plot | None:
             for budget in subject.isoflop.budgets:
                 if budget.is_inside:
                     found[0].plot(budget.flops, budget.corrected or budget.vertex, "o", color=paint, markersize=4)
+                    sizes = subject.table.params[budget.rows]
+                    ends = np.clip(budget.vertex_interval or [np.nan, np.nan], sizes.min(), sizes.max())
+                    found[0].plot([budget.flops, budget.flops], ends, color=paint, linewidth=1)
         rows += [
             {"architecture": subject.name} | {key: values[i] for key, values in columns.items()}
             for i in range(len(grid))
@@ -52,7 +54,7 @@ def allocation(study: Study) -> Plot | None:
         log_scale(axes, "x", "flops")
         log_scale(axes, "y", kind)
     if any(subject.isoflop is not None for subject in known):
-        found[0].plot([], [], "o", color=MUTED, markersize=4, label="isoFLOP vertices, corrected")
+        found[0].plot([], [], "o", color=MUTED, markersize=4, label="isoFLOP vertices, corrected, with interval")
     legend(found[0])
     caption = "How a budget is best split; dashed lines are beyond the largest run, where the bands are what is left."
     return finish("allocation", figure, rows, caption)

@@ -15,7 +15,9 @@ def multiplier_over_loss(study: Study) -> Plot | None:
     if comparison is None:
         return None
     title = f"Efficiency against {comparison.reference}"
-    figure, axes = new_figure(title, "loss", f"FLOPs of {comparison.reference} / FLOPs of the architecture")
+    figure, axes = new_figure(
+        title, f"loss ({study.table.loss_unit})", f"FLOPs of {comparison.reference} / FLOPs of the architecture"
+    )
     rows = []
     for subject in study.subjects:
         measured = common_losses(study.table, comparison.reference, subject.name)

@@ -5,7 +5,6 @@ import numpy as np
 from sisa_scale.reporting.style import GRID, INK, MUTED, legend, new_figure, plain
 from sisa_scale.scaling.allocation.frontier import allocate, predict
 from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels, tick
-from sisa_scale.scaling.fit.bootstrap import percentile
 from sisa_scale.scaling.report.contents import Study, compute_grid
 
 _MAX_CONTOUR_LEVELS = 9
@@ -13,7 +12,7 @@ _MAX_CONTOUR_LEVELS = 9
 
 def loss_over_compute(study: Study) -> Plot:
     """All points, the lower envelope, and the frontier of the law with its band."""
-    figure, axes = new_figure("Loss over compute", "training FLOPs", "loss", height=4.2)
+    figure, axes = new_figure("Loss over compute", "training FLOPs", f"loss ({study.table.loss_unit})", height=4.2)
     rows = []
     for subject in study.subjects:
         table, paint = subject.table, color(subject.index)
@@ -31,7 +30,7 @@ def loss_over_compute(study: Study) -> Plot:
         grid = compute_grid(table)
         middle = allocate(subject.law_5, grid, subject.cost).loss
         drawn = allocate(subject.laws_B5[:, None, :], grid, subject.cost).loss
-        bands = [percentile(drawn[:, i], study.level) or [np.nan, np.nan] for i in range(len(grid))]
+        bands = [study.interval(drawn[:, i]) or [np.nan, np.nan] for i in range(len(grid))]
         low, high = np.array(bands).T
         inside = grid <= table.flops.max()
         axes.plot(grid[inside], middle[inside], color=paint, linewidth=1.8)
@@ -58,7 +57,8 @@ def isoflop_curves(study: Study) -> Plot | None:
     subjects = [subject for subject in study.subjects if subject.isoflop is not None]
     if not subjects:
         return None
-    titles = [("IsoFLOP curves" + (f": {s.name}" if len(study.subjects) > 1 else ""), "parameters", "loss")
+    loss = f"loss ({study.table.loss_unit})"
+    titles = [("IsoFLOP curves" + (f": {s.name}" if len(study.subjects) > 1 else ""), "parameters", loss)
               for s in subjects]  # fmt: skip
     figure, found = panels(titles, 1, row_inches=3.7)
     rows = []
@@ -73,6 +73,8 @@ def isoflop_curves(study: Study) -> Plot | None:
             z = line - budget.centre
             axes.plot(np.exp(line), c0 + c1 * z + c2 * z**2, color=paint, linewidth=1.2)
             axes.plot(budget.vertex, budget.loss, marker="o", markersize=7, markerfacecolor="none", color=INK)
+            low, high = np.clip(budget.vertex_interval or [np.nan, np.nan], *np.exp(line[[0, -1]]))
+            axes.plot([low, high], [budget.loss, budget.loss], color=INK, linewidth=1.6, alpha=0.7)
             if budget.corrected is not None:
                 axes.plot(budget.corrected, budget.loss, marker="x", markersize=7, color=INK, markeredgewidth=1.6)
             rows += [
@@ -81,16 +83,18 @@ def isoflop_curves(study: Study) -> Plot | None:
             ]
             rows.append(
                 {"kind": "vertex", "architecture": subject.name, "flops": budget.flops, "params": budget.vertex,
-                 "loss": budget.loss, "corrected_params": budget.corrected, "is_inside": int(budget.is_inside)}
+                 "loss": budget.loss, "corrected_params": budget.corrected, "low": low, "high": high,
+                 "is_inside": int(budget.is_inside)}
             )  # fmt: skip
         axes.plot([], [], marker="o", markerfacecolor="none", linestyle="", color=INK, label="vertex")
         if any(budget.corrected is not None for budget in subject.isoflop.budgets):
             axes.plot([], [], marker="x", linestyle="", color=INK, label="corrected vertex")
+        axes.plot([], [], color=INK, linewidth=1.6, alpha=0.7, label=f"{study.level:.0%} of the vertex")
         log_scale(axes, "x", "count")
         axes.legend(fontsize=7.5, frameon=False, labelcolor=INK, ncols=2, title="FLOPs", title_fontsize=7.5)
     caption = (
         "A parabola of loss over log parameters for each budget. The correction removes the error that the same grid "
-        "makes on the fitted surface."
+        "makes on the fitted surface. Bars are intervals of the best size; an open one ends with its parabola."
     )
     return finish("isoflop", figure, rows, caption)
 

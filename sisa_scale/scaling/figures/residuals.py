@@ -22,7 +22,7 @@ def residuals(study: Study) -> Plot | None:
     predicted = table.losses * np.exp(residual_N)
     y = "measured − law (%)"
     titles = [
-        ("Measured against law", "loss of the law", "measured loss"),
+        ("Measured against law", f"loss of the law ({table.loss_unit})", "measured loss"),
         ("Over parameters", "parameters", y),
         ("Over tokens", "tokens", y),
         ("Over tokens per parameter", "tokens per parameter", y),

@@ -10,7 +10,7 @@ from sisa_scale.scaling.allocation.isoflop import Isoflop, isoflop
 from sisa_scale.scaling.analysis import Analysis, analyse, disagreement
 from sisa_scale.scaling.comparison.compare import MIN_RUNS_FOR_SEPARATE, Comparison, compare
 from sisa_scale.scaling.fit.arrays import Floats, floats
-from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES, Draws, a_of, percentile
+from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES, Draws, a_of
 from sisa_scale.scaling.fit.fitting import Fit
 from sisa_scale.scaling.fit.objectives import parse_objective
 from sisa_scale.scaling.table.identifiability import Identifiability
@@ -46,6 +46,10 @@ class Study:
     refused: RefusalError | None
     notices: tuple[Notice, ...]
     level: float
+
+    def interval(self, values_B: Floats) -> list[float] | None:
+        """Return the interval of a number that every resample of the main fit has."""
+        return None if self.draws is None else self.draws.interval(values_B, self.level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,8 @@ def examine_table(
         law = None if main is None else floats(main.laws_K5[k])
         drawn = None
         if draws is not None and draws.laws_BK5 is not None:
-            drawn = floats(draws.laws_BK5[draws.is_good_B, k])
-        parabolas = _isoflop(rows, law, num_resamples, seed, level)
+            drawn = floats(draws.laws_BK5[:, k])
+        parabolas = _isoflop(rows, law, level)
         if parabolas is not None:
             notices += parabolas.notices
             if own is not None and (gap := disagreement(parabolas, own.fit)) is not None:
@@ -126,21 +130,21 @@ def estimates(study: Study) -> list[Estimate]:
             if parabolas.corrected_exponent is not None:
                 corrected = (parabolas.corrected_exponent, parabolas.corrected_interval)
                 found.append(Estimate("a", subject.name, "isoFLOP, corrected", *corrected))
-        if subject.law_5 is not None and subject.laws_B5 is not None:
+        if subject.law_5 is not None and subject.laws_B5 is not None and study.draws is not None:
             method = "surface (A3)" if len(study.subjects) == 1 else "surface, shared exponents"
-            found += _of_law(subject.name, method, subject.law_5, subject.laws_B5, study.level)
+            found += _of_law(subject.name, method, subject.law_5, subject.laws_B5, study.draws, study.level)
         if len(study.subjects) > 1 and subject.own is not None and subject.own.draws is not None:
             draws = subject.own.draws
             assert draws.laws_BK5 is not None
-            laws_B5 = floats(draws.laws_BK5[draws.is_good_B, 0])
-            found += _of_law(subject.name, "surface (A3), own rows", subject.own.fit.laws_K5[0], laws_B5, study.level)
+            laws_B5, law_5 = floats(draws.laws_BK5[:, 0]), subject.own.fit.laws_K5[0]
+            found += _of_law(subject.name, "surface (A3), own rows", law_5, laws_B5, draws, study.level)
     return found
 
 
-def _of_law(name: str, method: str, law_5: Floats, laws_B5: Floats, level: float) -> list[Estimate]:
-    found = [Estimate("a", name, method, float(a_of(law_5)), percentile(a_of(laws_B5), level))]
+def _of_law(name: str, method: str, law_5: Floats, laws_B5: Floats, draws: Draws, level: float) -> list[Estimate]:
+    found = [Estimate("a", name, method, float(a_of(law_5)), draws.interval(a_of(laws_B5), level))]
     for quantity, i in (("α", 3), ("β", 4), ("E", 2)):
-        found.append(Estimate(quantity, name, method, float(law_5[i]), percentile(laws_B5[:, i], level)))
+        found.append(Estimate(quantity, name, method, float(law_5[i]), draws.interval(laws_B5[:, i], level)))
     return found
 
 
@@ -151,9 +155,9 @@ def _own(rows: RunTable, objective: str, num_resamples: int, seed: int) -> Analy
         return None
 
 
-def _isoflop(rows: RunTable, law: Floats | None, num_resamples: int, seed: int, level: float) -> Isoflop | None:
+def _isoflop(rows: RunTable, law: Floats | None, level: float) -> Isoflop | None:
     try:
-        return isoflop(rows, "params", law, num_resamples=min(num_resamples, 1000), seed=seed, level=level)
+        return isoflop(rows, "params", law, level=level)
     except RefusalError:
         return None
 

@@ -18,7 +18,7 @@ from sisa_scale.scaling.figures.uncertainty import design_map, exponent_cloud, f
 from sisa_scale.scaling.fit.arrays import Floats
 from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES
 from sisa_scale.scaling.report.contents import Study, examine_table
-from sisa_scale.scaling.report.results import fit_values, plain, refusal_values, warnings
+from sisa_scale.scaling.report.results import fit_values, plain, refusal_values
 from sisa_scale.scaling.report.wording import facts, not_claimed, shown, verdicts
 from sisa_scale.scaling.table.notices import WARNINGS, Notice
 from sisa_scale.scaling.table.table import RunTable
@@ -49,11 +49,12 @@ def write_report(
     seed: int = 0,
     level: float = LEVEL,
     more_plots: Sequence[Plot] = (),
+    title: str | None = None,
 ) -> tuple[dict[str, Any], tuple[Notice, ...]]:
     """Write report.html, figures/NAME.svg and .csv, and fit.json into `out`; the same table gives the same bytes.
 
     A table whose law is refused gets a page too: its points, and the reason in words. more_plots: shown after the
-    others. Returns what fit.json holds, and the warnings.
+    others. title: the name of the file unless given. Returns what fit.json holds, and the warnings.
     """
     study = examine_table(
         table,
@@ -70,11 +71,11 @@ def write_report(
         write_text(out / "figures" / f"{plot.name}.csv", plot.csv)
     value = _values(study)
     write_json(out / "fit.json", plain(value))
-    write_text(out / "report.html", render(study, plots))
+    write_text(out / "report.html", render(study, plots, title or Path(table.path).name))
     return value, study.notices
 
 
-def render(study: Study, plots: list[Plot]) -> str:
+def render(study: Study, plots: list[Plot], title: str) -> str:
     """Return the page; figures are inside, and nothing is loaded."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sisa_scale.scaling.report", "."),
@@ -85,7 +86,7 @@ def render(study: Study, plots: list[Plot]) -> str:
     )
     return environment.get_template("report.html.j2").render(
         study=study,
-        title=Path(study.table.path).name,
+        title=title,
         facts=facts(study),
         verdicts=verdicts(study),
         not_claimed=not_claimed(study),
@@ -99,9 +100,7 @@ def render(study: Study, plots: list[Plot]) -> str:
 def _values(study: Study) -> dict[str, Any]:
     if study.fit is None or study.identifiability is None:
         assert study.refused is not None
-        value = refusal_values(study.refused)
-        value["diagnostics"]["warnings"] = warnings(study.notices)
-        return value
+        return refusal_values(study.refused, study.notices)
     value = fit_values(study.fit, study.identifiability, study.draws, study.notices, study.level)
     if study.comparison is not None:
         value["comparison"] = {

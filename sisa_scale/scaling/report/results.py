@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import sisa_scale
-from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws, a_of, bca, percentile
+from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws, a_of, bca
 from sisa_scale.scaling.fit.fitting import Fit, parameters_of
 from sisa_scale.scaling.fit.forms import LAW
 from sisa_scale.scaling.table.identifiability import Identifiability
@@ -59,12 +59,11 @@ def intervals_of(
 ) -> dict[str, list[float] | None]:
     """Return the intervals of A, B, E, alpha, beta and a, or of the form's own parameters."""
     if draws.laws_BK5 is None:
-        rows = draws.published_BQ[draws.is_good_B]
-        return {name: percentile(rows[:, i], level) for i, name in enumerate(result.form.names)}
-    laws = draws.laws_BK5[draws.is_good_B, 0]
+        return {name: draws.interval(draws.published_BQ[:, i], level) for i, name in enumerate(result.form.names)}
+    laws = draws.laws_BK5[:, 0]
     columns = {name: laws[:, i] for i, name in enumerate(LAW)} | {"a": a_of(laws)}
     if jackknifed is None:
-        return {name: percentile(column, level) for name, column in columns.items()}
+        return {name: draws.interval(column, level) for name, column in columns.items()}
     assert jackknifed.laws_BK5 is not None
     without = jackknifed.laws_BK5[:, 0]
     others = {name: without[:, i] for i, name in enumerate(LAW)} | {"a": a_of(without)}
@@ -77,14 +76,14 @@ def warnings(notices: Iterable[Notice]) -> list[dict[str, str]]:
     return [{"code": notice.code, "text": notice.text} for notice in dict.fromkeys(notices)]
 
 
-def refusal_values(error: RefusalError) -> dict[str, Any]:
-    """Return the shape of a result for a refusal: no numbers, and the reason."""
+def refusal_values(error: RefusalError, notices: Iterable[Notice] = ()) -> dict[str, Any]:
+    """Return the shape of a result for a refusal: no numbers, the reason, and what was noticed before."""
     problems = [{"code": error.code, **asdict(problem)} for problem in error.problems]
     return {
         "parameters": None,
         "objective": None,
         "intervals": None,
-        "diagnostics": {"refused": problems, "warnings": []},
+        "diagnostics": {"refused": problems, "warnings": warnings(notices)},
     }
 
 

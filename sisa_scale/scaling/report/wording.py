@@ -10,7 +10,7 @@ from sisa_scale.scaling.allocation.frontier import allocate
 from sisa_scale.scaling.comparison.compare import unclaimed, verdicts_of
 from sisa_scale.scaling.comparison.nested_models import error_of_largest
 from sisa_scale.scaling.figures.plot import tick
-from sisa_scale.scaling.fit.bootstrap import a_of, percentile
+from sisa_scale.scaling.fit.bootstrap import a_of
 from sisa_scale.scaling.report.contents import Study
 
 
@@ -34,7 +34,7 @@ def facts(study: Study) -> list[Fact]:
     ]  # fmt: skip
     if study.fit is None or study.draws is None or study.draws.laws_BK5 is None or study.identifiability is None:
         return found
-    laws = study.draws.laws_BK5[study.draws.is_good_B, 0]
+    laws = study.draws.laws_BK5[:, 0]
     law = study.fit.laws_K5[0]
     for label, value, drawn in (
         ("α (parameters)", law[3], laws[:, 3]),
@@ -42,7 +42,7 @@ def facts(study: Study) -> list[Fact]:
         ("E (irreducible)", law[2], laws[:, 2]),
         ("a = β/(α+β)", a_of(law), a_of(laws)),
     ):
-        found.append(Fact(label, f"{value:.3f}", _interval(percentile(drawn, study.level), 3)))
+        found.append(Fact(label, f"{value:.3f}", _interval(study.interval(drawn), 3)))
     found.append(Fact("Spread around the law", f"{study.identifiability.noise:.2%}", "of the loss, robust"))
     return found
 
@@ -66,9 +66,9 @@ def verdicts(study: Study) -> list[str]:
         best, drawn = allocate(subject.law_5, budget, subject.cost), allocate(subject.laws_B5, budget, subject.cost)
         found.append(
             f"A budget {words} ({flops} FLOPs) is best spent on {compact(float(best.params))} parameters "
-            f"({_range(drawn.params, study.level)}) and {compact(float(best.tokens))} tokens "
-            f"({_range(drawn.tokens, study.level)}), for a loss of {float(best.loss):.3f} "
-            f"({_interval(percentile(drawn.loss, study.level), 3)})."
+            f"({_range(study.interval(drawn.params))}) and {compact(float(best.tokens))} tokens "
+            f"({_range(study.interval(drawn.tokens))}), for a loss of {float(best.loss):.3f} "
+            f"({_interval(study.interval(drawn.loss), 3)})."
         )
     error = error_of_largest(study.table, "chinchilla", study.table)
     if error is not None:
@@ -109,8 +109,7 @@ def shown(interval: list[float]) -> str:
     return _interval(interval, 3) if is_determined(interval) else "not determined: more than a factor of ten"
 
 
-def _range(values: np.ndarray, level: float) -> str:
-    interval = percentile(values, level)
+def _range(interval: list[float] | None) -> str:
     return "no interval" if interval is None else f"{compact(interval[0])} to {compact(interval[1])}"
 
 

@@ -1,6 +1,6 @@
 """Does the table mean what its columns say? Every test refuses or warns with a code; see `notices`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +9,18 @@ import numpy as np
 from sisa_scale.scaling.fit.arrays import Booleans, Integers
 from sisa_scale.scaling.table.csv_source import normalise
 from sisa_scale.scaling.table.notices import Notice, RefusalError, refusal
-from sisa_scale.scaling.table.table import RunTable, read_table
-from sisa_scale.scaling.table.warnings import decayed_rows, suspect_decay, suspect_losses, suspect_rows, suspect_units
+from sisa_scale.scaling.table.table import RunTable, clusters_of, read_table
+from sisa_scale.scaling.table.warnings import (
+    decayed_rows,
+    suspect_decay,
+    suspect_losses,
+    suspect_rows,
+    suspect_trajectories,
+    suspect_units,
+    trajectories,
+)
 
+_FEW_CLUSTERS = 8
 _MIN_PARAMS = 1e4
 _MAX_NATS = 13.0  # ln of a vocabulary of 440,000: no trained model is worse
 _TPP_REFUSED = (1e-3, 1e5)
@@ -26,36 +35,62 @@ _NATS = {"", "nat", "nats", "nats/token", "nats_per_token", "nats per token"}
 _BITS_PER_BYTE = {"bits/byte", "bits_per_byte", "bits per byte", "bpb"}
 
 
-def check_table(table: RunTable, *, by: str = "architecture", is_bits_per_byte: bool = False) -> RunTable:
+def check_table(
+    table: RunTable, *, by: str = "architecture", is_bits_per_byte: bool = False, cluster_column: str | None = None
+) -> RunTable:
     """Return the table with its clusters and its warnings, or raise RefusalError.
 
     by: the column of the comparison, which may vary. is_bits_per_byte: losses are bits per byte, which compare across
-    tokenizers.
+    tokenizers. cluster_column: what the bootstrap draws together.
     """
     is_bits_per_byte = _check_loss_unit(table) or is_bits_per_byte
     _check_units(table, is_bits_per_byte)
     _check_mixtures(table, by, is_bits_per_byte)
     _check_duplicates(table)
-    clusters = cluster(table)
+    unit = "bits/byte" if is_bits_per_byte else table.loss_unit
+    table = replace(table, cluster_N=cluster(table, cluster_column), loss_unit=unit)
     notices = [
         *suspect_units(table, is_bits_per_byte),
         *suspect_rows(table),
         *suspect_losses(table),
         *suspect_decay(table),
+        *([] if cluster_column else suspect_trajectories(table)),
+        *few_clusters(table),
     ]
-    groups = np.unique(clusters)
-    if len(groups) < 8 and len(groups) < len(table):
-        notices.append(Notice("few-clusters", f"{len(groups)} trunks for {len(table)} points"))
-    return replace(table, cluster_N=clusters, notices=(*table.notices, *notices))
+    return replace(table, notices=(*table.notices, *notices))
 
 
-def cluster(table: RunTable) -> Integers:
-    """Return the cluster of every point: its trunk, else its run, and equal rows together."""
+def few_clusters(table: RunTable) -> Iterator[Notice]:
+    """Warn of architectures with few clusters for their points: each has a bootstrap of its own."""
+    for name, count in clusters_of(table).items():
+        points = int((table.architecture_N == name).sum())
+        if count < _FEW_CLUSTERS and count < points:
+            of = f" of {name}" if len(table.architectures) > 1 else ""
+            yield Notice("few-clusters", f"{count} trunks for the {points} points{of}")
+
+
+def cluster(table: RunTable, column: str | None = None) -> Integers:
+    """Return the cluster of every point: its trunk, else its run, else what looks like one run; equal rows are one.
+
+    column: the column to use instead; equal values of several architectures are then one cluster.
+    """
+    if column is not None:
+        if column not in table.texts:
+            raise refusal(
+                "missing-column",
+                table.path,
+                found=f"no column {column}",
+                allowed="--cluster names a column of the file",
+                remedy="Name the column of the trunk, the seed or the pair.",
+            )
+        return np.unique(table.texts[column], return_inverse=True)[1].astype(np.int64)
     for name in ("trunk_id", "run_id"):
         if name in table.texts and all(table.texts[name] != ""):
             keys = [f"{a}/{t}" for a, t in zip(table.architecture_N, table.texts[name], strict=True)]
             return np.unique(keys, return_inverse=True)[1].astype(np.int64)
     rows = np.stack([np.unique(table.architecture_N, return_inverse=True)[1], table.params, table.tokens, table.losses])
+    owner_N = trajectories(table)
+    rows[:, owner_N >= 0] = -1 - owner_N[owner_N >= 0]
     return np.unique(rows, axis=1, return_inverse=True)[1].astype(np.int64).ravel()
 
 
@@ -136,10 +171,11 @@ def _check_mixtures(table: RunTable, by: str, is_bits_per_byte: bool) -> None:
 def _check_duplicates(table: RunTable) -> None:
     if "run_id" not in table.texts:
         return
-    seen: dict[tuple[str, str, float], int] = {}
-    keys = zip(table.architecture_N, table.texts["run_id"], table.tokens, table.lines, strict=True)
-    for architecture, run, tokens, line in keys:
-        key = (str(architecture), str(run), float(tokens))
+    seen: dict[tuple[str, str, str, float], int] = {}
+    seeds = table.texts.get("seed", [""] * len(table))
+    keys = zip(table.architecture_N, table.texts["run_id"], seeds, table.tokens, table.lines, strict=True)
+    for architecture, run, seed, tokens, line in keys:
+        key = (str(architecture), str(run), str(seed), float(tokens))
         if run and key in seen:
             raise refusal(
                 "duplicated-runs",
@@ -182,16 +218,9 @@ def load_table(
                 remedy="Name one of them.",
             )
         table = table.select(table.architecture_N == architecture)
-    table = check_table(table, by=normalise(by), is_bits_per_byte=columns.get("loss") == "bits_per_byte")
-    if cluster_column is None:
-        return table
-    name = normalise(cluster_column)
-    if name not in table.texts:
-        raise refusal(
-            "missing-column",
-            path,
-            found=f"no column {name}",
-            allowed="--cluster names a column of the file",
-            remedy="Name the column of the trunk, the seed or the pair.",
-        )
-    return replace(table, cluster_N=np.unique(table.texts[name], return_inverse=True)[1].astype(np.int64))
+    return check_table(
+        table,
+        by=normalise(by),
+        is_bits_per_byte=columns.get("loss") == "bits_per_byte",
+        cluster_column=None if cluster_column is None else normalise(cluster_column),
+    )

@@ -34,10 +34,14 @@ REFUSALS = {
 }
 WARNINGS = {
     "few-runs": "few points for the number of parameters",
-    "few-clusters": "few independent trunks; intervals are rough",
+    "few-clusters": "few independent trunks of an architecture; intervals are wide and rough",
     "duplicated-rows": "equal rows; each set counts as one cluster",
     "undecayed": "losses before the learning rate decayed",
     "points-of-one-run": "several points of one run are not independent and may be undecayed",
+    "one-trajectory": "points without run_id look like one run; they count as one cluster, and may be undecayed",
+    "commented-rows": "rows behind # are not read",
+    "guessed-columns": "columns are read by their usual names",
+    "unread-column": "a column that looks as if it should count is not read",
     "repeated-data": "more than four epochs",
     "embedding-heavy": "embeddings are over 30 % of the parameters",
     "params-unit-suspect": "tokens per parameter are unusual",

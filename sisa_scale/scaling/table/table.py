@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from sisa_scale.scaling.fit.arrays import Booleans, Floats, Integers, Texts, floats
+from sisa_scale.scaling.table.cells import read_numbers
 from sisa_scale.scaling.table.csv_source import Source, normalise, read_source
+from sisa_scale.scaling.table.headers import USUAL, guess, is_marked, unread_columns
 from sisa_scale.scaling.table.notices import Notice, refusal
 
 REQUIRED = ("params_scaling", "tokens", "loss")
@@ -30,7 +32,6 @@ OPTIONAL = {
 }
 _NUMBERS = (*REQUIRED, "train_flops", "seconds", "budget", "width", "depth", "tokens_unique", "params_total",
             "params_nonembedding", "params_embedding", "bits_per_byte", "perplexity", "epochs")  # fmt: skip
-_SAYS_NOTHING = {"", "none", "no", "false", "0", "nan", "na", "null"}
 ONLY = "all"
 
 
@@ -51,6 +52,7 @@ class RunTable:
     numbers: dict[str, Floats]
     texts: dict[str, Texts]
     notices: tuple[Notice, ...] = ()
+    loss_unit: str = "nats/token"
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -80,6 +82,12 @@ class RunTable:
             numbers={name: values[keep] for name, values in self.numbers.items()},
             texts={name: values[keep] for name, values in self.texts.items()},
         )
+
+
+def clusters_of(table: RunTable) -> dict[str, int]:
+    """Return the number of clusters of every architecture."""
+    names = table.architecture_N
+    return {name: len(np.unique(table.cluster_N[names == name])) for name in table.architectures}
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -115,12 +123,18 @@ def read_table(
     taken = set(renamed.values())
     cells = {name: cells for name, cells in source.columns.items() if name not in taken and name not in renamed}
     cells |= {meaning: source.columns[column] for meaning, column in renamed.items()}
-    kept = [i for i in range(len(source.lines)) if not _is_excluded(cells, i)]
-    notices = []
-    if left_out := len(source.lines) - len(kept):
-        notices.append(Notice("excluded-rows", f"{left_out} of {len(source.lines)} rows are marked as excluded"))
     needed = [name for name in REQUIRED if not (name == "tokens" and tokens_from_flops)]
     needed += ["train_flops"] if tokens_from_flops else []
+    guessed = guess(cells, needed)
+    cells |= {meaning: cells.pop(column) for meaning, column in guessed.items()}
+    marks = cells.get("excluded", [""] * len(source.lines))
+    kept = [i for i in range(len(source.lines)) if not is_marked(marks[i])]
+    notices = list(source.notices)
+    if left_out := len(source.lines) - len(kept):
+        notices.append(Notice("excluded-rows", f"{left_out} of {len(source.lines)} rows are marked as excluded"))
+    if guessed:
+        text = ",".join(f"{meaning}={column}" for meaning, column in guessed.items())
+        notices.append(Notice("guessed-columns", f"--columns {text}"))
     for name in needed:
         if name not in cells:
             raise _missing(source, name, f"needed are {', '.join(needed)}")
@@ -128,13 +142,14 @@ def read_table(
         raise _missing(source, normalise(by), "--by names a column of the file")
     numbers = {}
     for name in _NUMBERS:
-        values = _numbers(source, name, cells[name], kept, name in needed) if name in cells else None
+        values = read_numbers(source, name, cells[name], kept, is_needed=name in needed) if name in cells else None
         if values is not None:
             numbers[name] = values
     if tokens_from_flops:
         numbers["tokens"] = numbers["train_flops"] / (6 * numbers["params_scaling"])
     texts = {name: np.array([values[i] for i in kept], dtype=np.str_) for name, values in cells.items()}
     names = texts.get(normalise(by))
+    notices += unread_columns(cells, kept, has_flops="train_flops" in numbers, by=normalise(by))
     return RunTable(
         path=source.path,
         sha256=source.sha256,
@@ -173,41 +188,14 @@ def table_of(params: Any, tokens: Any, losses: Any, **columns: Any) -> RunTable:
     )
 
 
-def _is_excluded(cells: Mapping[str, list[str]], row: int) -> bool:
-    return "excluded" in cells and cells["excluded"][row].strip().lower() not in _SAYS_NOTHING
-
-
-def _numbers(source: Source, name: str, cells: list[str], kept: list[int], is_needed: bool) -> Floats | None:
-    """Return the numbers of a column; None for an optional column that is empty."""
-    if not is_needed and all(not cells[i] for i in kept):
-        return None
-    values, bad = [], []
-    for i in kept:
-        try:
-            value = float(cells[i])
-        except ValueError:
-            value = np.nan
-        if not (np.isfinite(value) and value > 0):
-            bad.append(i)
-        values.append(value)
-    if bad:
-        shown = ", ".join(f"{cells[i] or 'nothing'!s} in line {source.lines[i]}" for i in bad[:5])
-        raise refusal(
-            "bad-number",
-            f"{source.path} {name}",
-            found=shown + (f" and {len(bad) - 5} more" if len(bad) > 5 else ""),
-            allowed="every row has a positive finite number, without unit or thousands separators",
-            remedy="Correct the rows, or give the reason why they do not count in a column `excluded`.",
-        )
-    return floats(values)
-
-
 def _missing(source: Source, name: str, rule: str) -> Exception:
     names = ", ".join(list(source.columns)[:14])
+    several = [column for column in USUAL.get(name, ()) if column in source.columns]
     return refusal(
         "missing-column",
         source.path,
         found=f"no column {name} (columns: {names})",
         allowed=rule,
-        remedy=f"Rename the column, or map it with --columns {name}=NAME.",
+        remedy=f"Rename the column, or map it with --columns {name}={several[0] if several else 'NAME'}"
+        + (f" (or {', '.join(several[1:])})." if len(several) > 1 else "."),
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sisa_scale.scaling.fit.arrays import Booleans
+from sisa_scale.scaling.fit.arrays import Booleans, Integers
 from sisa_scale.scaling.table.notices import Notice, refusal
 from sisa_scale.scaling.table.table import RunTable
 
@@ -12,6 +12,8 @@ _TPP_UNUSUAL = (0.2, 5e3)
 _FLOPS_FACTOR_UNUSUAL = (3.0, 20.0)
 _MAX_EPOCHS, _MAX_EMBEDDING = 4.0, 0.3
 _MAX_RISE = 0.02  # relative; none of the 245 Chinchilla runs rises by more than 1.1 %
+_EVEN_STEPS, _MANY_STEPS, _SAME_STEP = 4, 10, 0.02
+_MOST_SHOWN = 3
 _TRUE, _FALSE = {"1", "true", "yes", "y", "t", "1.0"}, {"0", "false", "no", "n", "f", "0.0"}
 
 
@@ -56,6 +58,41 @@ def suspect_rows(table: RunTable) -> Iterator[Notice]:
         share = part / total
     if share is not None and share.max() > _MAX_EMBEDDING:
         yield Notice("embedding-heavy", f"up to {share.max():.0%} of the parameters are embeddings")
+
+
+def suspect_trajectories(table: RunTable) -> Iterator[Notice]:
+    """Warn of points that look like one run read at many steps, in a table that does not name its runs."""
+    owner_N = trajectories(table)
+    for number in range(int(owner_N.max()) + 1)[:_MOST_SHOWN]:
+        rows = np.flatnonzero(owner_N == number)
+        text = (
+            f"{len(rows)} points at {table.params[rows[0]]:.4g} parameters (lines {table.lines[rows].min()} to "
+            f"{table.lines[rows].max()}) look like one run read at many steps: they count as one cluster, and losses "
+            "before the end of a run are higher than those of runs of that length. Keep the last row of every run; "
+            "if they are separate runs, name them in a column run_id"
+        )
+        yield Notice("one-trajectory", text)
+    if (more := int(owner_N.max()) + 1 - _MOST_SHOWN) > 0:
+        yield Notice("one-trajectory", f"{more} more sizes look like one run each")
+
+
+def trajectories(table: RunTable) -> Integers:
+    """Return the number of the trajectory that a point seems to belong to [N], -1 for none.
+
+    A trajectory has the points of one size and architecture: five or more at even steps of tokens, or ten or more
+    different token counts. None where a column names runs, trunks or budgets.
+    """
+    owner_N = np.full(len(table), -1)
+    if {"run_id", "trunk_id"} & set(table.texts) or "budget" in table.numbers:
+        return owner_N
+    for name in table.architectures:
+        for size in np.unique(table.params[table.architecture_N == name]):
+            rows = np.flatnonzero((table.architecture_N == name) & (table.params == size))
+            steps = np.diff(np.unique(table.tokens[rows]))
+            is_even = len(steps) >= _EVEN_STEPS and np.ptp(steps) <= _SAME_STEP * steps.mean()
+            if is_even or len(steps) + 1 >= _MANY_STEPS:
+                owner_N[rows] = owner_N.max() + 1
+    return owner_N
 
 
 def suspect_losses(table: RunTable) -> Iterator[Notice]:

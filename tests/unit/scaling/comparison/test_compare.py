@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 from scaling_tables import LAW, planted_pair, table_of
-from scipy.stats import chi2
 
 from sisa_scale.scaling.allocation.efficiency import efficiencies, frontier_ratio, multiplier_curve, multipliers
 from sisa_scale.scaling.allocation.frontier import Cost, allocate, fit_cost, predict, reach, tokens_for
 from sisa_scale.scaling.allocation.optimal import extrapolation
 from sisa_scale.scaling.comparison.compare import compare, default_losses, unclaimed, verdicts_of
-from sisa_scale.scaling.comparison.nested_models import chi_squared_tail
 from sisa_scale.scaling.fit.bootstrap import bootstrap
 from sisa_scale.scaling.fit.fitting import fit
 from sisa_scale.scaling.table.notices import RefusalError
@@ -118,8 +116,8 @@ def test_a_verdict_says_when_nothing_is_shown() -> None:
 
 def test_the_nested_models_name_the_right_one() -> None:
     rows = {row.form: row for row in compare(planted_pair(1.4, 1.1, noise=0.003), "base", num_resamples=200).nested}
-    assert rows["shared"].p_value < 1e-10
-    assert rows["separate"].p_value > 1e-4
+    assert rows["shared"].p_value < 0.001
+    assert rows["separate"].p_value > 0.01
     assert min(rows.values(), key=lambda row: row.aicc).form in ("shared", "shared-e")
     assert rows["shared"].error_of_largest < 0.01 < rows["chinchilla"].error_of_largest
 
@@ -152,12 +150,6 @@ def test_exact_flops_shape_the_frontier() -> None:
         losses = LAW[2] + LAW[0] * grid ** -LAW[3] + LAW[1] * tokens ** -LAW[4]
         assert grid[losses.argmin()] == pytest.approx(best.params, rel=1e-3)
         assert reach(LAW, float(best.loss), one)[0] == pytest.approx(1e21, rel=1e-9)
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 4, 9])
-def test_chi_squared(degrees: int) -> None:
-    for value in (0.0, 0.3, 2.0, 11.0, 60.0):
-        assert chi_squared_tail(value, degrees) == pytest.approx(chi2.sf(value, degrees), rel=1e-8, abs=1e-14)
 
 
 def test_multipliers_are_of_every_architecture_but_the_reference() -> None:

@@ -68,10 +68,10 @@ def test_other_delimiters(path: Path, delimiter: str) -> None:
 
 def test_columns_can_be_mapped(path: Path) -> None:
     write_csv(path, planted())
-    path.write_text(path.read_text().replace("params_scaling,tokens,loss", "Model Size,D,final loss"))
+    path.write_text(path.read_text().replace("params_scaling,tokens,loss", "Size of it,Data,final loss"))
     text = refused(path, "missing-column")
-    assert "model_size" in text
-    mapped = {"params_scaling": "Model Size", "tokens": "d", "loss": "Final Loss"}
+    assert "size_of_it" in text
+    mapped = {"params_scaling": "Size of it", "tokens": "data", "loss": "Final Loss"}
     assert len(load_table(path, columns=mapped)) == 25
 
 
@@ -194,6 +194,7 @@ def test_duplicates(path: Path) -> None:
     found = load_table(write_csv(path, twice))
     assert {notice.code for notice in found.notices} == {"duplicated-rows"}
     assert len(set(found.cluster_N.tolist())) == 25
+    assert len(load_table(write_csv(path, twice, run_id=[*range(25), 4], seed=[*[0] * 25, 1]))) == 26
     seeds = table_of(twice.params, twice.tokens, np.r_[base.losses, base.losses[4] * 1.001])
     assert codes(write_csv(path, seeds)) == set()
 
@@ -215,6 +216,10 @@ def test_other_warnings(path: Path) -> None:
     }
     assert codes(write_csv(path, base, run_id=np.repeat(range(5), 5))) == {"points-of-one-run", "few-clusters"}
     assert "few-clusters" in codes(write_csv(path, base, trunk_id=np.repeat(range(5), 5)))
+    columns = {"architecture": ["t"] * 12 + ["s"] * 13, "pair": np.arange(25) % 12 // 2}
+    assert codes(write_csv(path, base, **columns, trunk_id=np.arange(25) // 2)) == {"few-clusters"}
+    found = load_table(write_csv(path, base, **columns), cluster_column="pair").notices
+    assert [notice.text for notice in found] == ["6 trunks for the 12 points of t", "6 trunks for the 13 points of s"]
     wild = table_of(base.params, base.tokens * 200, base.losses)
     assert "params-unit-suspect" in codes(write_csv(path, wild))
 
