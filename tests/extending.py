@@ -1,4 +1,4 @@
-"""The worked examples of docs/extending.md as installed packages."""
+"""The worked examples of docs/extending*.md as installed packages."""
 
 import re
 import sys
@@ -6,19 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "extending.md"
+DOCUMENTS = Path(__file__).parents[1] / "docs"
 _BLOCK = re.compile(r"```\w+\n# (\S+)\n(.*?)```", re.DOTALL)
 
 
 def files_of(section: str) -> dict[str, str]:
-    """Return the files that a section of the document writes, by path."""
-    text = DOCUMENT.read_text(encoding="utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    """Return the files that a section of the documents writes, by path."""
+    pages = (page.read_text(encoding="utf-8") for page in DOCUMENTS.glob("extending*.md"))
+    (text,) = (
+        page.partition(f"\n## {section}\n")[2].partition("\n## ")[0] for page in pages if f"\n## {section}\n" in page
+    )
     return dict(_BLOCK.findall(text))
 
 
 def listed_files(thing: str) -> set[str]:
     """Return the files that the document's table lists for a thing."""
-    (row,) = re.findall(rf"^\| {thing} \|(.*)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    (row,) = re.findall(rf"^\| {thing} \|(.*)$", (DOCUMENTS / "extending.md").read_text(encoding="utf-8"), re.MULTILINE)
     return set(re.findall(r"`([^`]+)`", row))
 
 

@@ -1,7 +1,7 @@
 """What a launcher is: how runs get to one kind of place, and how they are asked after there.
 
-`registry.py` holds the table of launchers; docs/extending.md adds one. A launcher keeps nothing between calls: what it
-needs stands in the profile before a submission, and in the note of the submission afterwards.
+`registry.py` holds the table of launchers; docs/extending-launcher.md adds one. A launcher keeps nothing between calls:
+what it needs stands in the profile before a submission, and in the note of the submission afterwards.
 """
 
 from abc import ABC, abstractmethod

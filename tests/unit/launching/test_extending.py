@@ -1,4 +1,4 @@
-"""The example of docs/extending.md: a launcher from outside the package."""
+"""The example of docs/extending-launcher.md: a launcher from outside the package."""
 
 import importlib
 import re
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write the example beside its profile, and register it for as long as a test lasts."""
-    section = re.split("^## ", (ROOT / "docs" / "extending.md").read_text(), flags=re.MULTILINE)
+    section = re.split("^## ", (ROOT / "docs" / "extending-launcher.md").read_text(), flags=re.MULTILINE)
     text = next(part for part in section if part.startswith("A launcher"))
     (tmp_path / "spool.py").write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
     profile = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0]
