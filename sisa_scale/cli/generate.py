@@ -1,4 +1,4 @@
-"""`sisa-scale generate RUN_OR_CHECKPOINT PROMPT...`."""
+"""`sisa-scale generate RUN_OR_CHECKPOINT [PROMPT...]`."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from sisa_scale.errors import ConfigError
 
 @click.command("generate")
 @click.argument("run_or_checkpoint")
-@click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("--max-tokens", default=64, show_default=True, help="Most new tokens of a prompt.")
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the most probable token.")
 @click.option("--top-k", default=50, show_default=True, help="Sample from the k most probable tokens; 0 from all.")
@@ -42,6 +42,8 @@ def command(
 ) -> None:
     """Continue every PROMPT with the newest checkpoint of a run, or with a checkpoint of any form.
 
+    Without a PROMPT, two beginnings of held-out text are continued.
+
     Beyond the trained length: --set model.max_length_tokens=8192 --set model.rope.scaling=yarn.
     """
     least = {"--temperature": 0, "--top-k": 0, "--max-tokens": 1}
@@ -49,6 +51,7 @@ def command(
         if not bound <= found < math.inf:
             raise ConfigError.at(option, found=str(found), allowed=f"at least {bound}", remedy=f"Give {bound} or more.")
     from sisa_scale.conversion.trained import open_trained
+    from sisa_scale.data.read.heldout import heldout_prompts
     from sisa_scale.data.read.tokenizer_choice import trained_tokenizer
     from sisa_scale.evaluation.loading import autocast
     from sisa_scale.models.device import torch_device
@@ -59,6 +62,7 @@ def command(
     if data:
         config = dataclasses.replace(config, data=config.data.at(str(data)))
     tokenizer = trained_tokenizer(config, tokenizer_file)
+    prompts = prompts or tuple(heldout_prompts(config.data, tokenizer.decode, 2))
     encoded = tokenizer.encode_batch(list(prompts))
     longest, limit = max(map(len, encoded)), config.model.max_length_tokens
     if min(map(len, encoded)) == 0 or longest + max_tokens > limit:

@@ -120,3 +120,11 @@ def test_a_task_without_its_data_says_which(place: Path) -> None:
     assert resources.task("needle-paper").skipped or resources.task("needle-paper").items
     with pytest.raises(DataError, match="gone"):
         resources.task("needle")
+
+
+def test_without_a_prompt_heldout_text_is_continued(place: Path) -> None:
+    found = run(generate, place / "native", "--max-tokens", 4)
+    assert isinstance(found, list) and len(found) == 2
+    assert all(row["prompt"] in f"{TEXT} " * 4 or "boat" in row["prompt"] for row in found)
+    with pytest.raises(DataError):
+        run(generate, place / "moved", "--tokenizer", place / "tokenizer.json")
