@@ -4,6 +4,7 @@ Prints `ready` once NUM nodes have joined Ray, or LEAST of them when SECONDS hav
 LEAST have answered for half a minute, and ends. 0 SECONDS: looks once. Ends with 1 when too few are there.
 """
 
+import resource
 import sys
 import time
 
@@ -53,6 +54,7 @@ def await_loss(least: int) -> None:
 
 def main(address: str, num: int, least: int, seconds: float) -> int:
     """Watch the nodes of the Ray cluster at an address; returns the exit code."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # Ray aborts a process whose head is gone: no dump of 1 GB
     started = time.monotonic()
     if not connect(address, seconds):
         return 1
