@@ -17,7 +17,7 @@ SIGNATURES = {
     "load_checkpoint": "(path, *, overrides, data, device)",
     "load_recipe": "(recipe, overrides)",
     "open_run": "(path)",
-    "resume": "(run_dir, overrides, *, announce)",
+    "resume": "(run_dir, overrides, *, takes_over, announce)",
     "status": "(run_dir, *, verify)",
     "submit": "(recipe, overrides, *, to, profile, settings, announce)",
     "train": "(recipe, overrides, *, announce)",
