@@ -9,6 +9,7 @@ import click
 import sisa_scale
 from sisa_scale.cli.failing import print_error
 from sisa_scale.errors import SisaScaleError
+from sisa_scale.runs.exit_codes import end_beside_ray
 from sisa_scale.runs.problems import RunDirectoryError, words
 
 # Name -> (module, what it does); the help text stands here so that listing the commands imports none of them.
@@ -66,15 +67,22 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command; errors that are the user's to act on end in a message and their exit code."""
+    """Run the command and end with its exit code."""
+    code = run(arguments)
+    end_beside_ray(code)
+    sys.exit(code)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command; errors that are the user's to act on end in a message. Returns the exit code."""
     try:
-        sys.exit(cli.main(args=arguments, prog_name="sisa-scale", standalone_mode=False) or 0)
+        return int(cli.main(args=arguments, prog_name="sisa-scale", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except SisaScaleError as error:
         print_error(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except OSError as error:
         if error.filename is None:
             raise
@@ -82,9 +90,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         remedy += ", then run the same command again."
         refused = RunDirectoryError.at(error.filename, found=found, allowed="the command needs it", remedy=remedy)
         print_error(refused)
-        sys.exit(refused.exit_code)
+        return refused.exit_code
     except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
+        return 130
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from sisa_scale.orchestration.signals import Asked, StoppedEarlyError, stop_on_s
 from sisa_scale.orchestration.trainer import build_trainer, needs_of_worker
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.events import EventFeed
+from sisa_scale.runs.exit_codes import RAY_THREAD
 from sisa_scale.runs.failure import clear_failure, has_failure, raise_failure
 from sisa_scale.runs.outcome import Outcome
 from sisa_scale.runs.owner import Life
@@ -25,7 +26,7 @@ from sisa_scale.training.hooks.tracker import unreachable
 
 _POLL_SECONDS = 0.2
 _FAREWELL_SECONDS = 120.0
-_LAST_SECONDS = 10.0
+_LAST_SECONDS = 20.0
 
 
 def launch(config: RunConfig, watch: Callable[[], None], announce: Callable[[str], None]) -> Outcome:
@@ -103,7 +104,7 @@ def _fit(config: RunConfig, device: Device, life: Life, asked: Asked, look: Call
         except Exception as error:  # handed to the main thread below
             failures.append(error)
 
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread = threading.Thread(target=fit, name=RAY_THREAD, daemon=True)
     thread.start()
     # After an error that is known to be final, and after a stop, Ray ends by itself, unless it was ended, too.
     patience, farewell = _FAREWELL_SECONDS, _LAST_SECONDS

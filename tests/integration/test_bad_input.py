@@ -109,7 +109,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk_during_a_checkpoint_keeps_the_one_before(recipe: Path, small_disk: Path) -> None:
-    code, output = run_command("train", recipe, f"run_dir={small_disk}/run", "evaluation.tasks=[]")
+    code, output = run_command("train", recipe, f"run_dir={small_disk}/run", "evaluation.tasks=[]", "retry_seconds=2")
     assert code == 4, output
     assert "full disk" in output
     store = CheckpointStore(small_disk / "run")
