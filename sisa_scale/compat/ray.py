@@ -1,5 +1,7 @@
 """Private parts of Ray, checked with 2.60.0. pyproject.toml keeps it in that minor series."""
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -42,7 +44,8 @@ def signals_left_alone() -> Iterator[None]:
     """Leave the driver's signals to the driver while Ray starts.
 
     Ray's processes get sessions of their own, so that what is sent to the driver's group does not reach them, and Ray
-    does not take SIGTERM for itself.
+    does not take SIGTERM for itself: neither in Python nor in C++, where its handler lets Python's run and aborts the
+    process three seconds later (the alarm of Abseil's handler of failures).
     """
     popen, take_sigterm = services.ConsolePopen, utils.set_sigterm_handler
     services.ConsolePopen = partial(popen, start_new_session=True)
@@ -51,6 +54,8 @@ def signals_left_alone() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen, utils.set_sigterm_handler = popen, take_sigterm
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def draining_nodes() -> set[str]:

@@ -1,4 +1,6 @@
+import faulthandler
 import inspect
+import os
 import signal
 import sys
 
@@ -44,6 +46,18 @@ def test_its_processes_are_started_in_sessions_of_their_own() -> None:
         ray._private.utils.set_sigterm_handler(print)
     assert signal.getsignal(signal.SIGTERM) is not print
     assert services.ConsolePopen is before
+
+
+def test_a_handler_in_c_does_not_stay_over_that_of_python() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
+    try:
+        with signals_left_alone():
+            faulthandler.register(signal.SIGTERM, file=sys.__stderr__, chain=False)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
 
 
 def test_nodes_are_known_by_their_label() -> None:
