@@ -38,11 +38,12 @@ def test_a_signal_before_there_is_anything_to_save_ends_at_once(tmp_path: Path) 
 
 
 def test_a_terminal_that_is_closed_asks_too_unless_nohup_has_it_ignored(tmp_path: Path) -> None:
-    with stop_on_signals(tmp_path / "stop", print) as asked:
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert asked.signals == [signal.SIGHUP]
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        with stop_on_signals(tmp_path / "stop", print) as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert asked.signals == [signal.SIGHUP]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with stop_on_signals(tmp_path / "stop", print) as asked:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not asked
