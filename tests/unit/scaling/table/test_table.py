@@ -14,7 +14,7 @@ from sisa_scale.scaling.table.identifiability import require
 from sisa_scale.scaling.table.notices import REFUSALS, WARNINGS, RefusalError
 from sisa_scale.scaling.table.table import table_of
 
-DOCS = Path(__file__).parents[4] / "docs" / "scaling-laws.md"
+DOCS = Path(__file__).parents[4] / "docs" / "scaling-laws-codes.md"
 
 
 def refused(path: Path, code: str, **options: object) -> str:
