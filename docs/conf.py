@@ -19,7 +19,6 @@ html_copy_source = False
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4  # links to headings, as on GitHub
 pygments_style, pygments_dark_style = "friendly", "monokai"
-suppress_warnings = ["misc.highlighting_failure"]
 
 
 def setup(app: Sphinx) -> None:

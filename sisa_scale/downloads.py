@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sisa_scale.errors import DataError
+from sisa_scale.files import refusal_of
 
 NUM_ATTEMPTS = 7
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 30.0
@@ -48,11 +49,12 @@ def download(
             )
         part.replace(path)
     except OSError as error:
+        found, remedy = refusal_of(error)
         raise DataError.at(
             path,
-            found=f"a file that cannot be written ({error.strerror or error})",
+            found=found,
             allowed="the directory is writable and has room",
-            remedy="Free space or choose another directory, and call again: what has come is kept.",
+            remedy=f"{remedy}, then call again: what has come is kept.",
         ) from error
     return digest
 

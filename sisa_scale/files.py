@@ -1,5 +1,6 @@
 """Files that are either whole or absent: write to a temporary name, fsync, rename."""
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,29 @@ from typing import IO, Any
 _CHUNK_BYTES = 1 << 20
 _ABANDONED_SECONDS = 3600.0
 _TEMPORARY = re.compile(r"(?P<host>.+)\.(?P<pid>\d+)\.tmp$")
+
+
+# errno -> (what was found, what to do)
+_REFUSALS = {
+    errno.ENOSPC: ("a full disk", "Free space on it"),
+    errno.EDQUOT: ("a disk quota that is used up", "Free space or raise the quota"),
+    errno.EFBIG: ("a file larger than the file system or a limit (`ulimit -f`) allows", "Raise the limit"),
+    errno.EROFS: ("a read-only file system", "Make it writable"),
+    errno.EACCES: ("no permission", "Correct its owner or mode (`ls -ld` shows them)"),
+    errno.EPERM: ("no permission", "Correct its owner or mode (`ls -ld` shows them)"),
+    errno.ENOTDIR: ("a file where a directory should be", "Move that file away"),
+    errno.EEXIST: ("a file where a directory should be", "Move that file away"),
+    errno.EISDIR: ("a directory where a file should be", "Move that directory away"),
+    errno.ENOENT: ("no such file or directory", "Restore it"),
+    errno.EMFILE: ("too many open files", "Raise the limit (`ulimit -n`)"),
+    errno.EIO: ("a device that fails to read or write", "Check the disk"),
+}
+
+
+def refusal_of(error: OSError) -> tuple[str, str]:
+    """Return what the operating system refuses, in our words: what was found, and what to do."""
+    unknown = f"a file system that refuses it ({error})", "Check the disk or the server"
+    return _REFUSALS.get(error.errno or 0, unknown)
 
 
 def fsync_directory(path: Path) -> None:

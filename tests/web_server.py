@@ -33,7 +33,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: WebServer
 
     def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
+        wanted, self.path = self.headers.get("Range"), self.path.partition("?")[0]
         self.server.requests.append((self.path, wanted))
         faults = self.server.faults.get(self.path) or []
         kind, number = faults.pop(0) if faults else ("", 0)

@@ -145,7 +145,7 @@ def _meaning(field: dataclasses.Field[Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ").replace(str(Path.home()), "~")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import click
 import sisa_scale
 from sisa_scale.cli.failing import print_error
 from sisa_scale.errors import SisaScaleError
+from sisa_scale.files import refusal_of
 from sisa_scale.runs.exit_codes import end_beside_ray
-from sisa_scale.runs.problems import RunDirectoryError, words
+from sisa_scale.runs.problems import RunDirectoryError
 
 # Name -> (module, what it does); the help text stands here so that listing the commands imports none of them.
 COMMANDS = {
@@ -86,7 +87,7 @@ def run(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        found, remedy = words(error)
+        found, remedy = refusal_of(error)
         remedy += ", then run the same command again."
         refused = RunDirectoryError.at(error.filename, found=found, allowed="the command needs it", remedy=remedy)
         print_error(refused)

@@ -63,5 +63,5 @@ def test_a_refusal_is_not_repeated(server: WebServer, tmp_path: Path, status: in
 
 def test_a_directory_that_cannot_be_written(server: WebServer, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="a file where a directory should be"):
         download(f"{server.url}/file", tmp_path / "taken" / "file")

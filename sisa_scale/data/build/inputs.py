@@ -71,7 +71,7 @@ class Input:
             with Path(self.url).open("rb") as stream:
                 yield stream
             return
-        system, path = _file_system(self.url)
+        system, path = open_file_system(self.url)
         with system.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES) as stream:
             yield stream
 
@@ -108,7 +108,7 @@ def _local_chunks(url: str, start: int) -> Iterator[bytes]:
 
 def _remote_chunks(url: str, start: int) -> Iterator[bytes]:
     """Read on where the connection broke, a few times with growing pauses."""
-    system, path = _file_system(url)
+    system, path = open_file_system(url)
     position = start
     pauses = iter(_RETRY_SECONDS)
     while True:
@@ -136,10 +136,6 @@ def _remote_chunks(url: str, start: int) -> Iterator[bytes]:
 
 def open_file_system(url: str) -> tuple[Any, str]:
     """Return the file system of a URL and the path in it. Raises DataError for a protocol that is not installed."""
-    return _file_system(url)
-
-
-def _file_system(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     try:

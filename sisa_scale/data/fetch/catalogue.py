@@ -8,9 +8,9 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True, slots=True)
 class HubFiles:
-    """Files of a data set or model at the Hugging Face Hub, whose listing gives their sizes and SHA-256.
+    """Files of a data set at the Hugging Face Hub, whose listing gives their sizes and SHA-256.
 
-    repo: with its kind, such as datasets/OWNER/NAME; folder: inside it; suffix: how names end.
+    repo: OWNER/NAME; folder: inside it; suffix: how names end.
     """
 
     repo: str
@@ -53,27 +53,27 @@ CATALOGUE: Mapping[str, Entry] = {
         "short stories in simple English, written by models (arXiv 2305.07759)",
         "1 GB, 0.5 billion tokens",
         "CDLA-Sharing-1.0",
-        HubFiles("datasets/roneneldan/TinyStories", "data", ".parquet"),
+        HubFiles("roneneldan/TinyStories", "data", ".parquet"),
     ),
     "wikitext-103": Entry(
         "corpus",
         "good and featured articles of Wikipedia (arXiv 1609.07843)",
         "0.3 GB, 0.1 billion tokens",
         "CC BY-SA 4.0",
-        HubFiles("datasets/Salesforce/wikitext", "wikitext-103-raw-v1", ".parquet"),
+        HubFiles("Salesforce/wikitext", "wikitext-103-raw-v1", ".parquet"),
     ),
     "wikipedia-en": Entry(
         "corpus",
         "English Wikipedia of November 2023",
         "12 GB, 4 billion tokens",
         "CC BY-SA 4.0",
-        HubFiles("datasets/wikimedia/wikipedia", "20231101.en", ".parquet"),
+        HubFiles("wikimedia/wikipedia", "20231101.en", ".parquet"),
     ),
     "fineweb-edu-10bt": Entry(
         "corpus",
         "educational web pages, sample of 10 billion tokens (arXiv 2406.17557)",
         "28 GB, 10 billion tokens",
         "ODC-By 1.0",
-        HubFiles("datasets/HuggingFaceFW/fineweb-edu", "sample/10BT", ".parquet"),
+        HubFiles("HuggingFaceFW/fineweb-edu", "sample/10BT", ".parquet"),
     ),
 }

@@ -1,17 +1,10 @@
-"""The listing of files at the Hugging Face Hub: `GET /api/REPO/tree/REVISION/FOLDER`."""
+"""The listing of files at the Hugging Face Hub."""
 
-import json
 import os
-import re
-import urllib.error
-import urllib.request
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sisa_scale.data.fetch.catalogue import HUB, HubFiles
-from sisa_scale.downloads import TIMEOUT_SECONDS
 from sisa_scale.errors import DataError
-
-_NEXT = re.compile(r'<([^>]+)>;\s*rel="next"')
 
 
 class RemoteFile(NamedTuple):
@@ -23,39 +16,36 @@ class RemoteFile(NamedTuple):
     num_bytes: int | None
 
 
-def list_files(files: HubFiles, revision: str = "main") -> list[RemoteFile]:
+def list_files(files: HubFiles) -> list[RemoteFile]:
     """Return the files in order of their names. HF_ENDPOINT names a mirror. Raises DataError without an answer."""
-    endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-    url: str | None = f"{endpoint}/api/{files.repo}/tree/{revision}/{files.folder}"
-    found = []
-    while url is not None:
-        rows, url = _page(url)
-        for row in rows:
-            path = str(row["path"])
-            if row.get("type") == "file" and path.endswith(files.suffix):
-                large = row.get("lfs") or {}
-                address = f"{endpoint}/{files.repo}/resolve/{revision}/{path}"
-                found.append(RemoteFile(path.rpartition("/")[2], address, large.get("oid"), int(row["size"])))
+    from huggingface_hub import HfApi, RepoFile, hf_hub_url
+
+    endpoint = os.environ.get("HF_ENDPOINT") or HUB
+    hub = HfApi(endpoint=endpoint, token=False)
+    try:
+        entries = list(hub.list_repo_tree(files.repo, files.folder, repo_type="dataset"))
+    except Exception as error:  # the library has errors of several kinds
+        raise DataError.at(
+            f"{endpoint}/datasets/{files.repo}",
+            found=f"no listing ({str(error).partition(chr(10))[0]})",
+            allowed="the hub lists the files of a public data set",
+            remedy="Check the network; HF_ENDPOINT=https://... names a mirror.",
+        ) from error
+    found = [
+        RemoteFile(
+            entry.path.rpartition("/")[2],
+            hf_hub_url(files.repo, entry.path, repo_type="dataset", endpoint=endpoint),
+            entry.lfs.sha256 if entry.lfs else None,
+            entry.size,
+        )
+        for entry in entries
+        if isinstance(entry, RepoFile) and entry.path.endswith(files.suffix)
+    ]
     if not found:
         raise DataError.at(
-            f"{endpoint}/{files.repo}",
+            f"{endpoint}/datasets/{files.repo}",
             found=f"no file {files.suffix} in {files.folder}",
             allowed="the folder holds the corpus",
             remedy="The source has changed: look at the page and fetch by hand.",
         )
     return sorted(found)
-
-
-def _page(url: str) -> tuple[list[dict[str, Any]], str | None]:
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-            rows: list[dict[str, Any]] = json.load(response)
-            following = _NEXT.search(response.headers.get("Link") or "")
-    except (OSError, ValueError) as error:
-        raise DataError.at(
-            url,
-            found=f"no listing ({error})",
-            allowed="the hub lists the files of a public data set",
-            remedy="Check the network; HF_ENDPOINT=https://... names a mirror.",
-        ) from error
-    return rows, following[1] if following else None

@@ -19,7 +19,8 @@ from sisa_scale.runs.stop_request import write_stop
         (errno.EDQUOT, "quota"),
         (errno.EROFS, "a read-only file system"),
         (errno.EACCES, "no permission"),
-        (errno.EIO, "Input/output error"),
+        (errno.EIO, "a device that fails to read or write"),
+        (errno.ENAMETOOLONG, "File name too long"),
     ],
 )
 def test_the_system_speaks_our_words(tmp_path: Path, number: int, words: str) -> None:
