@@ -1,16 +1,15 @@
 """What the tasks of a run are made of, gathered from its config and data set."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.manifest import Manifest, read_manifest
+from sisa_scale.data.manifest import read_manifest
 from sisa_scale.data.read.heldout import Heldout, read_heldout
-from sisa_scale.data.read.tokenizer_choice import trained_tokenizer
+from sisa_scale.data.read.tokenizer_choice import check_vocabulary, trained_tokenizer
 from sisa_scale.data.tokenizer import Tokenizer
 from sisa_scale.errors import DataError
 from sisa_scale.evaluation.suite import EvaluationResources
@@ -59,19 +58,6 @@ def load_resources(
         has_separate_documents=config.data.documents == "separate",
         heldout_problem=problem,
     )
-
-
-def check_vocabulary(config: RunConfig, manifests: Mapping[str, Manifest]) -> None:
-    """Raise DataError unless every id of the data sets' tokenizer has a row in the model's embedding."""
-    for name, manifest in manifests.items():
-        num_ids = manifest.tokenizer.vocab_size
-        if num_ids > config.model.vocab_size:
-            raise DataError.at(
-                config.data.sources[name].path,
-                found=f"a tokenizer of {num_ids} ids",
-                allowed=f"model.vocab_size is {config.model.vocab_size}",
-                remedy=f"Set model.vocab_size to {num_ids}, or point data.path to another data set.",
-            )
 
 
 def _documents(sequences_NL: npt.NDArray[np.int64], tokenizer: Tokenizer) -> list[str]:

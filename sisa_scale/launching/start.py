@@ -14,9 +14,9 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.sources import load_manifests
 from sisa_scale.data.read.storage import absolute_location
 from sisa_scale.data.read.stream import TokenStream
+from sisa_scale.data.read.tokenizer_choice import check_vocabulary
 from sisa_scale.errors import CheckpointError, ConfigError, SisaScaleWarning
 from sisa_scale.evaluation.fetch import lambada_file
-from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.planning.twins import load_recipe
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.owner import check_free, take_over

@@ -18,6 +18,7 @@ _SCRATCH_PREFIX = "sisa-ray-"
 _CONNECT_SECONDS = 10.0
 _SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",  # a run has its own
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths mean in a worker what they mean here
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

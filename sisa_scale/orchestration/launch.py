@@ -9,8 +9,8 @@ from typing import cast
 
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.sources import load_manifests
+from sisa_scale.data.read.tokenizer_choice import check_vocabulary
 from sisa_scale.errors import TrainingError
-from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.orchestration.cluster import Device, ray_cluster
 from sisa_scale.orchestration.nodes import living_nodes, places
 from sisa_scale.orchestration.signals import Asked, StoppedEarlyError, stop_on_signals

@@ -25,10 +25,11 @@ def build_trainer(config: RunConfig, device: Device, token: str) -> Any:
     token: of the life that owns the run.
     """
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
 
+    from sisa_scale.compat.ray import LeanTrainer
     from sisa_scale.orchestration.failure_callback import DeathWatch
     from sisa_scale.orchestration.placement_callback import Placement
+    from sisa_scale.orchestration.worker_places import WorkerPlaces
 
     resources = config.resources
     environment = {"OMP_NUM_THREADS": str(resources.cpus_per_worker), "TOKENIZERS_PARALLELISM": "false"}
@@ -38,10 +39,11 @@ def build_trainer(config: RunConfig, device: Device, token: str) -> Any:
     storage.mkdir(parents=True, exist_ok=True)
     attempt = RunDirectory(config.directory).current_attempt() + 1
     num_workers = resources.workers if resources.min_workers is None else (resources.min_workers, resources.workers)
-    return TorchTrainer(
+    return LeanTrainer(
         _work,
+        is_cluster_ours=resources.ray_address is None,
         train_loop_config={"config": config, "device": device, "token": token, "command": sys.argv},
-        torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),
+        backend_config=WorkerPlaces(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers,
             use_gpu=device == "cuda",

@@ -11,8 +11,8 @@ import torch
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.documents import number_documents
 from sisa_scale.data.read.heldout import read_heldout
+from sisa_scale.data.read.tokenizer_choice import check_vocabulary
 from sisa_scale.errors import SisaScaleError
-from sisa_scale.evaluation.resources import check_vocabulary
 from sisa_scale.runs.attempts import Attempt, crash_loop
 from sisa_scale.runs.diagnostics import Diagnostics
 from sisa_scale.runs.directory import RunDirectory

@@ -1,12 +1,13 @@
 """The tokenizer that goes with a trained model: that of its data set, or a file that is given."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sisa_scale.config.data import DataConfig
 from sisa_scale.config.run import RunConfig
-from sisa_scale.data.manifest import read_manifest, read_tokenizer
+from sisa_scale.data.manifest import Manifest, read_manifest, read_tokenizer
 from sisa_scale.data.read.sources import tokenizer_path
 from sisa_scale.data.read.storage import open_storage
 from sisa_scale.data.tokenizer import Tokenizer, load_tokenizer
@@ -54,6 +55,19 @@ def chosen_tokenizer(config: DataConfig, given: Path | None) -> Path:
             remedy=f"Leave --tokenizer out, or give {manifest.tokenizer.file} of the data set.",
         )
     return given
+
+
+def check_vocabulary(config: RunConfig, manifests: Mapping[str, Manifest]) -> None:
+    """Raise DataError unless every id of the data sets' tokenizer has a row in the model's embedding."""
+    for name, manifest in manifests.items():
+        num_ids = manifest.tokenizer.vocab_size
+        if num_ids > config.model.vocab_size:
+            raise DataError.at(
+                config.data.sources[name].path,
+                found=f"a tokenizer of {num_ids} ids",
+                allowed=f"model.vocab_size is {config.model.vocab_size}",
+                remedy=f"Set model.vocab_size to {num_ids}, or point data.path to another data set.",
+            )
 
 
 def _used(content: bytes) -> dict[str, Any] | None:

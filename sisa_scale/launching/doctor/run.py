@@ -10,7 +10,7 @@ from sisa_scale.config.run import RunConfig
 from sisa_scale.data.manifest import read_tokenizer
 from sisa_scale.data.read.sources import load_manifests, open_reader
 from sisa_scale.data.read.storage import open_storage
-from sisa_scale.evaluation.resources import check_vocabulary
+from sisa_scale.data.read.tokenizer_choice import check_vocabulary
 from sisa_scale.launching.doctor.finding import Finding
 from sisa_scale.models.meta import parameter_shapes
 

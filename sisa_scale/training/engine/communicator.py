@@ -13,6 +13,7 @@ from sisa_scale.errors import ConfigError
 from sisa_scale.models.sequence_parallel import SequenceGroup
 from sisa_scale.runs.exit_codes import end_process
 
+_TIMEOUT = timedelta(minutes=30)  # a watchdog of ours is quicker
 _ASIDE_TIMEOUT = timedelta(hours=1)
 _ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -67,7 +68,7 @@ class Communicator:
 
 
 def connect(device: str) -> Communicator:
-    """Join the workers that Ray Train or torchrun started; the process group is made if they have not made it yet.
+    """Join the workers that Ray Train or torchrun started.
 
     device: "cpu" (gloo) or "cuda" (NCCL). The usual environment variables say who we are; raises ConfigError without.
     """
@@ -87,9 +88,8 @@ def connect(device: str) -> Communicator:
     else:
         place = torch.device("cpu")
     if not dist.is_initialized():
-        dist.init_process_group(
-            "nccl" if device == "cuda" else "gloo", store=_store(), rank=rank, world_size=world_size
-        )
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=_store(), rank=rank, world_size=world_size, timeout=_TIMEOUT)
     return Communicator(rank, local_rank, world_size, place)
 
 

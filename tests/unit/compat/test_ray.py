@@ -3,13 +3,19 @@ import inspect
 import os
 import signal
 import sys
+from typing import Any
 
+import pytest
 import ray
+import ray.train
 from ray._private import services
 from ray._private.state import GlobalState
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from sisa_scale.compat.ray import (
     ControllerCallback,
+    LeanTrainer,
     OwnPathJob,
     ResizingState,
     away_from,
@@ -73,3 +79,21 @@ def test_the_folder_can_be_chosen() -> None:
     (name,) = scratch_in("/tmp")
     # ray.init takes it among **kwargs and refuses names that it does not know.
     assert f'"{name}"' in inspect.getsource(ray.init) or name in inspect.signature(ray.init).parameters
+
+
+@pytest.mark.parametrize("is_cluster_ours", [True, False])
+def test_no_helper_is_started_that_does_nothing_here(is_cluster_ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = LeanTrainer(print, is_cluster_ours=is_cluster_ours, scaling_config=ray.train.ScalingConfig(num_workers=2))
+    names = {type(each).__name__ for each in trainer._create_default_callbacks()}
+    assert "BackendSetupCallback" in names
+    assert "DatasetsCallback" not in names
+    assert ("PlacementGroupCleanerCallback" in names) is not is_cluster_ours
+    started: list[Any] = []
+    monkeypatch.setattr(DataParallelTrainer, "_initialize_and_run_controller", lambda _, **each: started.append(each))
+    trainer._initialize_and_run_controller(scaling_policy=FixedScalingPolicy(trainer.scaling_config))
+    policy = started[0]["scaling_policy"]
+    assert (type(policy) is FixedScalingPolicy) is not is_cluster_ours
+    if is_cluster_ours:
+        policy.after_controller_start(None)
+        assert policy.make_decision_for_non_running_worker_group().num_workers == 2
+        assert policy._coordinator_client is None  # nobody was asked
