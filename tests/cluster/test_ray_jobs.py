@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import SISA_SCALE, finish, metrics, run_command, start_command
+from processes import SISA_SCALE, finish, metrics, run_command, start_command, start_workers
 
 STEPS = 40
 OVERRIDES = [f"total={STEPS} steps", "checkpoint.every_steps=30", "evaluation.tasks=[]"]
@@ -152,15 +152,14 @@ def test_run_survives_its_client_and_equals_those_of_other_targets(
     assert code == 0, output
     assert "SUCCEEDED" in output
     assert f"step {STEPS}/{STEPS}" in output
-    code, output = run_command("submit", recipe, "--to", "local", f"run_dir={tmp_path}/near", *OVERRIDES)
-    assert code == 0, output
+    start_workers(2, [("train", recipe, [f"run_dir={tmp_path}/near", *OVERRIDES])])  # without Ray
     assert len(trace(tmp_path / "far")) == STEPS
     assert trace(tmp_path / "far") == trace(tmp_path / "near")
     assert trace(tmp_path / "far") == trace(run_as_pods_would(ray_cluster, recipe, dataset, tmp_path))
 
 
 def test_cancelled_run_saves_and_goes_on_when_it_is_submitted_again(submit: list[str], tmp_path: Path) -> None:
-    options = [*submit, f"run_dir={tmp_path}/run", "total=300 steps"]
+    options = [*submit, f"run_dir={tmp_path}/run", "resources.workers=1", "total=300 steps"]
     code, output = run_command(*options)
     assert code == 0, output
     wait_for(has_step(tmp_path / "run", 3), "the third step")

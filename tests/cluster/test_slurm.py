@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import SISA_SCALE, metrics, run_command, start_command
+from processes import SISA_SCALE, metrics, run_command, start_workers
 from slurm_cluster import SlurmCluster
 
 from sisa_scale.launching.submission import newest_submission
@@ -39,10 +39,8 @@ def submit(slurm: SlurmCluster, recipe: Path, tmp_path: Path) -> Iterator[Callab
 
 @pytest.fixture
 def whole(recipe: Path, tmp_path: Path) -> Path:
-    """The same run on this machine, uninterrupted."""
-    process = start_command("submit", recipe, "--to", "local", f"run_dir={tmp_path}/whole", *OVERRIDES, TOTAL)
-    output, _ = process.communicate(timeout=LONG_SECONDS)
-    assert process.returncode == 0, output
+    """The same run on this machine, uninterrupted, without Ray."""
+    start_workers(2, [("train", recipe, [f"run_dir={tmp_path}/whole", *OVERRIDES, TOTAL])])
     return tmp_path / "whole"
 
 

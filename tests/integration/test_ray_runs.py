@@ -81,7 +81,7 @@ def test_second_train_refuses_and_names_resume(uninterrupted: Path, recipe: Path
 
 def test_nothing_is_lost_whatever_is_killed_or_asked_to_stop(uninterrupted: Path, recipe: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start_command("train", recipe, f"run_dir={run_dir}", *OVERRIDES)
+    process = start_command("submit", recipe, "--to", "local", f"run_dir={run_dir}", *OVERRIDES)  # as `train` does
     wait_for_step(run_dir, random.randrange(9, LATEST_KILL))
     workers = pids(run_dir)
     os.kill(process.pid, signal.SIGKILL)  # the driver: no process stays
