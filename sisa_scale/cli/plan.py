@@ -8,6 +8,7 @@ from sisa_scale.cli.console import render
 from sisa_scale.cli.plan_gpu import chosen_gpu, plan_gpu
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.attention_calls import attention_calls
+from sisa_scale.planning.communication import Network, NetworkKind
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.twins import load_recipe, match_of
 
@@ -17,10 +18,25 @@ from sisa_scale.planning.twins import load_recipe, match_of
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--gpu", "gpu_name", metavar="NAME", help="GPU type: a100-40, a100-80, h100, h200, and more.")
 @click.option("--gpus", type=click.IntRange(1), help="Number of GPUs; instead of resources.workers.")
+@click.option("--gpus-per-host", type=click.IntRange(1), default=8, show_default=True, help="GPUs joined by NVLink.")
+@click.option(
+    "--network",
+    type=click.Choice(["infiniband", "ethernet"]),
+    default="infiniband",
+    show_default=True,
+    help="Between hosts: 400 Gb/s for each GPU, or 100 Gb/s for a host.",
+)
 @click.option("--price", type=click.FloatRange(0), help="Price of a GPU for an hour, in any currency.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    recipe: str, overrides: tuple[str, ...], gpu_name: str | None, gpus: int | None, price: float | None, as_json: bool
+    recipe: str,
+    overrides: tuple[str, ...],
+    gpu_name: str | None,
+    gpus: int | None,
+    gpus_per_host: int,
+    network: NetworkKind,
+    price: float | None,
+    as_json: bool,
 ) -> None:
     """Say what RECIPE needs before it runs: parameters, FLOPs, and the memory of a GPU by term.
 
@@ -48,7 +64,7 @@ def command(
         "twin_of": config.twin_of,
         "match": {**asdict(match), "relative_difference": match.relative_difference} if match else None,
     }
-    on_gpu = plan_gpu(config, gpu, price)
+    on_gpu = plan_gpu(config, gpu, Network(gpus_per_host, network), price)
     value |= asdict(on_gpu)
     if as_json:
         render([], as_json=True, value=value)

@@ -9,6 +9,7 @@ from sisa_scale.cli.console import render
 from sisa_scale.config.execution import FLOAT8_GPUS
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError
+from sisa_scale.planning.communication import Network
 from sisa_scale.planning.devices import Gpu, gpu_named
 
 _SHOWN = 5
@@ -43,6 +44,7 @@ class GpuPlan:
         size = memory["device_bytes"] / 1e9
         click.echo(f"{verdict}: {memory['needed_bytes'] / 1e9:.1f} GB of {size:.0f} GB ({self.time['gpu']})")
         shown = {name: value for name, value in self.time.items() if name != "assumptions" and value is not None}
+        shown["sending_share"] = f"{self.time['sending_share']:.1%}"
         shown["uncertainty"] = f"{self.time['uncertainty']:.0%}"
         render([shown], as_json=False, title="time, without start, evaluations and checkpoints")
         for assumption in self.time["assumptions"]:
@@ -55,7 +57,7 @@ class GpuPlan:
             click.echo(f"smallest change that fits: {change}")
 
 
-def plan_gpu(config: RunConfig, gpu: Gpu | None, price: float | None) -> GpuPlan:
+def plan_gpu(config: RunConfig, gpu: Gpu | None, network: Network, price: float | None) -> GpuPlan:
     """Return the plan of a run on `resources.workers` GPUs; None for a GPU leaves time and suggestions out."""
     from sisa_scale.planning.memory.estimate import activations_by_use, plan_memory
     from sisa_scale.planning.speed import plan_time
@@ -83,12 +85,13 @@ def plan_gpu(config: RunConfig, gpu: Gpu | None, price: float | None) -> GpuPlan
     }
     if gpu is None:
         return GpuPlan(memory, None, None, None)
-    run = plan_time(config, gpu)
+    run = plan_time(config, gpu, network)
     time = {
         "gpu": gpu.name,
         "gpus": run.num_gpus,
         "mfu": run.mfu,
         "tokens_per_second": run.tokens_per_second,
+        "sending_share": run.sending_share,
         "days": run.seconds / _SECONDS_PER_DAY,
         "gpu_hours": run.gpu_hours,
         "cost": run.cost(price) if price is not None else None,
@@ -104,9 +107,9 @@ def plan_gpu(config: RunConfig, gpu: Gpu | None, price: float | None) -> GpuPlan
             "tokens_per_second": round(option.tokens_per_second),
             "changes": list(option.changes),
         }
-        for option in options(config, gpu)[:_SHOWN]
+        for option in options(config, gpu, network)[:_SHOWN]
     ]
-    change = None if memory["fits"] else smallest_change(config, gpu)
+    change = None if memory["fits"] else smallest_change(config, gpu, network)
     return GpuPlan(memory, time, suggestions, list(change.changes) if change else None)
 
 

@@ -1,4 +1,4 @@
-"""GPU types by name: memory and dense bf16 peak, from the vendors' data sheets."""
+"""GPU types by name: memory, dense bf16 peak and link to the other GPUs of a host, from the vendors' data sheets."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,15 @@ from sisa_scale.planning.mfu import peak_flops
 class Gpu:
     """A GPU type. memory_bytes: what a program can have, a little less than the label says where it was seen.
 
-    has_fast_cudnn: cuDNN's attention won the measurement of kernels on this generation; has_float8: it multiplies 8-bit
-    floats.
+    link_bytes_per_second: to each other GPU of a host, in one direction. has_fast_cudnn: cuDNN's attention won the
+    measurement of kernels on this generation; has_float8: it multiplies 8-bit floats.
     """
 
     name: str
     device_name: str
     memory_bytes: int
+    link_bytes_per_second: float = 450e9
+    link_name: str = "NVLink"
     has_fast_cudnn: bool = False
     has_float8: bool = False
 
@@ -29,10 +31,10 @@ class Gpu:
 
 
 _GPUS = (
-    Gpu("a100-40", "A100-SXM4-40GB", 40 * 10**9),
-    Gpu("a100-80", "A100-SXM4-80GB", 80 * 10**9),
-    Gpu("h100-pcie", "H100 PCIe", 80 * 10**9, has_fast_cudnn=True, has_float8=True),
-    Gpu("h100-nvl", "H100 NVL", 94 * 10**9, has_fast_cudnn=True, has_float8=True),
+    Gpu("a100-40", "A100-SXM4-40GB", 40 * 10**9, 300e9),
+    Gpu("a100-80", "A100-SXM4-80GB", 80 * 10**9, 300e9),
+    Gpu("h100-pcie", "H100 PCIe", 80 * 10**9, 64e9, "PCIe", has_fast_cudnn=True, has_float8=True),
+    Gpu("h100-nvl", "H100 NVL", 94 * 10**9, 64e9, "PCIe", has_fast_cudnn=True, has_float8=True),
     Gpu("h100", "H100 80GB HBM3", 80 * 10**9, has_fast_cudnn=True, has_float8=True),
     Gpu("h200", "H200", 141 * 10**9, has_fast_cudnn=True, has_float8=True),
 )

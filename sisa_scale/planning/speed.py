@@ -8,12 +8,14 @@ from sisa_scale.config.mixers.table import mixer_specs
 from sisa_scale.config.run import RunConfig
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.attention_calls import attention_calls
+from sisa_scale.planning.communication import Network, communication_seconds
 from sisa_scale.planning.devices import Gpu
 from sisa_scale.planning.flops import flops_per_token
 
 # What a mixer was measured with (`config.mixers`): a model of 152M parameters with an MLP in every layer on one H100,
 # compiled, bf16 (docs/performance.md, "One GPU").
 MEASURED_PARAMS, MEASURED_SEQUENCE_TOKENS, MEASURED_MICRO_BATCH_TOKENS = 152e6, 2048, 32_768
+_NETWORK = Network()
 NEAR, FAR = 0.05, 0.25  # relative uncertainty of tokens/s where it was measured, and elsewhere (a judgement)
 
 
@@ -21,13 +23,15 @@ NEAR, FAR = 0.05, 0.25  # relative uncertainty of tokens/s where it was measured
 class RunTime:
     """Tokens per second of all GPUs, and what follows from them.
 
-    uncertainty: relative, of all figures; assumptions: why it is no smaller.
+    sending_share: of the time, spent on communication between GPUs. uncertainty: relative, of all figures; assumptions:
+    why it is no smaller.
     """
 
     mfu: float
     tokens_per_second: float
     total_tokens: int
     num_gpus: int
+    sending_share: float
     uncertainty: float
     assumptions: tuple[str, ...]
 
@@ -82,22 +86,26 @@ def recomputed_share(config: RunConfig) -> float:
     return added / model.num_layers
 
 
-def plan_time(config: RunConfig, gpu: Gpu) -> RunTime:
-    """Return the time of a run on `resources.workers` GPUs of a type. No time is lost to communication."""
+def plan_time(config: RunConfig, gpu: Gpu, network: Network = _NETWORK) -> RunTime:
+    """Return the time of a run on `resources.workers` GPUs of a type that are joined by a network."""
     flops = flops_per_token(config.model, config.data.sequence_tokens).train * (1 + recomputed_share(config))
     mfu, workers = expected_mfu(config), config.resources.workers
-    assumptions = tuple(_assumptions(config, gpu))
+    assumptions = tuple(_assumptions(config, gpu, network))
+    computing = config.data.global_batch_tokens * flops / (workers * mfu * gpu.peak_flops)
+    sending = communication_seconds(config, gpu, network)
+    busy = computing / (computing + sending)
     return RunTime(
-        mfu=mfu / (1 + recomputed_share(config)),
-        tokens_per_second=workers * mfu * gpu.peak_flops / flops,
+        mfu=busy * mfu / (1 + recomputed_share(config)),
+        tokens_per_second=config.data.global_batch_tokens / (computing + sending),
         total_tokens=config.total_steps * config.data.global_batch_tokens,
         num_gpus=workers,
+        sending_share=1 - busy,
         uncertainty=FAR if assumptions else NEAR,
         assumptions=assumptions,
     )
 
 
-def _assumptions(config: RunConfig, gpu: Gpu) -> list[str]:
+def _assumptions(config: RunConfig, gpu: Gpu, network: Network) -> list[str]:
     execution, length = config.execution, config.data.sequence_tokens
     size = count_parameters(config.model).total / MEASURED_PARAMS
     calls = attention_calls(config.model, length)
@@ -112,7 +120,10 @@ def _assumptions(config: RunConfig, gpu: Gpu) -> list[str]:
         f"utilisation is as at {MEASURED_MICRO_BATCH_TOKENS:,} tokens a micro-batch": (
             execution.micro_batch_sequences * length < MEASURED_MICRO_BATCH_TOKENS / 2
         ),
-        "no time is lost to communication between GPUs": config.resources.workers > 1,
+        f"nothing is computed while GPUs send to each other ({network.link(gpu, config.resources.workers)[1]})": (
+            config.resources.workers > 1
+        ),
+        "workers that share a sequence exchange it in no time": execution.sequence_parallel_size > 1,
         "recomputed blocks cost their FLOPs": execution.activation_checkpointing not in ("none", "selective"),
         "selective recomputation costs what it cost on an H200, or as much as full": (
             execution.activation_checkpointing == "selective"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from sisa_scale.config.run import RunConfig
+from sisa_scale.planning.communication import Network
 from sisa_scale.planning.devices import Gpu
 from sisa_scale.planning.memory.estimate import MemoryPlan, plan_memory
-from sisa_scale.planning.speed import MEASURED_MICRO_BATCH_TOKENS, plan_time, recomputed_share
+from sisa_scale.planning.speed import MEASURED_MICRO_BATCH_TOKENS, plan_time
 
 Checkpointing = Literal["none", "selective", "full"] | int
 CHECKPOINTING = cast(tuple[Checkpointing, ...], ("none", "selective", 4, 2, "full"))
@@ -34,22 +35,21 @@ class Option:
     changes: tuple[str, ...]
 
 
-def options(config: RunConfig, gpu: Gpu) -> list[Option]:
+def options(config: RunConfig, gpu: Gpu, network: Network) -> list[Option]:
     """Return all that fit, the fastest first.
 
-    Less recomputation comes first, then less communication in a step, then larger micro-batches up to where their
-    speed was measured, then what changes least.
+    Of those as fast, larger micro-batches come first, up to where their speed was measured, then what changes least.
     """
-    return sorted(_fitting(config, config, gpu), key=_rank)
+    return sorted(_fitting(config, config, gpu, network), key=_rank)
 
 
-def smallest_change(config: RunConfig, gpu: Gpu) -> Option | None:
+def smallest_change(config: RunConfig, gpu: Gpu, network: Network) -> Option | None:
     """Return what fits with the fewest settings changed, the fastest of those; None when nothing fits.
 
     Workers that share sequences and more workers are changes, too, and tried when nothing else helps.
     """
     for variant in _variants(config):
-        if fitting := _fitting(config, variant, gpu):
+        if fitting := _fitting(config, variant, gpu, network):
             return min(fitting, key=lambda option: (len(option.changes), _rank(option)))
     return None
 
@@ -67,10 +67,10 @@ def _variants(config: RunConfig) -> Iterator[RunConfig]:
         workers *= 2
 
 
-def _fitting(original: RunConfig, variant: RunConfig, gpu: Gpu) -> list[Option]:
+def _fitting(original: RunConfig, variant: RunConfig, gpu: Gpu, network: Network) -> list[Option]:
     """Return the ways to carry out a variant of a run that break no rule and fit."""
     allowed = (candidate for candidate in _candidates(variant) if not any(candidate.violations()))
-    return [option for candidate in allowed if (option := _option(original, candidate, gpu)) is not None]
+    return [option for candidate in allowed if (option := _option(original, candidate, gpu, network)) is not None]
 
 
 def _candidates(config: RunConfig) -> list[RunConfig]:
@@ -102,7 +102,7 @@ def _candidates(config: RunConfig) -> list[RunConfig]:
     ]
 
 
-def _option(original: RunConfig, candidate: RunConfig, gpu: Gpu) -> Option | None:
+def _option(original: RunConfig, candidate: RunConfig, gpu: Gpu, network: Network) -> Option | None:
     memory = plan_memory(candidate, gpu)
     if memory.needed_bytes > gpu.memory_bytes:
         return None
@@ -113,20 +113,11 @@ def _option(original: RunConfig, candidate: RunConfig, gpu: Gpu) -> Option | Non
     ]
     if candidate.resources.workers != original.resources.workers:
         changes.append(f"resources.workers={candidate.resources.workers}")
-    return Option(candidate, memory, plan_time(candidate, gpu).tokens_per_second, tuple(changes))
+    return Option(candidate, memory, plan_time(candidate, gpu, network).tokens_per_second, tuple(changes))
 
 
-def _rank(option: Option) -> tuple[float, int, int, int, int]:
+def _rank(option: Option) -> tuple[float, int, int, int]:
     config = option.config
-    tokens = config.execution.micro_batch_sequences * config.data.sequence_tokens
-    measured = min(tokens, MEASURED_MICRO_BATCH_TOKENS)
-    return recomputed_share(config), _transfers(config), -measured, len(option.changes), option.memory.needed_bytes
-
-
-def _transfers(config: RunConfig) -> int:
-    """Return how many times a step sends all gradients or weights between the GPUs."""
-    micro_steps = config.accumulation_steps
-    if config.resources.workers == 1:
-        return 0
-    passes = 3 if config.execution.reshard_after_forward else 2
-    return {0: 2, 1: 2, 2: micro_steps + 1, 3: passes * micro_steps}[config.execution.zero_stage]
+    measured = min(config.execution.micro_batch_sequences * config.data.sequence_tokens, MEASURED_MICRO_BATCH_TOKENS)
+    speed = float(f"{option.tokens_per_second:.3g}")  # what differs by less is as fast
+    return -speed, -measured, len(option.changes), option.memory.needed_bytes

@@ -45,7 +45,7 @@ def test_hours_and_cost() -> None:
     assert run.seconds == pytest.approx(run.total_tokens / run.tokens_per_second)
     assert run.cost(2.5) == pytest.approx(2.5 * run.gpu_hours)
     assert run.uncertainty == FAR
-    assert any("communication" in assumption for assumption in run.assumptions)
+    assert any("NVLink" in assumption for assumption in run.assumptions)
 
 
 def test_what_was_not_measured_is_said() -> None:
