@@ -1,5 +1,5 @@
 # Two commands: `make quickstart` sets up and trains on real text, `make test` sets up and passes the tests.
-# Both set up what is missing and nothing twice; after the first time they need no network.
+# Both set up what is missing and nothing twice; after the first time they need no network. `make install` only sets up.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,10 +9,12 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export DS_BUILD_OPS = 0
 
-.PHONY: quickstart test chaos lint format docs clean
+.PHONY: quickstart install test chaos lint format docs clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/sisa-scale quickstart
+
+install: $(VENV)/installed
 
 # Files stay whole, for their fixtures; those with the longest tests come first.
 test: $(VENV)/installed-dev lint

@@ -16,6 +16,7 @@ html_theme = "furo"
 html_title = project
 html_show_sphinx = False
 html_copy_source = False
+html_static_path, html_css_files = ["_static"], ["site.css"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4  # links to headings, as on GitHub
 pygments_style, pygments_dark_style = "friendly", "monokai"

@@ -8,6 +8,7 @@
 import dataclasses
 import inspect
 import sys
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,10 +18,12 @@ import click
 
 from sisa_scale import errors
 from sisa_scale.cli.main import cli
+from sisa_scale.config.duration import Duration
 from sisa_scale.config.loading.load import walk_fields
 from sisa_scale.config.loading.strict import section_class
+from sisa_scale.config.mixture import MixSource, MixStage
 from sisa_scale.config.run import RunConfig
-from sisa_scale.config.study import StudyConfig
+from sisa_scale.config.study import ArchitectureConfig, SizeConfig, StudyConfig
 from sisa_scale.launching.profiles.kubernetes import KubernetesProfile
 from sisa_scale.launching.profiles.local import LocalProfile
 from sisa_scale.launching.profiles.ray import RayProfile
@@ -36,6 +39,11 @@ SECTIONS: Mapping[str, type] = {
     "Profiles: Slurm": SlurmProfile,
     "Profiles: Kubernetes": KubernetesProfile,
 }
+_WORDS: Mapping[Any, str] = {
+    str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null",
+    Duration: "duration such as `200 steps` or `1e9 tokens`", MixSource: "section", MixStage: "section",
+    ArchitectureConfig: "section", SizeConfig: "section",
+}  # fmt: skip
 
 
 def write(directory: Path) -> None:
@@ -119,20 +127,32 @@ def events() -> str:
 
 
 def _type(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return ", ".join(str(word) for word in typing.get_args(hint))
-    if isinstance(hint, type):
-        return hint.__name__
-    options = typing.get_args(hint)
-    if type(None) in options:
-        return " or ".join(_type(option) for option in options if option is not type(None)) + " or null"
-    return str(hint).replace("typing.", "")
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return ", ".join(str(word) for word in options)
+    if origin is tuple:
+        inner = _type(options[0])
+        return f"list of {inner}s" if inner.isalpha() else f"list of ({inner})"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type(option) for option in sorted(options, key=lambda option: option is type(None)))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"mapping of names to {_type(options[1])}"
+    return _WORDS.get(hint) or getattr(hint, "__name__", str(hint))
 
 
 def _default(field: dataclasses.Field[Any]) -> str | None:
     if field.default is not dataclasses.MISSING:
-        return "null" if field.default is None else str(field.default) or "''"
-    return str(field.default_factory()) if field.default_factory is not dataclasses.MISSING else None
+        return _plain(field.default)
+    return _plain(field.default_factory()) if field.default_factory is not dataclasses.MISSING else None
+
+
+def _plain(value: Any) -> str:
+    """Return a default as a recipe has it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return str(value) or "''"
 
 
 def _meaning(field: dataclasses.Field[Any]) -> str:

@@ -90,10 +90,10 @@ class StepTotals:
 
 
 class StepFeed:
-    """The newest step of a run that goes on."""
+    """The newest step of a run that goes on; steps of the attempts before are not told again."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._feed = LineFeed(run_dir / METRICS)
+        self._feed = LineFeed(run_dir / METRICS, skips_present=True)
 
     def newest(self) -> StepRow | None:
         """Return the last step that was added since the last call, None where none was."""

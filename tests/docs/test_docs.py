@@ -16,6 +16,10 @@ from sisa_scale.config.loading.load import load_config, parse_override, walk_fie
 from sisa_scale.config.run import RunConfig
 from sisa_scale.config.study import StudyConfig
 from sisa_scale.errors import ConfigError
+from sisa_scale.launching.profiles.kubernetes import KubernetesProfile
+from sisa_scale.launching.profiles.load import load_profile
+from sisa_scale.launching.profiles.ray import RayProfile
+from sisa_scale.launching.profiles.slurm import SlurmProfile
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
@@ -44,7 +48,8 @@ def command_lines(page: Path) -> Iterator[list[str]]:
     for language, text in blocks(page):
         if language not in ("", "bash"):
             continue
-        for line in text.replace("\\\n", " ").splitlines():
+        for whole in text.replace("\\\n", " ").splitlines():
+            line = re.sub(r"^(srun|kubectl exec)( -\S+| data)* (?=sisa-scale )", "", whole)
             if line.startswith("sisa-scale "):
                 optional = re.sub(r"\[(-[^\]]*)\](?=\s|$)", r"\1", line)
                 words = [word for word in shlex.split(optional, comments=True) if word != "..."]
@@ -152,3 +157,38 @@ def test_the_site_builds_without_a_dead_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)#]+)", (ROOT / "README.md").read_text()))
 def test_links_of_the_readme_lead_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
+
+
+@pytest.fixture(scope="module")
+def tests() -> dict[str, str]:
+    """The files of tests, by path below tests/."""
+    return {str(path.relative_to(ROOT / "tests")): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_tests_that_are_named_exist(page: Path, tests: dict[str, str]) -> None:
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(r"(?<![\w/.-])(?:cluster|tests|tools|recipes|sisa_scale)/[\w./-]*\w", text)
+    assert not {path for path in paths if not (ROOT / path).exists()} - {"cluster/spool"}  # an example adds it
+    for file, name in re.findall(r"`(?:tests/)?([\w/]*test_\w+\.py)?(?:::(test_\w+))?`", text):
+        assert not file or file in tests, file
+        assert not name or any(f"def {name}(" in source for source in tests.values()), name
+
+
+def test_profiles_and_the_volume_of_the_cluster_pages_fit(tmp_path: Path) -> None:
+    loaded = []
+    for target, name in (("slurm", "start-slurm"), ("kubernetes", "start-kubernetes"), ("ray", "start-ray")):
+        page = ROOT / "docs" / f"{name}.md"
+        for text in (text for language, text in blocks(page) if language == "yaml"):
+            if "extends:" in text:
+                (tmp_path / "mine.yaml").write_text(text)
+                loaded.append(load_profile(target, str(tmp_path / "mine.yaml"), ()))
+            else:
+                claim, pod = yaml.safe_load_all(text)
+    assert [type(profile) for profile in loaded] == [SlurmProfile] * 2 + [KubernetesProfile] * 2 + [RayProfile]
+    for profile in loaded:
+        if isinstance(profile, KubernetesProfile):
+            assert claim["metadata"]["name"] == profile.storage.claim
+            assert pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] == profile.storage.mount_path
+            assert pod["spec"]["containers"][0]["image"] == profile.image
+            assert pod["spec"]["securityContext"]["fsGroup"] == profile.user_id

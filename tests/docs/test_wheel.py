@@ -38,3 +38,5 @@ def test_a_wheel_brings_recipes_and_profiles(tmp_path: Path) -> None:
         "-c", "from sisa_scale.cli.main import main; main()", _SISA_SCALE_COMPLETE="bash_source", **installed
     )
     assert "complete" in completion
+    asked = {"COMP_WORDS": "sisa-scale res", "COMP_CWORD": "1", "_SISA_SCALE_COMPLETE": "bash_complete"}
+    assert run("-c", "from sisa_scale.cli.main import main; main()", **asked, **installed) == "plain,resume\n"

@@ -95,3 +95,4 @@ def test_the_newest_step_of_a_run_that_goes_on(tmp_path: Path) -> None:
     assert newest is not None
     assert newest.step == 2
     assert feed.newest() is None
+    assert StepFeed(tmp_path).newest() is None  # of a run that is resumed
