@@ -18,6 +18,7 @@ from sisa_scale.scaling.comparison.nested_models import Nested, compare_nested
 from sisa_scale.scaling.fit.arrays import Floats
 from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES, Draws, bootstrap, judge
 from sisa_scale.scaling.fit.fitting import Fit, fit
+from sisa_scale.scaling.fit.misfit import misfit
 from sisa_scale.scaling.fit.objectives import Objective
 from sisa_scale.scaling.table.identifiability import Identifiability, require
 from sisa_scale.scaling.table.notices import Notice, refusal
@@ -89,7 +90,7 @@ def compare(
         notices.append(Notice("extrapolation", text))
     notices += _frontiers_outside(result, reference, rows)
     rho = efficiencies(result, draws, reference, level) if form == "shared" else []
-    notices += [*result.notices, *found.notices, *judge(draws, found)]
+    notices += [*result.notices, *found.notices, *misfit(result), *judge(draws, found)]
     unique = tuple(dict.fromkeys(notices))
     return Comparison(reference, result, draws, found, tuple(rho), tuple(rows), tuple(compare_nested(table)), unique)
 
