@@ -132,12 +132,15 @@ def verdicts_of(comparison: Comparison) -> list[str]:
         rows = [row for row in comparison.multipliers if (row.architecture, row.cost) == key and row.is_claimed]
         if not rows:
             continue
-        unit = {"flops": "FLOPs", "tokens": "tokens", "seconds": "seconds"}[key[1]]
-        size = " with equal parameters" if key[1] == "tokens" else ""
+        unit = {"flops": "FLOPs", "tokens": "Tokens", "seconds": "Seconds"}[key[1]]
+        size = ", with equal parameters" if key[1] == "tokens" else ""
         parts = ", ".join(f"{_times(row)} at a loss of {row.loss:g}" for row in rows)
         shown = [row for row in rows if row.interval is not None and row.interval[0] <= 1 <= row.interval[1]]
-        tail = "; where the interval contains 1, no difference is shown." if shown else "."
-        found.append(f"{key[0]} needs as many {unit} as {comparison.reference}{size} times {parts}{tail}")
+        tail = "; where the interval contains 1, no difference is shown" if shown else ""
+        found.append(
+            f"{unit} of {comparison.reference} over {unit} of {key[0]} for the same loss{size}: {parts}{tail}. "
+            f"Above 1, {key[0]} needs fewer."
+        )
     return found
 
 
@@ -156,7 +159,7 @@ def unclaimed(comparison: Comparison) -> list[str]:
 
 def _times(row: Multiplier) -> str:
     assert row.multiplier is not None and row.interval is not None
-    return f"{1 / row.multiplier:.2f} ({1 / row.interval[1]:.2f} to {1 / row.interval[0]:.2f})"
+    return f"{row.multiplier:.2f} ({row.interval[0]:.2f} to {row.interval[1]:.2f})"
 
 
 def _few_runs(table: RunTable, form: str) -> list[Notice]:

@@ -127,6 +127,15 @@ def spread(residual_N: Floats) -> float:
     return float(1.4826 * np.median(np.abs(residual_N)))
 
 
+def residual_error(result: Fit) -> float:
+    """Return the standard deviation of log loss around the law, corrected for the fitted parameters."""
+    count, fitted = len(result.table), result.form.law.num_parameters
+    factor = np.sqrt(count / max(count - fitted, 1))
+    if result.objective.kind == "squares":
+        return float(factor * np.sqrt(np.mean(result.residual_N**2)))
+    return float(factor * spread(result.residual_N))
+
+
 def _outliers(result: Fit) -> list[Notice]:
     residual_N, sigma = result.residual_N, spread(result.residual_N)
     rows = np.flatnonzero(np.abs(residual_N) > max(_OUTLIER_SIGMAS * sigma, 1e-6))

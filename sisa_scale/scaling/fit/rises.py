@@ -3,7 +3,7 @@
 import numpy as np
 
 from sisa_scale.scaling.fit.arrays import Floats, floats
-from sisa_scale.scaling.fit.fitting import Fit, spread
+from sisa_scale.scaling.fit.fitting import Fit, residual_error
 from sisa_scale.scaling.table.notices import Notice
 
 _SURE = 3.0  # standard errors of a slope that is not zero by chance
@@ -15,8 +15,9 @@ def rises(result: Fit) -> list[Notice]:
     """Warn of every variable with which the law's loss rises at a point of the table, beyond its noise."""
     law, count = result.form.law, len(result.table)
     jacobian_PN = law.evaluate(result.theta_P[None])[1][0]
-    sigma = spread(result.residual_N) * np.sqrt(count / max(count - law.num_parameters, 1))
-    covariance_PP = sigma**2 * np.linalg.pinv(jacobian_PN @ jacobian_PN.T, rcond=1e-12, hermitian=True)
+    covariance_PP = residual_error(result) ** 2 * np.linalg.pinv(
+        jacobian_PN @ jacobian_PN.T, rcond=1e-12, hermitian=True
+    )
     both = result.theta_P + np.concatenate([np.eye(law.num_parameters), -np.eye(law.num_parameters)]) * _STEP
     nearby = law.slopes(both)
     found = []

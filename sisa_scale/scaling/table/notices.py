@@ -57,6 +57,7 @@ WARNINGS = {
     "rough-interval": "the interval is far from what the curvature predicts",
     "optimum-at-edge": "an isoFLOP optimum lies at or beyond the edge of its sizes",
     "budget-left-out": "a budget without a usable parabola",
+    "two-budgets": "two budgets have a vertex each; an exponent needs three",
     "methods-disagree": "the isoFLOP and the parametric exponent differ by more than their intervals",
     "extrapolation": "beyond the measured range",
     "frontier-outside": "the best size or tokens by the law were not measured",
