@@ -132,15 +132,13 @@ def verdicts_of(comparison: Comparison) -> list[str]:
         rows = [row for row in comparison.multipliers if (row.architecture, row.cost) == key and row.is_claimed]
         if not rows:
             continue
-        unit = {"flops": "FLOPs", "tokens": "Tokens", "seconds": "Seconds"}[key[1]]
+        unit = {"flops": "FLOPs", "tokens": "tokens", "seconds": "seconds"}[key[1]]
         size = ", with equal parameters" if key[1] == "tokens" else ""
         parts = ", ".join(f"{_times(row)} at a loss of {row.loss:g}" for row in rows)
         shown = [row for row in rows if row.interval is not None and row.interval[0] <= 1 <= row.interval[1]]
         tail = "; where the interval contains 1, no difference is shown" if shown else ""
-        found.append(
-            f"{unit} of {comparison.reference} over {unit} of {key[0]} for the same loss{size}: {parts}{tail}. "
-            f"Above 1, {key[0]} needs fewer."
-        )
+        ratio = f"{unit[0].upper()}{unit[1:]} of {comparison.reference} over {unit} of {key[0]}"
+        found.append(f"{ratio} for the same loss{size}: {parts}{tail}. Above 1, {key[0]} needs fewer.")
     return found
 
 

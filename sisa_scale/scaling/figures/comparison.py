@@ -15,9 +15,7 @@ def multiplier_over_loss(study: Study) -> Plot | None:
     if comparison is None:
         return None
     title = f"Efficiency against {comparison.reference}"
-    figure, axes = new_figure(
-        title, f"loss ({study.table.loss_unit})", f"FLOPs of {comparison.reference} / FLOPs of the architecture"
-    )
+    figure, axes = new_figure(title, f"loss ({study.table.loss_unit})", "multiplier in FLOPs")
     rows = []
     for subject in study.subjects:
         measured = common_losses(study.table, comparison.reference, subject.name)
@@ -48,7 +46,7 @@ def multiplier_over_loss(study: Study) -> Plot | None:
     log_scale(axes, "y", "number")
     legend_below(axes)
     caption = (
-        "Above 1 the architecture needs fewer FLOPs. Only losses that both measured; lower losses to the right. No "
-        "curve of the law where its interval spans more than a factor of ten."
+        f"FLOPs of {comparison.reference} over FLOPs of the architecture: above 1 it needs fewer. Losses that both "
+        "measured, lower ones to the right. No curve of the law where its interval spans more than a factor of ten."
     )
     return finish("multiplier", figure, rows, caption)

@@ -94,9 +94,10 @@ def design_map(study: Study) -> Plot | None:
     table = study.table
     figure, axes = new_figure("Influence of single trunks on a", "parameters", "tokens", height=4.0)
     limit = max(float(np.nanmax(np.abs(change))), 1e-12)
+    order = np.argsort(np.abs(change))  # the greatest on top
     dots = axes.scatter(
-        table.params, table.tokens, c=change, s=26, cmap="PuOr", norm=TwoSlopeNorm(0, -limit, limit),
-        edgecolors=MUTED, linewidths=0.4,
+        table.params[order], table.tokens[order], c=change[order], s=26, cmap="PuOr",
+        norm=TwoSlopeNorm(0, -limit, limit), edgecolors=MUTED, linewidths=0.4,
     )  # fmt: skip
     label = f"without it a moves by {change[worst]:+.4f}"
     axes.plot(table.params[worst], table.tokens[worst], "o", markersize=12, markerfacecolor="none", color=INK,
