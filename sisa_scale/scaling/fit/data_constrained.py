@@ -7,6 +7,7 @@ Shapes: see `arrays`.
 """
 
 import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from sisa_scale.scaling.fit.arrays import Floats, floats
 
 CONSTANTS = ("R_D_star", "R_N_star")
 PUBLISHED = {"R_D_star": 15.387756, "R_N_star": 5.309743}
+FULL, NOTHING = 1e9, 1e-3  # constants by which repetition counts fully, or not at all
 _MAX_ERROR = 1.0  # standard error of the logarithm: a 95 % interval within a factor of seven to both sides
 _AROUND = (0.1, 0.3, 1.0, 3.0, 10.0)  # starts, times the published constants
 _LARGEST_LOG_RATIO = 500.0
@@ -24,18 +26,29 @@ class DataConstrained:
     """The law bound to its points. Solver parameters: log A', α, log B', β, log E, and the logarithms of `fitted`.
 
     Coefficients are relative to the geometric means of parameters and `effective_tokens`. fitted: which of CONSTANTS
-    are fitted; others keep their published values.
+    are fitted; held: values of the others.
     """
 
     def __init__(
-        self, params_N: Floats, tokens_N: Floats, unique_N: Floats, fitted: tuple[str, ...] = CONSTANTS
+        self,
+        params_N: Floats,
+        tokens_N: Floats,
+        unique_N: Floats,
+        fitted: tuple[str, ...] = CONSTANTS,
+        held: Mapping[str, float] = PUBLISHED,
     ) -> None:
+        self._params, self._tokens, self._unique = params_N, tokens_N, unique_N
         self._log_params = np.log(params_N)
         self._log_unique = np.log(np.minimum(unique_N, tokens_N))
         self._repetitions = np.maximum(tokens_N / unique_N, 1.0) - 1
         fresh_N = np.log(effective_tokens(tokens_N, unique_N))
         self._centres = float(self._log_params.mean()), float(fresh_N.mean())
-        self.fitted = fitted
+        self.fitted, self.held = fitted, {name: held[name] for name in CONSTANTS if name not in fitted}
+
+    @property
+    def num_points(self) -> int:
+        """N."""
+        return len(self._params)
 
     @property
     def num_parameters(self) -> int:
@@ -74,7 +87,7 @@ class DataConstrained:
 
     def _constant(self, theta_BP: Floats, name: str) -> Floats:
         if name not in self.fitted:
-            return np.full(len(theta_BP), PUBLISHED[name])
+            return np.full(len(theta_BP), self.held[name])
         with np.errstate(over="ignore"):
             return floats(np.exp(theta_BP[:, 5 + self.fitted.index(name)]))
 
@@ -112,8 +125,13 @@ class DataConstrained:
         grid = np.array(list(itertools.product(np.log(_AROUND), repeat=len(self.fitted)))) + middle
         return np.concatenate([np.tile(chinchilla_P, (len(grid), 1)), grid], axis=1)
 
-    def determined(self, theta_P: Floats, losses_N: Floats) -> tuple[str, ...]:
-        """Return the constants that the curvature at an optimum knows well enough; without the worst of the others."""
+    def holding(self, name: str, value: float) -> "DataConstrained":
+        """Return the law with one more constant held."""
+        fitted = tuple(other for other in self.fitted if other != name)
+        return DataConstrained(self._params, self._tokens, self._unique, fitted, {**self.held, name: value})
+
+    def undetermined(self, theta_P: Floats, losses_N: Floats) -> str | None:
+        """Return the fitted constant that the curvature at an optimum knows least, None if it knows all well enough."""
         log_loss_1N, jacobian_1PN = self.evaluate(theta_P[None])
         jacobian_PN = jacobian_1PN[0]
         length_P = np.linalg.norm(jacobian_PN, axis=1)
@@ -124,8 +142,7 @@ class DataConstrained:
         error_P = np.full(len(theta_P), np.inf)
         error_P[is_felt] = noise * np.sqrt(np.maximum(np.diag(inverse), 0.0)) / length_P[is_felt]
         worst = int(error_P[5:].argmax())
-        is_known = error_P[5 + worst] <= _MAX_ERROR
-        return tuple(name for i, name in enumerate(self.fitted) if is_known or i != worst)
+        return None if error_P[5 + worst] <= _MAX_ERROR else self.fitted[worst]
 
 
 class Worth(NamedTuple):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sisa_scale.scaling.fit.arrays import Floats, Integers
-from sisa_scale.scaling.fit.data_constrained import CONSTANTS, PUBLISHED, DataConstrained, effective_tokens
+from sisa_scale.scaling.fit.data_constrained import FULL, NOTHING, PUBLISHED, DataConstrained, effective_tokens
 from sisa_scale.scaling.fit.nested_forms import Farseer, Gamma
 from sisa_scale.scaling.fit.objectives import Objective
 from sisa_scale.scaling.fit.solver import Law, minimise
@@ -124,18 +124,16 @@ def _data_constrained(table: RunTable) -> BoundForm:
     centre = minimise(inner.law, table.losses, inner.starts(table.losses), Objective(), tolerance=1e-8)
     chinchilla_P = centre.theta_BP[np.nanargmin(centre.cost_B)]
 
-    def bound(*fitted: str) -> DataConstrained:
-        return DataConstrained(table.params, table.tokens, unique, fitted)
-
-    law = bound(*CONSTANTS)
-    while law.fitted:
+    def best(law: DataConstrained) -> tuple[Floats, float]:
         found = minimise(law, table.losses, law.starts(chinchilla_P), Objective())
-        known = law.determined(found.theta_BP[np.nanargmin(found.cost_B)], table.losses)
-        if known == law.fitted:
-            break
-        law = bound(*known)
-    held = [f"{name} = {PUBLISHED[name]:.4g}" for name in CONSTANTS if name not in law.fitted]
-    text = f"{' and '.join(held)}, as published: the runs do not determine {'them' if len(held) > 1 else 'it'}"
+        row = int(np.nanargmin(found.cost_B))
+        return found.theta_BP[row], float(found.cost_B[row])
+
+    law = DataConstrained(table.params, table.tokens, unique)
+    while law.fitted and (name := law.undetermined(best(law)[0], table.losses)) is not None:
+        law = _hold(law, name, best)
+    held = " and ".join(f"{name} = {_said(name, value)}" for name, value in law.held.items())
+    text = f"{held}: the runs do not determine {'them' if len(law.held) > 1 else 'it'}"
     return BoundForm(
         "data-constrained",
         law,
@@ -145,6 +143,21 @@ def _data_constrained(table: RunTable) -> BoundForm:
         laws=law.laws,
         notices=(Notice("held-constants", text),) if held else (),
     )
+
+
+def _hold(law: DataConstrained, name: str, best: Callable[[DataConstrained], tuple[Floats, float]]) -> DataConstrained:
+    """Return the law with a constant held: as published, unless full or no value describes the runs better (AIC)."""
+    tried = [law.holding(name, value) for value in (PUBLISHED[name], FULL, NOTHING)]
+    costs = [max(best(one)[1], 1e-300) for one in tried]
+    least = int(np.argmin(costs))
+    return tried[least if law.num_points * np.log(costs[0] / costs[least]) > 1 else 0]
+
+
+def _said(name: str, value: float) -> str:
+    if value == PUBLISHED[name]:
+        return f"{value:.4g}, as published"
+    what = "repeated tokens" if name == "R_D_star" else "parameters in excess"
+    return f"infinite, {what} count fully" if value == FULL else f"0, {what} count nothing"
 
 
 def _width_depth(table: RunTable) -> BoundForm:

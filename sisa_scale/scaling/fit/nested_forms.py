@@ -39,7 +39,8 @@ class Gamma:
     def publish(self, theta_BP: Floats) -> Floats:
         """Return A, B, E, α, β, γ."""
         a, alpha, b, beta, e, log_gamma = theta_BP.T
-        coefficients = np.exp(np.stack([a + alpha * self._centres[0], b + beta * self._centres[1], e]))
+        with np.errstate(over="ignore"):
+            coefficients = np.exp(np.stack([a + alpha * self._centres[0], b + beta * self._centres[1], e]))
         return np.concatenate([coefficients, [alpha, beta, np.exp(log_gamma)]]).T
 
     def starts(self, chinchilla_BP: Floats) -> Floats:

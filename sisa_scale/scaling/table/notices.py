@@ -62,7 +62,7 @@ WARNINGS = {
     "extrapolation": "beyond the measured range",
     "frontier-outside": "the best size or tokens by the law were not measured",
     "form-not-comparable": "E and exponents of this form do not compare with those of other forms",
-    "held-constants": "constants of the form keep their published values, for the runs do not determine them",
+    "held-constants": "constants of the form are held at a value, for the runs do not determine them",
     "separate-exponents": "separate exponents from few runs",
     "misfit": "residuals follow tokens per parameter, or parameters: the form is wrong for these runs",
     "outliers": "points far from the law",

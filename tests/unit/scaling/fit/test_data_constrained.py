@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scaling_tables import planted
 
 from sisa_scale.scaling.analysis import analyse
 from sisa_scale.scaling.fit.data_constrained import PUBLISHED, DataConstrained, effective_tokens
@@ -69,3 +70,13 @@ def test_constants_that_nothing_shows_stay_published() -> None:
     assert "R_D_star" in small.published and "R_N_star" not in small.published
     (notice,) = [notice for notice in small.notices if notice.code == "held-constants"]
     assert "R_N_star = 5.31, as published" in notice.text
+
+
+def test_parameters_in_excess_may_count_fully() -> None:
+    """Chinchilla's own law has no loss by excess: the published constant would be wrong there, and is not taken."""
+    base = planted(0.003)
+    fresh = table_of(base.params, base.tokens, base.losses, tokens_unique=base.tokens)
+    found = fit(fresh, "data-constrained")
+    (notice,) = [notice for notice in found.notices if notice.code == "held-constants"]
+    assert "R_N_star = infinite, parameters in excess count fully" in notice.text
+    assert found.law_of["all"] == pytest.approx(fit(base).law_of["all"], rel=1e-4)

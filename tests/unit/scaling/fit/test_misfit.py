@@ -36,7 +36,7 @@ def test_a_wrong_form_is_named_with_its_trend() -> None:
     assert {notice.code for notice in notices} == {"misfit"}
     assert "residuals follow tokens per parameter (p = " in notices[0].text
     trend = trends(fit(world(0, overtrained=0.02)))[0]
-    assert trend.ends[1] > 0
+    assert trend.thirds[2] > trend.thirds[1]
 
 
 def test_few_clusters_have_no_test() -> None:
