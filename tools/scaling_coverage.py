@@ -3,8 +3,10 @@
 isoflop: for every number of sizes and every relative noise, how often the 95 % interval of the exponent (corrected by
 the surface fitted to the same runs) and of the vertices holds the truth, the mean width of the former, and the width
 that the spread over worlds asks for. nested: two architectures with one law, whose trunks share an error: how often a
-larger law is better by p < 0.05. multipliers: the same worlds, and how often the interval holds 1. docs/scaling-laws.md
-has the tables of `python tools/scaling_coverage.py PART`.
+larger law is better by p < 0.05. multipliers: the same worlds, and how often the interval holds 1. exponents: one
+architecture of trunks, and how often percentile and BCa intervals, with and without the expansion for few clusters,
+hold α and β/(α+β). misfit: how often a law is warned of that is right, and that is wrong. docs/scaling-laws.md has the
+tables of `python tools/scaling_coverage.py PART`.
 """
 
 import argparse
@@ -21,8 +23,9 @@ from sisa_scale.scaling.comparison.nested_models import MODELS
 from sisa_scale.scaling.comparison.sign_flip import flip_p_value
 from sisa_scale.scaling.design.ranking import isoflop_design
 from sisa_scale.scaling.fit.arrays import Floats
-from sisa_scale.scaling.fit.bootstrap import bootstrap
+from sisa_scale.scaling.fit.bootstrap import LEVEL, a_of, bca, bootstrap, expanded, jackknife, percentile
 from sisa_scale.scaling.fit.fitting import fit
+from sisa_scale.scaling.fit.misfit import misfit
 from sisa_scale.scaling.fit.objectives import Objective
 from sisa_scale.scaling.table.notices import RefusalError
 from sisa_scale.scaling.table.table import ONLY, RunTable, table_of
@@ -122,10 +125,66 @@ def multiplier_row(num_trunks: int, of_trunk: float, of_run: float, worlds: int)
     )
 
 
+def exponent_row(num_trunks: int, of_trunk: float, of_run: float, worlds: int) -> str:
+    """Return a line of the table."""
+    holds: list[list[bool]] = []
+    refused, start = 0, None
+    for seed, both in enumerate(trunk_worlds(num_trunks, of_trunk, of_run, worlds)):
+        table = both.select(both.architecture_N == "t")
+        result = fit(table, starts_BP=start)
+        start = result.theta_P[None]
+        try:
+            draws, others = bootstrap(result, NUM_RESAMPLES, seed), jackknife(result)
+        except RefusalError:
+            refused += 1
+            continue
+        assert draws.laws_BK5 is not None and others.laws_BK5 is not None
+        laws, without, wide = draws.laws_BK5[:, 0], others.laws_BK5[:, 0], expanded(LEVEL, num_trunks)
+        row = []
+        for truth, of in ((LAW[3], lambda x: x[..., 3]), (a_of(LAW), a_of)):
+            point = float(of(result.laws_K5[0]))
+            for interval in (
+                percentile(of(laws)),
+                percentile(of(laws), LEVEL, wide),
+                bca(of(laws), point, of(without)),
+                bca(of(laws), point, of(without), LEVEL, wide),
+            ):
+                row.append(interval is None or interval[0] <= truth <= interval[1])
+        holds.append(row)
+    shares = " | ".join(f"{share:.1%}" for share in np.mean(holds, axis=0))
+    return f"| {num_trunks} | {of_trunk:.1%} | {of_run:.1%} | {shares} | {refused} |"
+
+
+def misfit_row(truth: str, num_trunks: int, of_trunk: float, of_run: float, worlds: int) -> str:
+    """Return a line of the table: Chinchilla's form fitted to the truth, independent runs where there are no trunks."""
+    warned, start = 0, None
+    for both in trunk_worlds(num_trunks, of_trunk, of_run, worlds) if num_trunks else isoflop_worlds(5, of_run, worlds):
+        table = both.select(both.architecture_N == both.architecture_N[0])
+        table = replace(table, losses=table.losses * np.exp(departure(truth, table)))
+        result = fit(table, starts_BP=start)
+        start = result.theta_P[None]
+        warned += bool(misfit(result))
+    runs = f"{num_trunks} trunks of {len(TRUNK_TOKENS)}" if num_trunks else f"{len(table)} runs"
+    return f"| {truth} | {runs} | {of_trunk:.1%} | {of_run:.1%} | {warned / worlds:.1%} |"
+
+
+def departure(truth: str, table: RunTable) -> Floats:
+    """Return what a truth adds to the log loss of LAW at every point."""
+    log_ratio, log_params = np.log(table.tokens / table.params / 20), np.log(table.params / table.params.min())
+    return {
+        "the form": np.zeros(len(table)),
+        "overtrained runs 1 % worse at 10x": 0.01 * np.maximum(log_ratio / np.log(10), 0.0) ** 2,
+        "large runs badly tuned, 1 % at 10x": 0.01 * (log_params / np.log(10)) ** 2,
+    }[truth]
+
+
+TRUTHS = ("the form", "overtrained runs 1 % worse at 10x", "large runs badly tuned, 1 % at 10x")
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["isoflop", "nested", "multipliers"])
+    parser.add_argument("part", choices=["isoflop", "nested", "multipliers", "exponents", "misfit"])
     parser.add_argument("--worlds", type=int, default=200)
     arguments = parser.parse_args()
     if arguments.part == "isoflop":
@@ -134,6 +193,20 @@ def main() -> None:
         for num_sizes in (4, 5, 7):
             for noise in (0.001, 0.003, 0.01):
                 print(isoflop_row(num_sizes, noise, arguments.worlds), flush=True)
+        return
+    if arguments.part == "misfit":
+        print("| truth | runs | noise of trunks | of runs | warned |")
+        print("|---|---|---|---|---|")
+        for truth in TRUTHS:
+            for trunks, of_trunk, of_run in ((0, 0, 0.001), (0, 0, 0.003), (8, 0.004, 0.001), (16, 0.004, 0.001)):
+                print(misfit_row(truth, trunks, of_trunk, of_run, arguments.worlds), flush=True)
+        return
+    if arguments.part == "exponents":
+        print("| trunks | noise of trunks | of runs | α: percentile | expanded | BCa | expanded "
+              "| a: percentile | expanded | BCa | expanded | refused |")  # fmt: skip
+        print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+        for num_trunks, of_trunk in ((5, 0.004), (8, 0.004), (16, 0.004), (8, 0.001)):
+            print(exponent_row(num_trunks, of_trunk, 0.001, arguments.worlds), flush=True)
         return
     head = " | ".join(MODELS[1:]) if arguments.part == "nested" else "holds 1 | mean high / low | no interval"
     print(f"| trunks each | noise of trunks | of runs | {head} |")

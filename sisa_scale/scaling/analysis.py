@@ -10,7 +10,9 @@ from sisa_scale.scaling.allocation.optimal import Allocation, Shape, ShapeChoice
 from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES, Draws, bootstrap, jackknife, judge
 from sisa_scale.scaling.fit.fitting import Fit, fit
 from sisa_scale.scaling.fit.forms import PER_ARCHITECTURE
+from sisa_scale.scaling.fit.misfit import misfit
 from sisa_scale.scaling.fit.objectives import parse_objective
+from sisa_scale.scaling.fit.rises import rises
 from sisa_scale.scaling.table.identifiability import MAX_CONDITION, Identifiability, require
 from sisa_scale.scaling.table.notices import Notice, RefusalError, refusal
 from sisa_scale.scaling.table.table import RunTable
@@ -54,7 +56,7 @@ def analyse(
             remedy="Take chinchilla or shared.",
         )
     found = require(result)
-    notices = [*table.notices, *result.notices, *found.notices]
+    notices = [*table.notices, *result.notices, *found.notices, *rises(result), *misfit(result)]
     if form in _OTHER_FORMS:
         notices.append(Notice("form-not-comparable", f"parameters of {form} do not compare with those of chinchilla"))
     if result.form.laws is None and found.condition > MAX_CONDITION:

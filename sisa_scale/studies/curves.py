@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sisa_scale.reporting.style import legend, smooth, thin
+from sisa_scale.reporting.style import smooth, thin
 from sisa_scale.runs.files import read_run
 from sisa_scale.runs.layout import METRICS
 from sisa_scale.runs.metrics import StepRow
-from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels
+from sisa_scale.scaling.figures.plot import Plot, color, finish, legend_below, log_scale, panels
 from sisa_scale.studies.directory import Planned, StudyDirectory
 
 _SPAN_STEPS = 9
@@ -37,7 +37,7 @@ def loss_curves(directory: StudyDirectory) -> Plot | None:
             index = sizes.index(trial.values["size"])
             is_branch = trial.values["role"] == "branch"
             style = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))} if is_branch else {"linewidth": 1.3}
-            label = None if is_branch else f"{trial.values['params_scaling']:,} parameters"
+            label = None if is_branch else f"size {trial.values['size']}"
             panel.plot(*thin(tokens, losses), color=color(index), label=label, **style)
             ends = [s for s in run.scores if (s.step, s.task, s.metric) == (trial.total_steps, "loss", "loss")]
             for score in ends:
@@ -48,10 +48,10 @@ def loss_curves(directory: StudyDirectory) -> Plot | None:
                 for at, loss in zip(*thin(tokens, losses), strict=True)
             ]
         log_scale(panel, "x", "count")
-        legend(panel)
     limits = [panel.get_ylim() for panel in axes]
     for panel in axes:
         panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    legend_below(*axes)
     caption = (
         f"Training loss over tokens, mean of {_SPAN_STEPS} steps. Lines: the longest run of a size; dashes: branches, "
         "from where their cooldown begins; dots: held-out loss at the end."

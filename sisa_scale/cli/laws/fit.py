@@ -26,7 +26,12 @@ from sisa_scale.cli.laws.options import (
 @FORM
 @OBJECTIVE
 @click.option("--interval", type=click.Choice(["percentile", "bca"]), default="percentile", show_default=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here as well.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the JSON here, and covariance and draws beside it.",
+)
 @AS_JSON
 @reading
 @sampling
@@ -46,6 +51,7 @@ def command(
     """Fit a law to TABLE by many starts, with cluster bootstrap intervals."""
     from sisa_scale.files import write_json
     from sisa_scale.scaling.analysis import analyse, jackknife_for
+    from sisa_scale.scaling.report.exports import write_beside
     from sisa_scale.scaling.report.results import fit_values, plain
 
     runs = load(table, reading)
@@ -54,6 +60,7 @@ def command(
     value = fit_values(found.fit, found.identifiability, found.draws, found.notices, level, others)
     if out is not None:
         write_json(out, plain(value))
+        write_beside(out, found.fit, found.draws)
     if as_json:
         emit_json(value)
         return

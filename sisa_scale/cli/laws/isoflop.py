@@ -89,7 +89,9 @@ def command(
         }
         for budget in found.budgets
     ]
-    title = f"{x} ∝ FLOPs^{found.exponent:.4f} ({interval_text(found.interval)})"
+    title = "best sizes of two budgets: no exponent" if x == "params" else "best tokens of two budgets: no exponent"
+    if found.exponent is not None:
+        title = f"{x} ∝ FLOPs^{found.exponent:.4f} ({interval_text(found.interval)})"
     if found.corrected_exponent is not None:
         title += f"; corrected {found.corrected_exponent:.4f} ({interval_text(found.corrected_interval)})"
     show(rows, title)

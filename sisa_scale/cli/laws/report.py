@@ -41,7 +41,7 @@ def command(
     seed: int,
     level: float,
 ) -> None:
-    """Write report.html, one SVG and one CSV for each figure, and fit.json into a directory."""
+    """Write report.html, SVG, PDF and CSV of each figure, runs.csv, and fit.json with covariance and draws."""
     from sisa_scale.scaling.fit.arrays import floats
     from sisa_scale.scaling.report.page import write_report
 

@@ -20,6 +20,7 @@ from sisa_scale.scaling.table.notices import Notice, refusal
 from sisa_scale.scaling.table.table import RunTable
 
 MIN_SIZES = 4
+MIN_BUDGETS = 3  # of an exponent: a line through two vertices has nothing to be tested by
 _GAP, _WIDEST = np.log(1.15), np.log(1.7)
 
 
@@ -43,12 +44,15 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Isoflop:
-    """x* = factor x FLOPs^exponent, from plain and from corrected vertices. noise: relative, of one run's loss."""
+    """x* = factor x FLOPs^exponent, from plain and from corrected vertices; None with fewer than MIN_BUDGETS of them.
+
+    noise: relative, of one run's loss.
+    """
 
     x: str
     budgets: tuple[Budget, ...]
-    exponent: float
-    factor: float
+    exponent: float | None
+    factor: float | None
     interval: list[float] | None
     corrected_exponent: float | None
     corrected_factor: float | None
@@ -74,7 +78,9 @@ def isoflop(
     *,
     level: float = LEVEL,
 ) -> Isoflop:
-    """Fit a parabola per budget and a power law through the vertices. law_5: the surface that corrects the bias.
+    """Fit a parabola per budget and a power law through three or more vertices.
+
+    law_5: the surface that corrects the bias.
 
     Raises RefusalError `no-isoflop` with fewer than two usable budgets.
     """
@@ -106,6 +112,10 @@ def isoflop(
     degrees = sum(one.degrees for one in kept)
     noise = float(np.sqrt(sum(one.squares for one in kept) / sum(one.expected for one in kept)))
     reach = quantile(level, degrees) * noise
+    budgets = tuple(replace(one.budget, vertex_interval=_fieller(one, reach)) for one in kept)
+    if len(usable) < MIN_BUDGETS:
+        notices.append(Notice("two-budgets", "vertices of two budgets: no exponent"))
+        return Isoflop(x, budgets, None, None, None, None, None, None, noise, tuple(notices))
     log_flops = np.log([one.budget.flops for one in usable])
     log_factor, power = _line(log_flops, np.array([one.log_vertex for one in usable]))
     centred = log_flops - log_flops.mean()
@@ -118,7 +128,7 @@ def isoflop(
         corrected_interval = [corrected_power - half, corrected_power + half]
     return Isoflop(
         x,
-        tuple(replace(one.budget, vertex_interval=_fieller(one, reach)) for one in kept),
+        budgets,
         float(power),
         float(np.exp(log_factor)),
         [float(power) - half, float(power) + half],

@@ -18,6 +18,7 @@ from sisa_scale.scaling.comparison.nested_models import Nested, compare_nested
 from sisa_scale.scaling.fit.arrays import Floats
 from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES, Draws, bootstrap, judge
 from sisa_scale.scaling.fit.fitting import Fit, fit
+from sisa_scale.scaling.fit.misfit import misfit
 from sisa_scale.scaling.fit.objectives import Objective
 from sisa_scale.scaling.table.identifiability import Identifiability, require
 from sisa_scale.scaling.table.notices import Notice, refusal
@@ -89,7 +90,7 @@ def compare(
         notices.append(Notice("extrapolation", text))
     notices += _frontiers_outside(result, reference, rows)
     rho = efficiencies(result, draws, reference, level) if form == "shared" else []
-    notices += [*result.notices, *found.notices, *judge(draws, found)]
+    notices += [*result.notices, *found.notices, *misfit(result), *judge(draws, found)]
     unique = tuple(dict.fromkeys(notices))
     return Comparison(reference, result, draws, found, tuple(rho), tuple(rows), tuple(compare_nested(table)), unique)
 
@@ -132,11 +133,12 @@ def verdicts_of(comparison: Comparison) -> list[str]:
         if not rows:
             continue
         unit = {"flops": "FLOPs", "tokens": "tokens", "seconds": "seconds"}[key[1]]
-        size = " with equal parameters" if key[1] == "tokens" else ""
+        size = ", with equal parameters" if key[1] == "tokens" else ""
         parts = ", ".join(f"{_times(row)} at a loss of {row.loss:g}" for row in rows)
         shown = [row for row in rows if row.interval is not None and row.interval[0] <= 1 <= row.interval[1]]
-        tail = "; where the interval contains 1, no difference is shown." if shown else "."
-        found.append(f"{key[0]} needs as many {unit} as {comparison.reference}{size} times {parts}{tail}")
+        tail = "; where the interval contains 1, no difference is shown" if shown else ""
+        ratio = f"{unit[0].upper()}{unit[1:]} of {comparison.reference} over {unit} of {key[0]}"
+        found.append(f"{ratio} for the same loss{size}: {parts}{tail}. Above 1, {key[0]} needs fewer.")
     return found
 
 
@@ -155,7 +157,7 @@ def unclaimed(comparison: Comparison) -> list[str]:
 
 def _times(row: Multiplier) -> str:
     assert row.multiplier is not None and row.interval is not None
-    return f"{1 / row.multiplier:.2f} ({1 / row.interval[1]:.2f} to {1 / row.interval[0]:.2f})"
+    return f"{row.multiplier:.2f} ({row.interval[0]:.2f} to {row.interval[1]:.2f})"
 
 
 def _few_runs(table: RunTable, form: str) -> list[Notice]:

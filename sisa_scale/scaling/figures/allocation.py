@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sisa_scale.reporting.style import MUTED, legend, plain
+from sisa_scale.reporting.style import MUTED, plain
 from sisa_scale.scaling.allocation.frontier import allocate
-from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels
+from sisa_scale.scaling.figures.plot import Plot, color, finish, legend_below, log_scale, panels
 from sisa_scale.scaling.report.contents import Study, compute_grid
 
 
@@ -55,6 +55,6 @@ def allocation(study: Study) -> Plot | None:
         log_scale(axes, "y", kind)
     if any(subject.isoflop is not None for subject in known):
         found[0].plot([], [], "o", color=MUTED, markersize=4, label="isoFLOP vertices, corrected, with interval")
-    legend(found[0])
+    legend_below(found[0])
     caption = "How a budget is best split; dashed lines are beyond the largest run, where the bands are what is left."
     return finish("allocation", figure, rows, caption)

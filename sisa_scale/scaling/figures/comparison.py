@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from sisa_scale.reporting.style import MUTED, legend, new_figure, plain
+from sisa_scale.reporting.style import MUTED, new_figure, plain
 from sisa_scale.scaling.allocation.efficiency import common_losses, frontier_ratio, multiplier_curve
 from sisa_scale.scaling.comparison.compare import Comparison
-from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale
+from sisa_scale.scaling.figures.plot import Plot, color, finish, legend_below, log_scale
 from sisa_scale.scaling.report.contents import Study
 
 
@@ -15,9 +15,7 @@ def multiplier_over_loss(study: Study) -> Plot | None:
     if comparison is None:
         return None
     title = f"Efficiency against {comparison.reference}"
-    figure, axes = new_figure(
-        title, f"loss ({study.table.loss_unit})", f"FLOPs of {comparison.reference} / FLOPs of the architecture"
-    )
+    figure, axes = new_figure(title, f"loss ({study.table.loss_unit})", "multiplier in FLOPs")
     rows = []
     for subject in study.subjects:
         measured = common_losses(study.table, comparison.reference, subject.name)
@@ -46,9 +44,9 @@ def multiplier_over_loss(study: Study) -> Plot | None:
     axes.invert_xaxis()
     axes.xaxis.set_major_formatter("{x:g}")
     log_scale(axes, "y", "number")
-    legend(axes)
+    legend_below(axes)
     caption = (
-        "Above 1 the architecture needs fewer FLOPs. Only losses that both measured; lower losses to the right. No "
-        "curve of the law where its interval spans more than a factor of ten."
+        f"FLOPs of {comparison.reference} over FLOPs of the architecture: above 1 it needs fewer. Losses that both "
+        "measured, lower ones to the right. No curve of the law where its interval spans more than a factor of ten."
     )
     return finish("multiplier", figure, rows, caption)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sisa_scale.reporting.style import GRID, INK, MUTED, legend, new_figure, plain
+from sisa_scale.reporting.style import GRID, INK, MUTED, new_figure, plain
 from sisa_scale.scaling.allocation.frontier import allocate, predict
-from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels, tick
+from sisa_scale.scaling.figures.plot import Plot, color, finish, legend_below, legend_beside, log_scale, panels, tick
 from sisa_scale.scaling.report.contents import Study, compute_grid
 
 _MAX_CONTOUR_LEVELS = 9
@@ -44,7 +44,7 @@ def loss_over_compute(study: Study) -> Plot:
         axes.plot([], [], color=INK, linewidth=1.8, label="frontier of the law (dashed: beyond the runs)")
     axes.plot([], [], color=INK, linewidth=0.9, linestyle=(0, (2, 2)), label="lower envelope of the runs")
     log_scale(axes, "x", "flops")
-    legend(axes)
+    legend_below(axes)
     caption = (
         "Every run, the lower envelope, and the least loss that the law gives for a budget, with its band. "
         "A frontier below all points is where no run had the best size."
@@ -91,7 +91,7 @@ def isoflop_curves(study: Study) -> Plot | None:
             axes.plot([], [], marker="x", linestyle="", color=INK, label="corrected vertex")
         axes.plot([], [], color=INK, linewidth=1.6, alpha=0.7, label=f"{study.level:.0%} of the vertex")
         log_scale(axes, "x", "count")
-        axes.legend(fontsize=7.5, frameon=False, labelcolor=INK, ncols=2, title="FLOPs", title_fontsize=7.5)
+        legend_beside(axes, "FLOPs")
     caption = (
         "A parabola of loss over log parameters for each budget. The correction removes the error that the same grid "
         "makes on the fitted surface. Bars are intervals of the best size; an open one ends with its parabola."
@@ -127,7 +127,7 @@ def surface(study: Study) -> Plot | None:
     axes.set_ylim(tokens[0], tokens[-1])
     log_scale(axes, "x", "count")
     log_scale(axes, "y", "count")
-    legend(axes)
+    legend_below(axes)
     rows = [{"kind": "run", "params": n, "tokens": d, "loss": y}
             for n, d, y in zip(table.params, table.tokens, table.losses, strict=True)]  # fmt: skip
     rows += [{"kind": "optimal", "params": n, "tokens": d, "loss": y} for n, d, y in zip(*best, strict=True)]

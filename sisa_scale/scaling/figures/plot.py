@@ -1,29 +1,31 @@
 """What the figures of this room share: a plot with its data as CSV, axes for compute and counts, colours."""
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from sisa_scale.reporting.style import SERIES, WIDTH_INCHES, dress, to_svg
+from sisa_scale.reporting.style import INK, SERIES, WIDTH_INCHES, dress, to_svg
 from sisa_scale.reporting.summary import compact
+from sisa_scale.scaling.report.csv_text import csv_text
 
 _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A figure: file name without ending, SVG element for HTML, CSV of what it shows, and what there is to see."""
+    """A figure: file name without ending, SVG element for HTML, PDF, CSV of what it shows, and what there is to see."""
 
     name: str
     svg: str
+    pdf: bytes
     csv: str
     caption: str
 
@@ -35,18 +37,40 @@ class Plot:
 
 def finish(name: str, figure: Figure, rows: Sequence[Mapping[str, Any]], caption: str) -> Plot:
     """Return the plot of a figure and its data."""
-    return Plot(name, to_svg(figure, name), csv_text(rows), caption)
+    return Plot(name, to_svg(figure, name), to_pdf(figure), csv_text(rows), caption)
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV; all keys of all rows are columns, numbers have 10 digits."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, lineterminator="\n", restval="")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+def to_pdf(figure: Figure) -> bytes:
+    """Return the figure as PDF with its fonts as text; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(buffer, format="pdf", metadata=dict.fromkeys(("Creator", "Producer", "CreationDate")))
     return buffer.getvalue()
+
+
+def legend_below(*panels: Axes) -> None:
+    """Draw one legend of all panels under their figure, off the points; what has the same label is named once."""
+    entries = {}
+    for axes in panels:
+        entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if not entries:
+        return
+    longest = max(map(len, entries))
+    columns = 4 if longest < 18 else 2 if longest < 46 else 1
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower left", ncols=min(len(entries), columns), fontsize=8.5,
+         frameon=False, labelcolor=INK, handlelength=1.6, columnspacing=1.4,
+    )  # fmt: skip
+
+
+def legend_beside(axes: Axes, title: str = "") -> None:
+    """Draw the legend of one panel of several to its right, off the points."""
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, fontsize=7.5, frameon=False, labelcolor=INK,
+        handlelength=1.6, title=title, title_fontsize=7.5, alignment="left",
+    )  # fmt: skip
 
 
 def panels(
@@ -99,9 +123,3 @@ def tick(value: float, kind: str) -> str:
 def color(index: int) -> str:
     """Return the colour of the architecture or budget with this number."""
     return SERIES[index % len(SERIES)]
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float | np.floating):
-        return f"{value:.10g}" if np.isfinite(value) else ""
-    return value

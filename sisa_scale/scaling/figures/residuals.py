@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sisa_scale.reporting.style import INK, MUTED, legend, new_figure, plain
+from sisa_scale.reporting.style import INK, MUTED, new_figure, plain
 from sisa_scale.scaling.comparison.nested_models import largest, predict_rows
-from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels
+from sisa_scale.scaling.figures.plot import Plot, color, finish, legend_below, log_scale, panels
 from sisa_scale.scaling.fit.fitting import Fit, fit
 from sisa_scale.scaling.fit.forms import groups
 from sisa_scale.scaling.report.contents import Study
@@ -22,7 +22,7 @@ def residuals(study: Study) -> Plot | None:
     predicted = table.losses * np.exp(residual_N)
     y = "measured − law (%)"
     titles = [
-        ("Measured against law", f"loss of the law ({table.loss_unit})", "measured loss"),
+        ("Measured against law", f"loss of the law ({table.loss_unit})", f"measured loss ({table.loss_unit})"),
         ("Over parameters", "parameters", y),
         ("Over tokens", "tokens", y),
         ("Over tokens per parameter", "tokens per parameter", y),
@@ -44,7 +44,7 @@ def residuals(study: Study) -> Plot | None:
         axes.axhline(0, color=MUTED, linewidth=1)
         log_scale(axes, "x", kind, is_narrow=True)
     if len(table.architectures) > 1:
-        legend(found[0])
+        legend_below(found[0])
     names = ("params", "tokens", "tokens_per_parameter", "flops")
     rows_out = [
         {"architecture": str(table.architecture_N[i]), "line": int(table.lines[i]), "loss": table.losses[i],
@@ -82,7 +82,7 @@ def leave_largest_out(study: Study) -> Plot | None:
         return None
     axes.axhline(0, color=INK, linewidth=0.9)
     log_scale(axes, "x", "number")
-    legend(axes)
+    legend_below(axes)
     caption = "The only honest measure of a forecast that the table itself can give. Register a forecast for the rest."
     return finish("leave_largest_out", figure, rows, caption)
 

@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 
-from sisa_scale.reporting.style import INK, MUTED, SERIES, legend, new_figure, plain
-from sisa_scale.scaling.figures.plot import Plot, color, finish, log_scale, panels
+from sisa_scale.reporting.style import INK, MUTED, SERIES, new_figure, plain
+from sisa_scale.scaling.figures.plot import Plot, color, finish, legend_below, log_scale, panels
 from sisa_scale.scaling.fit.bootstrap import a_of
 from sisa_scale.scaling.fit.influence import influence, sensitivity
 from sisa_scale.scaling.report.contents import Study, estimates
@@ -24,7 +24,7 @@ def exponent_cloud(study: Study) -> Plot | None:
     ends = np.array([laws[:, 3].min(), laws[:, 3].max()])
     axes.plot(ends, ends * law[4] / law[3], color=MUTED, linewidth=1, label=f"a = β/(α+β) = {a_of(law):.3f}")
     axes.plot(law[3], law[4], marker="+", markersize=13, markeredgewidth=2, color=SERIES[1], linestyle="", label="fit")
-    legend(axes)
+    legend_below(axes)
     rows = [{"kind": "fit", "alpha": law[3], "beta": law[4], "A": law[0], "B": law[1], "E": law[2]}]
     rows += [{"kind": "resample", "alpha": r[3], "beta": r[4], "A": r[0], "B": r[1], "E": r[2]} for r in laws]
     caption = f"{len(laws)} of the resampled laws. A long thin cloud means that α and β are known only together."
@@ -94,9 +94,10 @@ def design_map(study: Study) -> Plot | None:
     table = study.table
     figure, axes = new_figure("Influence of single trunks on a", "parameters", "tokens", height=4.0)
     limit = max(float(np.nanmax(np.abs(change))), 1e-12)
+    order = np.argsort(np.abs(change))  # the greatest on top
     dots = axes.scatter(
-        table.params, table.tokens, c=change, s=26, cmap="PuOr", norm=TwoSlopeNorm(0, -limit, limit),
-        edgecolors=MUTED, linewidths=0.4,
+        table.params[order], table.tokens[order], c=change[order], s=26, cmap="PuOr",
+        norm=TwoSlopeNorm(0, -limit, limit), edgecolors=MUTED, linewidths=0.4,
     )  # fmt: skip
     label = f"without it a moves by {change[worst]:+.4f}"
     axes.plot(table.params[worst], table.tokens[worst], "o", markersize=12, markerfacecolor="none", color=INK,
@@ -107,7 +108,7 @@ def design_map(study: Study) -> Plot | None:
     bar.outline.set_visible(False)
     log_scale(axes, "x", "count")
     log_scale(axes, "y", "count")
-    legend(axes)
+    legend_below(axes)
     rows = [
         {"architecture": str(table.architecture_N[i]), "line": int(table.lines[i]), "params": table.params[i],
          "tokens": table.tokens[i], "change_of_a": change[i]}

@@ -54,6 +54,12 @@ class Draws:
             return None
         return percentile(values_B, level, expanded(level, self.num_clusters))
 
+    def bca(self, values_B: Floats, estimate: float, without_C: Floats, level: float = LEVEL) -> list[float] | None:
+        """Return the bias-corrected accelerated interval, expanded in the same way; see `bca`."""
+        if self.num_clusters < 2:
+            return None
+        return bca(values_B, estimate, without_C, level, expanded(level, self.num_clusters))
+
 
 def cluster_weights(table: RunTable, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Floats:
     """Return how often every point counts in every resample [B, N]; clusters are drawn within each architecture.
@@ -137,8 +143,13 @@ def percentile(values_B: Floats, level: float = LEVEL, expanded_level: float | N
     return [float(end) for end in ends]
 
 
-def bca(values_B: Floats, estimate: float, without_C: Floats, level: float = LEVEL) -> list[float] | None:
-    """Return the bias-corrected accelerated interval; `without_C` are the values without each cluster."""
+def bca(
+    values_B: Floats, estimate: float, without_C: Floats, level: float = LEVEL, expanded_level: float | None = None
+) -> list[float] | None:
+    """Return the bias-corrected accelerated interval; `without_C` are the values without each cluster.
+
+    expanded_level: correct the percentiles of this level, as `percentile` takes them there.
+    """
     finite = np.sort(values_B[np.isfinite(values_B)])
     last, lost = len(values_B) - 1, len(values_B) - len(finite)
     if percentile(values_B, level) is None or not np.isfinite(without_C).all():
@@ -149,8 +160,8 @@ def bca(values_B: Floats, estimate: float, without_C: Floats, level: float = LEV
     influence = without_C.mean() - without_C
     power = float((influence**2).sum()) ** 1.5
     acceleration = float((influence**3).sum()) / (6 * power) if power > 0 else 0.0
-    ends = []
-    for tail in ((1 - level) / 2, (1 + level) / 2):
+    ends, wide = [], expanded_level or level
+    for tail in ((1 - wide) / 2, (1 + wide) / 2):
         shifted = bias + normal.inv_cdf(tail)
         ends.append(normal.cdf(bias + shifted / (1 - acceleration * shifted)))
     # Lost resamples count at both ends here too.

@@ -69,7 +69,7 @@ def fit(
             remedy=f"Take --architecture {table.architectures[0]}, or --form shared.",
         )
     bound = bind(form, table)
-    notices = check_counts(table, bound)
+    notices = [*bound.notices, *check_counts(table, bound)]
     starts_BP = bound.starts(table.losses) if starts_BP is None else starts_BP
     smooth = objective if objective.kind != "lad" else Objective("huber", 1e-3, objective.is_log)
     found = minimise(bound.law, table.losses, starts_BP, smooth)
@@ -127,6 +127,15 @@ def spread(residual_N: Floats) -> float:
     return float(1.4826 * np.median(np.abs(residual_N)))
 
 
+def residual_error(result: Fit) -> float:
+    """Return the standard deviation of log loss around the law, corrected for the fitted parameters."""
+    count, fitted = len(result.table), result.form.law.num_parameters
+    factor = np.sqrt(count / max(count - fitted, 1))
+    if result.objective.kind == "squares":
+        return float(factor * np.sqrt(np.mean(result.residual_N**2)))
+    return float(factor * spread(result.residual_N))
+
+
 def _outliers(result: Fit) -> list[Notice]:
     residual_N, sigma = result.residual_N, spread(result.residual_N)
     rows = np.flatnonzero(np.abs(residual_N) > max(_OUTLIER_SIGMAS * sigma, 1e-6))
@@ -138,7 +147,8 @@ def _outliers(result: Fit) -> list[Notice]:
 
 
 def parameters_of(result: Fit) -> dict[str, float]:
-    """Return A, B, E, alpha, beta (of the first architecture), or the form's own parameters."""
+    """Return A, B, E, alpha, beta (of the first architecture) and the form's own parameters."""
     if result.form.laws is None:
         return result.published
-    return dict(zip(LAW, map(float, result.laws_K5[0]), strict=True))
+    own = dict(list(result.published.items())[result.laws_K5.size :])
+    return dict(zip(LAW, map(float, result.laws_K5[0]), strict=True)) | own

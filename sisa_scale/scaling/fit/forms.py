@@ -7,7 +7,7 @@ separate          everything per architecture
 gamma             L = E + (A N^-α + B D^-β)^γ
 farseer           L = exp(a₃N^γ + b₃) + exp(a₂N^β + b₂) D^-exp(a₁N^α + b₁)
 width-depth       L = E + A w^-α + G d^-δ + B D^-β
-data-constrained  chinchilla with D replaced by U + U R*(1 − exp(−(D/U − 1)/R*)), U unique tokens, R* = 15.39
+data-constrained  chinchilla with N' and D', what parameters and tokens are worth beside U unique tokens
 compute           L = E + K C^-γ
 """
 
@@ -17,15 +17,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from sisa_scale.scaling.fit.arrays import Floats, Integers
+from sisa_scale.scaling.fit.data_constrained import FULL, NOTHING, PUBLISHED, DataConstrained, effective_tokens
 from sisa_scale.scaling.fit.nested_forms import Farseer, Gamma
-from sisa_scale.scaling.fit.solver import Law
+from sisa_scale.scaling.fit.objectives import Objective
+from sisa_scale.scaling.fit.solver import Law, minimise
 from sisa_scale.scaling.fit.terms import SumOfPowers, Term
-from sisa_scale.scaling.table.notices import refusal
+from sisa_scale.scaling.table.notices import Notice, refusal
 from sisa_scale.scaling.table.table import RunTable
 
-REPETITION_VALUE = 15.39  # epochs after which repeated tokens have lost most of their value (Muennighoff et al. 2023)
 _GRID = np.linspace(0.05, 1.0, 8)
-_COARSE_GRID = np.linspace(0.1, 0.9, 5)
+# Forms whose exponents are not asked to be positive start from rising losses too, else they would never find them.
+_COARSE_GRID = np.array([-0.4, *np.linspace(0.1, 0.9, 5)])
+_COMPUTE_GRID = np.array([-0.3, -0.1, *np.linspace(0.02, 0.6, 16)])
 LAW = ("A", "B", "E", "alpha", "beta")
 
 
@@ -34,7 +37,7 @@ class BoundForm:
     """A form bound to points.
 
     names: published parameters [Q]. publish: solver parameters [B, P] -> published [B, Q]. laws: solver parameters ->
-    (A, B, E, α, β) [B, K, 5] of every architecture, for forms of Chinchilla's shape.
+    (A, B, E, α, β) [B, K, 5] of every architecture, for forms of Chinchilla's shape, whose `names` begin with them.
     """
 
     name: str
@@ -44,6 +47,7 @@ class BoundForm:
     starts: Callable[[Floats], Floats]
     laws: Callable[[Floats], Floats] | None = None
     num_sizes_needed: int = 3
+    notices: tuple[Notice, ...] = ()
 
 
 def bind(name: str, table: RunTable) -> BoundForm:
@@ -74,8 +78,8 @@ def _power_law(
     powers = own if exponents else shared
     law = SumOfPowers(
         (
-            Term("A", by, np.log(table.params), "alpha", powers),
-            Term("B", by, np.log(tokens), "beta", powers),
+            Term("A", by, np.log(table.params), "alpha", powers, "parameters"),
+            Term("B", by, np.log(tokens), "beta", powers, "tokens"),
             Term("E", own if irreducible else shared),
         )
     )
@@ -112,16 +116,48 @@ def _separate(table: RunTable) -> BoundForm:
     return _power_law("separate", table, table.tokens, coefficients=True, irreducible=True, exponents=True)
 
 
-def effective_tokens(tokens: Floats, unique: Floats) -> Floats:
-    """Return the tokens of fresh data that repeated data are worth."""
-    unique = np.minimum(unique, tokens)
-    repetitions = tokens / unique - 1
-    return unique * (1 + REPETITION_VALUE * (1 - np.exp(-repetitions / REPETITION_VALUE)))
-
-
 def _data_constrained(table: RunTable) -> BoundForm:
-    tokens = effective_tokens(table.tokens, _column(table, "tokens_unique", "data-constrained"))
-    return _power_law("data-constrained", table, tokens, coefficients=False, irreducible=False, exponents=False)
+    unique = _column(table, "tokens_unique", "data-constrained")
+    tokens = effective_tokens(table.tokens, unique)
+    inner = _power_law("chinchilla", table, tokens, coefficients=False, irreducible=False, exponents=False)
+
+    centre = minimise(inner.law, table.losses, inner.starts(table.losses), Objective(), tolerance=1e-8)
+    chinchilla_P = centre.theta_BP[np.nanargmin(centre.cost_B)]
+
+    def best(law: DataConstrained) -> tuple[Floats, float]:
+        found = minimise(law, table.losses, law.starts(chinchilla_P), Objective())
+        row = int(np.nanargmin(found.cost_B))
+        return found.theta_BP[row], float(found.cost_B[row])
+
+    law = DataConstrained(table.params, table.tokens, unique)
+    while law.fitted and (name := law.undetermined(best(law)[0], table.losses)) is not None:
+        law = _hold(law, name, best)
+    held = " and ".join(f"{name} = {_said(name, value)}" for name, value in law.held.items())
+    text = f"{held}: the runs do not determine {'them' if len(law.held) > 1 else 'it'}"
+    return BoundForm(
+        "data-constrained",
+        law,
+        (*LAW, *law.fitted),
+        law.publish,
+        starts=lambda losses: law.starts(chinchilla_P),
+        laws=law.laws,
+        notices=(Notice("held-constants", text),) if held else (),
+    )
+
+
+def _hold(law: DataConstrained, name: str, best: Callable[[DataConstrained], tuple[Floats, float]]) -> DataConstrained:
+    """Return the law with a constant held: as published, unless full or no value describes the runs better (AIC)."""
+    tried = [law.holding(name, value) for value in (PUBLISHED[name], FULL, NOTHING)]
+    costs = [max(best(one)[1], 1e-300) for one in tried]
+    least = int(np.argmin(costs))
+    return tried[least if law.num_points * np.log(costs[0] / costs[least]) > 1 else 0]
+
+
+def _said(name: str, value: float) -> str:
+    if value == PUBLISHED[name]:
+        return f"{value:.4g}, as published"
+    what = "repeated tokens" if name == "R_D_star" else "parameters in excess"
+    return f"infinite, {what} count fully" if value == FULL else f"0, {what} count nothing"
 
 
 def _width_depth(table: RunTable) -> BoundForm:
@@ -129,9 +165,9 @@ def _width_depth(table: RunTable) -> BoundForm:
     width, depth = (np.log(_column(table, name, "width-depth")) for name in ("width", "depth"))
     law = SumOfPowers(
         (
-            Term("A", zero, width, "alpha", zero),
-            Term("G", zero, depth, "delta", zero),
-            Term("B", zero, np.log(table.tokens), "beta", zero),
+            Term("A", zero, width, "alpha", zero, "width"),
+            Term("G", zero, depth, "delta", zero, "depth"),
+            Term("B", zero, np.log(table.tokens), "beta", zero, "tokens"),
             Term("E", zero),
         )
     )
@@ -140,8 +176,8 @@ def _width_depth(table: RunTable) -> BoundForm:
 
 def _compute(table: RunTable) -> BoundForm:
     zero = np.zeros(len(table), dtype=np.int64)
-    law = SumOfPowers((Term("K", zero, np.log(table.flops), "gamma", zero), Term("E", zero)))
-    return _named("compute", law, ("K", "E", "gamma"), np.linspace(0.02, 0.6, 16))
+    law = SumOfPowers((Term("K", zero, np.log(table.flops), "gamma", zero, "FLOPs"), Term("E", zero)))
+    return _named("compute", law, ("K", "E", "gamma"), _COMPUTE_GRID)
 
 
 def _named(name: str, law: SumOfPowers, names: tuple[str, ...], grid: Floats) -> BoundForm:

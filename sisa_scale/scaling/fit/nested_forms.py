@@ -30,10 +30,17 @@ class Gamma:
         parts = (of_params, -of_params * self._x, of_tokens, -of_tokens * self._y, 1 - share, share * gamma * inner)
         return log_loss, np.stack(parts, axis=1)
 
+    def slopes(self, theta_BP: Floats) -> dict[str, Floats]:
+        """Return d log loss / d log variable [B, N]."""
+        jacobian_BPN = self.evaluate(theta_BP)[1]
+        alpha, beta = theta_BP[:, 1, None], theta_BP[:, 3, None]
+        return {"parameters": -alpha * jacobian_BPN[:, 0], "tokens": -beta * jacobian_BPN[:, 2]}
+
     def publish(self, theta_BP: Floats) -> Floats:
         """Return A, B, E, α, β, γ."""
         a, alpha, b, beta, e, log_gamma = theta_BP.T
-        coefficients = np.exp(np.stack([a + alpha * self._centres[0], b + beta * self._centres[1], e]))
+        with np.errstate(over="ignore"):
+            coefficients = np.exp(np.stack([a + alpha * self._centres[0], b + beta * self._centres[1], e]))
         return np.concatenate([coefficients, [alpha, beta, np.exp(log_gamma)]]).T
 
     def starts(self, chinchilla_BP: Floats) -> Floats:
@@ -69,6 +76,12 @@ class Farseer:
         parts = (slope * p1, slope, slope * a1 * p1 * self._x, u * p2, u, u * a2 * p2 * self._x, v * p3, v,
                  v * a3 * p3 * self._x)  # fmt: skip
         return log_loss, np.stack(parts, axis=1)
+
+    def slopes(self, theta_BP: Floats) -> dict[str, Floats]:
+        """Return d log loss / d log parameters [B, N]; by this form no loss rises with tokens."""
+        J = self.evaluate(theta_BP)[1]
+        a1, _, alpha, a2, _, beta, a3, _, gamma = (theta_BP[:, i, None] for i in range(9))
+        return {"parameters": a1 * alpha * J[:, 0] + a2 * beta * J[:, 3] + a3 * gamma * J[:, 6]}
 
     def publish(self, theta_BP: Floats) -> Floats:
         """Return the parameters as they are."""

@@ -33,6 +33,10 @@ class Law(Protocol):
         """Return log loss [B, N] and its derivatives [B, P, N]."""
         ...
 
+    def slopes(self, theta_BP: Floats) -> dict[str, Floats]:
+        """Return d log loss / d log variable [B, N] of every variable with which the law may rise."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Solution:

@@ -14,13 +14,14 @@ from sisa_scale.scaling.fit.arrays import Floats, Integers
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One power. log_x_N: the variable, None for a constant; group arrays count from 0."""
+    """One power. log_x_N: the variable, None for a constant, and its name; group arrays count from 0."""
 
     coefficient: str
     coefficient_group_N: Integers
     log_x_N: Floats | None = None
     exponent: str = ""
     exponent_group_N: Integers | None = None
+    variable: str = ""
 
     @property
     def num_coefficients(self) -> int:
@@ -70,6 +71,17 @@ class SumOfPowers:
         share_TBN /= total_BN
         jacobian_BPN = share_TBN.transpose(1, 0, 2)[:, self._owner_P] * self._columns_PN
         return np.log(total_BN) + greatest_BN, jacobian_BPN
+
+    def slopes(self, theta_BP: Floats) -> dict[str, Floats]:
+        """Return d log loss / d log variable [B, N]; a loss rises where an exponent is negative."""
+        log_BN = self.evaluate(theta_BP)[0]
+        found: dict[str, Floats] = {}
+        for number, term in enumerate(self.terms):
+            if term.exponent_group_N is not None:
+                part = self._slices[number]
+                share_BN = np.exp(theta_BP[:, part] @ self._columns_PN[part] - log_BN)
+                found[term.variable] = -self.exponents(theta_BP, number)[:, term.exponent_group_N] * share_BN
+        return found
 
     def coefficients(self, theta_BP: Floats, term: int) -> Floats:
         """Return the coefficients of a term [B, G] in the units of its variable."""

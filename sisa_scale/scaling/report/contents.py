@@ -126,7 +126,8 @@ def estimates(study: Study) -> list[Estimate]:
             found.append(Estimate("a", subject.name, "envelope (A1)", subject.envelope.exponent, None))
         if subject.isoflop is not None:
             parabolas = subject.isoflop
-            found.append(Estimate("a", subject.name, "isoFLOP (A2)", parabolas.exponent, parabolas.interval))
+            if parabolas.exponent is not None:
+                found.append(Estimate("a", subject.name, "isoFLOP (A2)", parabolas.exponent, parabolas.interval))
             if parabolas.corrected_exponent is not None:
                 corrected = (parabolas.corrected_exponent, parabolas.corrected_interval)
                 found.append(Estimate("a", subject.name, "isoFLOP, corrected", *corrected))

@@ -1,4 +1,4 @@
-"""Write the report of a table: one HTML page, every figure as SVG with its CSV beside it, and fit.json."""
+"""Write the report of a table: one HTML page, every figure as SVG and PDF with its CSV, the fit and its draws."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from sisa_scale.files import write_json, write_text
+from sisa_scale.files import write_bytes, write_json, write_text
 from sisa_scale.scaling.figures.allocation import allocation
 from sisa_scale.scaling.figures.comparison import multiplier_over_loss
 from sisa_scale.scaling.figures.losses import isoflop_curves, loss_over_compute, surface
@@ -18,11 +18,14 @@ from sisa_scale.scaling.figures.uncertainty import design_map, exponent_cloud, f
 from sisa_scale.scaling.fit.arrays import Floats
 from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES
 from sisa_scale.scaling.report.contents import Study, examine_table
+from sisa_scale.scaling.report.csv_text import csv_text
+from sisa_scale.scaling.report.exports import loss_errors, run_rows, write_beside
 from sisa_scale.scaling.report.results import fit_values, plain, refusal_values
-from sisa_scale.scaling.report.wording import facts, not_claimed, shown, verdicts
+from sisa_scale.scaling.report.wording import RUN_COLUMNS, facts, not_claimed, run_cell, shown, verdicts
 from sisa_scale.scaling.table.notices import WARNINGS, Notice
 from sisa_scale.scaling.table.table import RunTable
 
+_MOST_RUNS = 400  # on the page; runs.csv has all
 _DRAW = (
     loss_over_compute,
     multiplier_over_loss,
@@ -51,8 +54,9 @@ def write_report(
     more_plots: Sequence[Plot] = (),
     title: str | None = None,
 ) -> tuple[dict[str, Any], tuple[Notice, ...]]:
-    """Write report.html, figures/NAME.svg and .csv, and fit.json into `out`; the same table gives the same bytes.
+    """Write report.html, figures/NAME.svg, .pdf and .csv, runs.csv, and fit.json with what lies beside it, into `out`.
 
+    The same table gives the same bytes.
     A table whose law is refused gets a page too: its points, and the reason in words. more_plots: shown after the
     others. title: the name of the file unless given. Returns what fit.json holds, and the warnings.
     """
@@ -68,9 +72,13 @@ def write_report(
     plots = [*(plot for draw in _DRAW if (plot := draw(study)) is not None), *more_plots]
     for plot in plots:
         write_text(out / "figures" / f"{plot.name}.svg", plot.standalone_svg)
+        write_bytes(out / "figures" / f"{plot.name}.pdf", plot.pdf)
         write_text(out / "figures" / f"{plot.name}.csv", plot.csv)
     value = _values(study)
     write_json(out / "fit.json", plain(value))
+    write_text(out / "runs.csv", csv_text(run_rows(table, study.fit)))
+    if study.fit is not None:
+        write_beside(out / "fit.json", study.fit, study.draws)
     write_text(out / "report.html", render(study, plots, title or Path(table.path).name))
     return value, study.notices
 
@@ -94,6 +102,10 @@ def render(study: Study, plots: list[Plot], title: str) -> str:
         plots=[{"plot": plot, "svg": Markup(plot.svg)} for plot in plots],
         num_clusters=len(np.unique(study.table.cluster_N)),
         shown=shown,
+        runs=run_rows(study.table, study.fit)[:_MOST_RUNS],
+        run_columns=RUN_COLUMNS,
+        cell=run_cell,
+        error_source=loss_errors(study.table, study.fit)[1],
     )
 
 

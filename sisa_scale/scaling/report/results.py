@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import sisa_scale
-from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws, a_of, bca
+from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws, a_of
 from sisa_scale.scaling.fit.fitting import Fit, parameters_of
 from sisa_scale.scaling.fit.forms import LAW
 from sisa_scale.scaling.table.identifiability import Identifiability
@@ -57,18 +57,21 @@ def fit_values(
 def intervals_of(
     result: Fit, draws: Draws, level: float = LEVEL, jackknifed: Draws | None = None
 ) -> dict[str, list[float] | None]:
-    """Return the intervals of A, B, E, alpha, beta and a, or of the form's own parameters."""
+    """Return the intervals of A, B, E, alpha, beta, a and the form's own parameters."""
     if draws.laws_BK5 is None:
         return {name: draws.interval(draws.published_BQ[:, i], level) for i, name in enumerate(result.form.names)}
     laws = draws.laws_BK5[:, 0]
     columns = {name: laws[:, i] for i, name in enumerate(LAW)} | {"a": a_of(laws)}
+    own = range(result.laws_K5.size, len(result.form.names))  # what the form has beside its law
+    columns |= {result.form.names[i]: draws.published_BQ[:, i] for i in own}
     if jackknifed is None:
         return {name: draws.interval(column, level) for name, column in columns.items()}
     assert jackknifed.laws_BK5 is not None
     without = jackknifed.laws_BK5[:, 0]
     others = {name: without[:, i] for i, name in enumerate(LAW)} | {"a": a_of(without)}
+    others |= {result.form.names[i]: jackknifed.published_BQ[:, i] for i in own}
     points = {**parameters_of(result), "a": float(a_of(result.laws_K5[0]))}
-    return {name: bca(column, points[name], others[name], level) for name, column in columns.items()}
+    return {name: draws.bca(column, points[name], others[name], level) for name, column in columns.items()}
 
 
 def warnings(notices: Iterable[Notice]) -> list[dict[str, str]]:

@@ -13,6 +13,12 @@ from sisa_scale.scaling.figures.plot import tick
 from sisa_scale.scaling.fit.bootstrap import a_of
 from sisa_scale.scaling.report.contents import Study
 
+RUN_COLUMNS = {
+    "line": "line", "run_id": "run", "architecture": "architecture", "params_scaling": "parameters", "tokens": "tokens",
+    "train_flops": "FLOPs", "loss": "loss", "loss_se": "standard error", "law": "law",
+    "over_law_percent": "over the law",
+}  # fmt: skip
+
 
 class Fact(NamedTuple):
     """A number as it is shown: its label, its text, and what there is to say about it."""
@@ -107,6 +113,19 @@ def not_claimed(study: Study) -> list[str]:
 def shown(interval: list[float]) -> str:
     """Return an interval of a positive number as text."""
     return _interval(interval, 3) if is_determined(interval) else "not determined: more than a factor of ten"
+
+
+def run_cell(name: str, value: object) -> str:
+    """Return a cell of the table of runs."""
+    if not isinstance(value, float):
+        return str(value)
+    if not np.isfinite(value):
+        return "–"
+    if name in ("params_scaling", "tokens"):
+        return compact(value)
+    if name == "train_flops":
+        return tick(value, "flops")
+    return f"{value:+.2f} %" if name == "over_law_percent" else f"{value:.4f}"
 
 
 def _range(interval: list[float] | None) -> str:

@@ -40,6 +40,16 @@ def read_numbers(source: Source, name: str, cells: list[str], kept: list[int], *
     return floats(values)
 
 
+def read_errors(source: Source, cells: list[str], kept: list[int]) -> Floats | None:
+    """Return standard errors, NaN for empty cells and 0; None where all are. Raises RefusalError."""
+    filled = [i for i in kept if cells[i].strip() not in ("", "0", "0.0", "nan")]
+    values = read_numbers(source, "loss_se", cells, filled, is_needed=False)
+    if not filled or values is None:
+        return None
+    found = dict(zip(filled, values.tolist(), strict=True))
+    return floats([found.get(i, float("nan")) for i in kept])
+
+
 def plain_number(cell: str, *, is_count: bool) -> str | None:
     """Return a number that people write in another way as it is read: 1300000 for 1,300,000; None for anything else.
 

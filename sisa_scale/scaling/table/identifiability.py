@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sisa_scale.scaling.fit.arrays import Floats, floats
-from sisa_scale.scaling.fit.fitting import Fit, spread
+from sisa_scale.scaling.fit.fitting import Fit, residual_error
 from sisa_scale.scaling.fit.forms import PER_ARCHITECTURE
 from sisa_scale.scaling.table.notices import Notice, refusal
 
@@ -51,19 +51,16 @@ class Identifiability:
         return values
 
 
-def noise_of(result: Fit) -> float:
-    """Return the standard deviation of log loss around the law, corrected for the fitted parameters."""
-    count, fitted = len(result.table), result.form.law.num_parameters
-    factor = np.sqrt(count / max(count - fitted, 1))
-    if result.objective.kind == "squares":
-        return float(factor * np.sqrt(np.mean(result.residual_N**2)))
-    return float(factor * spread(result.residual_N))
+def error_of_points(result: Fit) -> float:
+    """Return the noise that makes (JᵀJ)⁻¹ the covariance of what was fitted: Huber's loss is near least deviations."""
+    inefficiency = 1.0 if result.objective.kind == "squares" else _LAD_INEFFICIENCY
+    return inefficiency * residual_error(result)
 
 
 def examine(result: Fit) -> Identifiability:
     """Return what the curvature at the optimum says."""
     jacobian_PN = result.form.law.evaluate(result.theta_P[None])[1][0]
-    noise, notices = noise_of(result), []
+    noise, notices = residual_error(result), []
     share = None
     if result.form.laws is not None:
         predicted_N = result.table.losses * np.exp(result.residual_N)
@@ -76,8 +73,7 @@ def examine(result: Fit) -> Identifiability:
     condition = condition_number(jacobian_PN)
     error, correlation, errors = None, None, {}
     if np.isfinite(condition) and result.form.laws is not None:
-        inefficiency = 1.0 if result.objective.kind == "squares" else _LAD_INEFFICIENCY
-        covariance = published_covariance(result) * (inefficiency * noise) ** 2
+        covariance = published_covariance(result) * error_of_points(result) ** 2
         slope = exponent_slope(result.laws_K5[0])
         error = float(np.sqrt(max(float(slope @ covariance @ slope), 0.0)))
         deviations = np.sqrt(np.maximum(np.diag(covariance), 0.0))

@@ -46,7 +46,7 @@ WARNINGS = {
     "embedding-heavy": "embeddings are over 30 % of the parameters",
     "params-unit-suspect": "tokens per parameter are unusual",
     "loss-unit-suspect": "losses are unusual for models of these sizes",
-    "loss-rises": "runs that ended well above smaller or shorter ones",
+    "loss-rises": "runs ended well above smaller or shorter ones, or the fitted law rises",
     "flops-suspect": "FLOPs per parameter and token are unusual",
     "flops-6nd": "no FLOPs in the table; 6 x parameters x tokens is used",
     "cost-model": "costs do not follow a power of size times tokens",
@@ -57,11 +57,14 @@ WARNINGS = {
     "rough-interval": "the interval is far from what the curvature predicts",
     "optimum-at-edge": "an isoFLOP optimum lies at or beyond the edge of its sizes",
     "budget-left-out": "a budget without a usable parabola",
+    "two-budgets": "two budgets have a vertex each; an exponent needs three",
     "methods-disagree": "the isoFLOP and the parametric exponent differ by more than their intervals",
     "extrapolation": "beyond the measured range",
     "frontier-outside": "the best size or tokens by the law were not measured",
     "form-not-comparable": "E and exponents of this form do not compare with those of other forms",
+    "held-constants": "constants of the form are held at a value, for the runs do not determine them",
     "separate-exponents": "separate exponents from few runs",
+    "misfit": "residuals follow tokens per parameter, or parameters: the form is wrong for these runs",
     "outliers": "points far from the law",
 }
 

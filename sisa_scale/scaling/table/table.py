@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sisa_scale.scaling.fit.arrays import Booleans, Floats, Integers, Texts, floats
-from sisa_scale.scaling.table.cells import read_numbers
+from sisa_scale.scaling.table.cells import read_errors, read_numbers
 from sisa_scale.scaling.table.csv_source import Source, normalise, read_source
 from sisa_scale.scaling.table.headers import USUAL, guess, is_marked, unread_columns
 from sisa_scale.scaling.table.notices import Notice, refusal
@@ -28,10 +28,12 @@ OPTIONAL = {
     "width": "for the form width-depth",
     "depth": "for the form width-depth",
     "tokens_unique": "for repeated data",
+    "loss_se": "standard error of the loss; shown, not used as a weight",
     "excluded": "a reason why the row is left out; empty for rows that count",
 }
 _NUMBERS = (*REQUIRED, "train_flops", "seconds", "budget", "width", "depth", "tokens_unique", "params_total",
             "params_nonembedding", "params_embedding", "bits_per_byte", "perplexity", "epochs")  # fmt: skip
+_FROM_ARRAYS = (*_NUMBERS, "loss_se")
 ONLY = "all"
 
 
@@ -145,6 +147,9 @@ def read_table(
         values = read_numbers(source, name, cells[name], kept, is_needed=name in needed) if name in cells else None
         if values is not None:
             numbers[name] = values
+    if "loss_se" in cells and ("loss" not in renamed or "loss_se" in renamed):
+        errors = read_errors(source, cells["loss_se"], kept)
+        numbers |= {} if errors is None else {"loss_se": errors}
     if tokens_from_flops:
         numbers["tokens"] = numbers["train_flops"] / (6 * numbers["params_scaling"])
     texts = {name: np.array([values[i] for i in kept], dtype=np.str_) for name, values in cells.items()}
@@ -183,7 +188,7 @@ def table_of(params: Any, tokens: Any, losses: Any, **columns: Any) -> RunTable:
         seconds=None if seconds is None else floats(seconds),
         architecture_N=np.full(len(losses), ONLY) if names is None else np.asarray(names, dtype=np.str_),
         cluster_N=np.asarray(columns.get("cluster", np.arange(len(losses)))),
-        numbers={name: floats(columns[name]) for name in _NUMBERS if name in columns},
+        numbers={name: floats(columns[name]) for name in _FROM_ARRAYS if name in columns},
         texts={},
     )
 

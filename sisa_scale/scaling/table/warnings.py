@@ -96,10 +96,16 @@ def trajectories(table: RunTable) -> Integers:
 
 
 def suspect_losses(table: RunTable) -> Iterator[Notice]:
-    """Warn of runs that ended above one with fewer parameters or tokens, and no more of either: they diverged."""
+    """Warn of runs that ended above one with fewer parameters or tokens, and no more of either: they diverged.
+
+    Nor more unique tokens, width or depth, where the table has them: the forms that use them may rise between the two.
+    """
     rises: list[tuple[float, int, int]] = []
     for row in range(len(table)):
         is_less = (table.params <= table.params[row]) & (table.tokens <= table.tokens[row])
+        for name in ("tokens_unique", "width", "depth"):
+            if name in table.numbers:
+                is_less &= table.numbers[name] <= table.numbers[name][row]
         peers = np.flatnonzero(is_less & (table.architecture_N == table.architecture_N[row]))
         best = int(peers[table.losses[peers].argmin()])
         rises.append((float(table.losses[row] / table.losses[best] - 1), row, best))
@@ -109,7 +115,7 @@ def suspect_losses(table: RunTable) -> Iterator[Notice]:
         text = (
             f"{len(rises)} runs ended over {_MAX_RISE:.0%} above one with no more parameters and tokens, by up to "
             f"{share:.0%} (line {table.lines[row]} above line {table.lines[best]}). No law has that: a run may have "
-            "diverged, or its learning rate does not suit its size"
+            "diverged, its learning rate does not suit its size, or it repeats its data too often"
         )
         yield Notice("loss-rises", text)
 

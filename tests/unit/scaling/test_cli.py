@@ -49,6 +49,14 @@ def test_fit(runs: Path, tmp_path: Path) -> None:
     assert value["objective"] > 0
     assert value["diagnostics"]["identifiability"]["condition"] < 100
     assert json.loads((tmp_path / "fit.json").read_text()) == value
+    draws = np.genfromtxt(tmp_path / "fit.draws.csv", delimiter=",", names=True)
+    low, high = np.percentile(draws["alpha"], [2.5, 97.5])
+    assert value["intervals"]["alpha"][0] <= low < high <= value["intervals"]["alpha"][1]
+    beside = json.loads((tmp_path / "fit.covariance.json").read_text())
+    assert beside["parameters"] == ["log A", "log B", "log E", "alpha", "beta"]
+    assert np.sqrt(beside["draws"][3][3]) == pytest.approx(np.std(draws["alpha"], ddof=1), rel=1e-6)
+    errors = value["diagnostics"]["identifiability"]["errors"]
+    assert np.sqrt(np.diag(beside["curvature"])) == pytest.approx(list(errors.values()), rel=1e-4)
     assert call("fit", runs, "--interval", "bca")["diagnostics"]["interval_method"] == "bca"
 
 
@@ -141,12 +149,18 @@ def test_report(pair: Path, tmp_path: Path) -> None:
     figures = sorted(path.name for path in (tmp_path / "one" / "figures").iterdir())
     names = {"loss_over_compute", "multiplier", "isoflop", "allocation", "surface", "forest", "exponents", "residuals",
              "leave_largest_out", "sensitivity", "design_map"}  # fmt: skip
-    assert figures == sorted([f"{name}.csv" for name in names] + [f"{name}.svg" for name in names])
+    assert figures == sorted(f"{name}.{ending}" for name in names for ending in ("csv", "pdf", "svg"))
     for name in names:
-        assert f"figures/{name}.csv" in page
+        assert f"figures/{name}.csv" in page and f"figures/{name}.pdf" in page
+        assert (tmp_path / "one" / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert len((tmp_path / "one" / "figures" / f"{name}.csv").read_text().splitlines()) > 3
         assert 'xmlns="http://www.w3.org/2000/svg"' in (tmp_path / "one" / "figures" / f"{name}.svg").read_text()
-    assert "better needs as many FLOPs as base times" in page
+    assert "FLOPs of base over FLOPs of better for the same loss: 1." in page
+    runs = (tmp_path / "one" / "runs.csv").read_text().splitlines()
+    assert runs[0] == "line,architecture,params_scaling,tokens,train_flops,loss,loss_se,law,over_law_percent"
+    assert len(runs) == 51 and "the spread of the runs around the law" in page
+    draws = (tmp_path / "one" / "fit.draws.csv").read_text().splitlines()
+    assert draws[0].startswith("resample,is_good,A[base],B[base],E[base]") and len(draws) == 201
     call("report", pair, "-o", tmp_path / "two")
     for path in (tmp_path / "one").rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path

@@ -122,3 +122,13 @@ def test_a_flat_parabola_leaves_its_vertex_open() -> None:
     except RefusalError as error:
         pytest.fail(f"another seed is needed: {error}")
     assert any(budget.vertex_interval == [0.0, np.inf] for budget in found.budgets)
+
+
+def test_two_budgets_have_vertices_and_no_exponent() -> None:
+    base = planted(0.002)
+    two = base.select(np.flatnonzero(base.flops < 5e18))
+    found = isoflop(two)
+    assert len(found.budgets) == 2
+    assert (found.exponent, found.factor, found.interval, found.corrected_exponent) == (None, None, None, None)
+    assert all(low < budget.vertex < high for budget in found.budgets for low, high in [budget.vertex_interval])
+    assert [notice.code for notice in found.notices] == ["two-budgets"]

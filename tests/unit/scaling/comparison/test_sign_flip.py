@@ -8,9 +8,10 @@ from scaling_tables import LAW
 
 from sisa_scale.scaling.allocation.frontier import predict
 from sisa_scale.scaling.comparison.nested_models import compare_nested
-from sisa_scale.scaling.comparison.sign_flip import MIN_CLUSTERS, flip_p_value, flips
+from sisa_scale.scaling.comparison.sign_flip import flip_p_value
 from sisa_scale.scaling.fit.fitting import Fit, fit
 from sisa_scale.scaling.fit.objectives import Objective
+from sisa_scale.scaling.fit.sign_flip import MIN_CLUSTERS, flips
 from sisa_scale.scaling.table.table import ONLY, RunTable, table_of
 
 

@@ -65,3 +65,15 @@ def test_separators_that_split_a_row(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     with pytest.raises(RefusalError, match="thousands without separators"):
         load_table(path)
+
+
+def test_standard_errors_may_be_missing_and_not_wrong(tmp_path: Path) -> None:
+    errors = [0.01] * 24 + [""]
+    table = load_table(write_csv(tmp_path / "runs.csv", planted(0.003), loss_se=errors))
+    assert table.numbers["loss_se"][0] == 0.01
+    assert table.numbers["loss_se"][24] != table.numbers["loss_se"][24]
+    assert "loss_se" not in load_table(write_csv(tmp_path / "none.csv", planted(0.003), loss_se="")).numbers
+    other = write_csv(tmp_path / "bits.csv", planted(0.003), loss_se=errors, bits_per_byte=1.0)
+    assert "loss_se" not in load_table(other, columns={"loss": "bits_per_byte"}).numbers
+    with pytest.raises(RefusalError, match="bad-number"):
+        load_table(write_csv(tmp_path / "bad.csv", planted(0.003), loss_se=-1))
