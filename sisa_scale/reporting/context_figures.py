@@ -7,7 +7,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from sisa_scale.reporting.style import INK, SERIES, error_points, legend, new_figure, to_svg
+from sisa_scale.reporting.style import INK, SERIES, error_points, new_figure, to_svg
 from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import Run
 
@@ -30,20 +30,22 @@ def context_curve_figure(run: Run) -> str | None:
     curves = list(_curves(run))
     if not curves:
         return None
-    figure, axes = new_figure("Facts found again", "context (tokens)", "items with the whole answer right (%)")
+    figure, axes = new_figure("Facts found again", "context (tokens)", "whole answer right (%)", height=4.2)
     tasks, ways = (list(dict.fromkeys(names)) for names in zip(*((curve[:2]) for curve in curves), strict=True))
     for curve in curves:
         _draw(axes, curve, tasks.index(curve.task), ways.index(curve.how))
     trained = run.config.get("data", {}).get("sequence_tokens")
     if trained is not None:
         axes.axvline(trained, color=INK, alpha=0.5, linewidth=0.9, linestyle=(0, (5, 3)), label="trained length")
+    if any(curve.chance for curve in curves):
+        axes.plot([], [], color=INK, linewidth=0.9, linestyle=(0, (1, 3)), label="a guess among the values in the text")
     lengths = sorted({length for curve in curves for length in curve.by_length})
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(lengths))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(-3, 103)
-    legend(axes)
+    figure.legend(fontsize=8.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=2, handlelength=2.4)
     return to_svg(figure, f"context {run.path}")
 
 
@@ -55,7 +57,7 @@ def _draw(axes: Axes, curve: _Curve, task: int, way: int) -> None:
     axes.plot(lengths, values, color=color, linewidth=1.5, linestyle=_DASHES[way % len(_DASHES)], label=label)
     error_points(axes, lengths, rows, color=color)
     if curve.chance:
-        axes.plot(lengths, [curve.chance] * len(lengths), color=color, linewidth=0.9, alpha=0.6, linestyle=(0, (1, 3)))
+        axes.plot(lengths, [curve.chance] * len(lengths), color=color, linewidth=0.9, linestyle=(0, (1, 3)))
 
 
 def _curves(run: Run) -> Iterable[_Curve]:
