@@ -33,6 +33,8 @@ _TASKS = {
         TaskSpec("needle-curve", _CURVE),
         TaskSpec("needle-multikey", _CURVE),
         TaskSpec("variable-tracking", "sisa_scale.evaluation.tasks.variable_tracking:build"),
+        TaskSpec("recall", "sisa_scale.evaluation.tasks.recall:build"),
+        TaskSpec("position-loss", "sisa_scale.evaluation.tasks.position_loss:build"),
         TaskSpec("hellaswag", _CHOICES),
         TaskSpec("arc_easy", _CHOICES),
         TaskSpec("piqa", _CHOICES),

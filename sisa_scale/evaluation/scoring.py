@@ -33,6 +33,7 @@ class Item(NamedTuple):
     Targets with index >= `score_from` are scored, that is `tokens[score_from + 1 :]`. With `documents`, the number of
     each token's document, every document is read as if alone, and a target in another than its input is not scored.
     is_whole: it is never cut, but scored in a pass of its own length where it is longer than others may be.
+    parts: the number of the part that each target belongs to; parts are summed up one by one, too.
     origin: the task, and the line of its file if there is one, for error messages.
     """
 
@@ -41,6 +42,7 @@ class Item(NamedTuple):
     documents: np.ndarray | None = None
     origin: str = ""
     is_whole: bool = False
+    parts: np.ndarray | None = None
 
     @classmethod
     def continuation(cls, context: Sequence[int], target: Sequence[int], origin: str = "") -> "Item":
@@ -49,11 +51,15 @@ class Item(NamedTuple):
 
 
 class ItemResult(NamedTuple):
-    """Sums over the scored targets of one item: count, nats, and how many were the argmax."""
+    """Sums over the scored targets of one item: count, nats, and how many were the argmax.
+
+    parts: count and nats of each part of an item that has parts.
+    """
 
     num_tokens: int
     log_probability: float
     num_greedy: int
+    parts: tuple[tuple[int, float], ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -153,7 +159,8 @@ def _fit(index: int, item: Item, sequence_tokens: int) -> Item:
         )
     documents = None if item.documents is None else item.documents[num_dropped:]
     tokens, score_from = item.tokens[num_dropped:], item.score_from - num_dropped
-    return item._replace(tokens=tokens, score_from=score_from, documents=documents)
+    parts = None if item.parts is None else item.parts[num_dropped:]
+    return item._replace(tokens=tokens, score_from=score_from, documents=documents, parts=parts)
 
 
 @torch.no_grad()
@@ -183,7 +190,16 @@ def _score_batch(
     sums = torch.where(is_scored_BL, log_probability_BL, 0.0).sum(dim=1).tolist()
     greedy = (scores.is_greedy_BL.cpu() & is_scored_BL).sum(dim=1).tolist()
     counts = is_scored_BL.sum(dim=1).tolist()
-    return [ItemResult(*result) for result in zip(counts, sums, greedy, strict=True)][: len(batch)]
+    parts = [_sums_of_parts(item, log_probability_BL[row], is_scored_BL[row]) for row, item in enumerate(batch)]
+    return [ItemResult(*result) for result in zip(counts, sums, greedy, parts, strict=False)]
+
+
+def _sums_of_parts(item: Item, log_probability_L: Tensor, is_scored_L: Tensor) -> tuple[tuple[int, float], ...]:
+    if item.parts is None:
+        return ()
+    is_scored = is_scored_L.numpy()[: len(item.parts)]
+    part, nats = item.parts[is_scored], log_probability_L.numpy()[: len(item.parts)][is_scored]
+    return tuple(zip(np.bincount(part).tolist(), np.bincount(part, weights=nats).tolist(), strict=True))
 
 
 def _in_order(per_rank: Sequence[Sequence[ItemResult]], passes: Sequence[_Pass]) -> list[ItemResult]:

@@ -65,7 +65,10 @@ def _curves(run: Run) -> Iterable[_Curve]:
     last = max((row.step for row in run.scores), default=0)
     found = dict[tuple[str, str], dict[str, ScoreRow]]()
     measured = [("", [row for row in run.scores if row.step == last])]
-    measured += [(later.rope_scaling or "measured later", list(later.scores)) for later in run.later]
+    measured += [
+        (f"rope {later.rope_scaling}" if later.rope_scaling else "measured later", list(later.scores))
+        for later in run.later
+    ]
     for how, scores in measured:
         for task in dict.fromkeys(row.task for row in scores if _AT_LENGTH.fullmatch(row.metric)):
             found[task, how] = {row.metric: row for row in scores if row.task == task and row.value is not None}

@@ -71,8 +71,8 @@ def test_what_was_measured_later_has_a_table_and_a_curve(write_run: WriteRun, tm
     outline = Outline(report(tmp_path, run))
     assert outline.tags.count("svg") == 6
     assert outline.text.count("2026-03-03T10:00:00Z") == 3
-    assert outline.text.count("needle-curve, yarn") == 1  # the newer of two
-    assert outline.text.count("needle-curve, none") == 1
+    assert outline.text.count("needle-curve, rope yarn") == 1  # the newer of two
+    assert outline.text.count("needle-curve, rope none") == 1
 
 
 def test_two_runs_with_hostile_names(write_run: WriteRun, tmp_path: Path) -> None:
