@@ -1,6 +1,6 @@
 """Task "position-loss": the held-out loss by the number of tokens that stand before its target.
 
-The sequences are those of the task "loss". `loss_N` is over the targets after more than N / 2 and at most N tokens, the
+The sequences are those of the task "loss". `upto_N` is over the targets after more than N / 2 and at most N tokens, the
 first one over all up to N: what a model gains from more context, and where it stops to gain.
 
 Shapes: N sequences, L length.
@@ -54,7 +54,7 @@ def _scores(results: Sequence[ItemResult], edges: Sequence[int]) -> list[Score]:
         counts, sums = zip(
             *(result.parts[part] if part < len(result.parts) else (0, 0.0) for result in results), strict=True
         )
-        name, first = f"loss_{edge}", edges[part - 1] + 1 if part else 1
+        name, first = f"upto_{edge}", edges[part - 1] + 1 if part else 1
         if not sum(counts):
             reason = f"no document has {first} tokens before a target"
             scores.append(skipped_score(TASK, TASK, name, unit="nats/token", reason=reason))

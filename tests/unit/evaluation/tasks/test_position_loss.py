@@ -26,25 +26,25 @@ def test_the_loss_of_each_octave_of_context() -> None:
     first = [0, 1, 2, 3, 3, 4, 4, 4, 4]  # targets after 1, 2, 3 to 4, and 5 to 8 tokens
     found = measured(np.array([first, [2 * token for token in first], first]))
     assert {metric: score.value for metric, score in found.items()} == pytest.approx(
-        {"loss_1": 4 / 3, "loss_2": 8 / 3, "loss_4": 4.0, "loss_8": 16 / 3}
+        {"upto_1": 4 / 3, "upto_2": 8 / 3, "upto_4": 4.0, "upto_8": 16 / 3}
     )
     # Losses of 1, 2 and 1 nats: a third of a nat is the standard error of their mean.
-    assert found["loss_1"].standard_error == pytest.approx(1 / 3)
-    assert found["loss_8"].note == "after 5 to 8 tokens"
+    assert found["upto_1"].standard_error == pytest.approx(1 / 3)
+    assert found["upto_8"].note == "after 5 to 8 tokens"
 
 
 def test_other_documents_do_not_stand_before_a_target() -> None:
     found = measured(np.array([[1, 2, 3, EOS, 5, 6, EOS, 7, 1]]), separate_at=EOS)
-    assert found["loss_1"].value == pytest.approx((2 + 6 + 1) / 3)
-    assert found["loss_2"].value == pytest.approx((3 + EOS) / 2)
-    assert found["loss_4"].value == pytest.approx(EOS)
-    assert "no document has 5 tokens" in found["loss_8"].note
+    assert found["upto_1"].value == pytest.approx((2 + 6 + 1) / 3)
+    assert found["upto_2"].value == pytest.approx((3 + EOS) / 2)
+    assert found["upto_4"].value == pytest.approx(EOS)
+    assert "no document has 5 tokens" in found["upto_8"].note
 
 
 def test_parts_together_are_the_heldout_loss() -> None:
     sequences = np.random.default_rng(0).integers(1, 9, (5, 65))
     found = measured(sequences)
-    counts = {"loss_2": 2, "loss_4": 2, "loss_8": 4, "loss_16": 8, "loss_32": 16, "loss_64": 32}
+    counts = {"upto_2": 2, "upto_4": 2, "upto_8": 4, "upto_16": 8, "upto_32": 16, "upto_64": 32}
     task = heldout_task(sequences, bytes_per_token=4.0, unigram_entropy=5.0)
     whole = task.scores(score_items(task.items, by_token, sequence_tokens=64, batch_size=2))[0]
     assert sum(counts[name] * float(score.value or 0) for name, score in found.items()) / 64 == pytest.approx(
