@@ -57,7 +57,7 @@ def _accuracy(name: str, trials: Sequence[TrialRun], axis: CostAxis) -> Plot:
     """Accuracy over cost, a panel for each size: lines of architectures, dots alone for branches."""
     shown, paint = [one for one in trials if name in accuracies(one.run)], _colors(trials)
     sizes = list(dict.fromkeys(one.size for one in shown))
-    titles = [(f"{_title(name)}, size {size}", axis.label, "%") for size in sizes]
+    titles = [(f"Size {size}", axis.label, f"{_title(name)} (%)") for size in sizes]
     figure, axes = panels(titles, min(2, len(sizes)), row_inches=_PANEL_INCHES)
     rows = []
     for one in shown:
@@ -78,7 +78,7 @@ def _accuracy(name: str, trials: Sequence[TrialRun], axis: CostAxis) -> Plot:
         panel.set_ylim(-3, 103)
         legend(panel)
     caption = (
-        f"{_title(name)} with one standard error, over {axis.label}. Lines: a seed's longest run of a size; dots: "
+        f"Accuracy with one standard error, over {axis.label}. Lines: a seed's longest run of a size; dots: "
         f"branches after their cooldown began. Dotted: {' and '.join(map(str, THRESHOLDS))} %."
     )
     return finish(f"accuracy_{name}", figure, rows, caption)
@@ -136,7 +136,7 @@ def _loss_by_position(trials: Sequence[TrialRun]) -> Plot | None:
         return None
     sizes, paint = list(dict.fromkeys(one.size for one, _ in found)), _colors(trials)
     x_label, y_label = "tokens before the target, at most", "loss (nats per token)"
-    titles = [(f"Loss by position, size {size}", x_label, y_label) for size in sizes]
+    titles = [(f"Size {size}", x_label, y_label) for size in sizes]
     figure, axes = panels(titles, min(2, len(sizes)), row_inches=_PANEL_INCHES)
     table = []
     for one, rows in found:
