@@ -8,6 +8,8 @@ import click
 from sisa_scale.cli.console import announce, render
 from sisa_scale.cli.progress import item_progress
 from sisa_scale.config.tasks import check_tasks, task_names
+from sisa_scale.errors import ConfigError
+from sisa_scale.runs.layout import holds_run
 
 
 @click.command("evaluate")
@@ -36,6 +38,7 @@ from sisa_scale.config.tasks import check_tasks, task_names
     help="Change evaluation.*, the length or model.rope.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--record", is_flag=True, help="Note the scores in the run directory: its report then shows them.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     run_or_checkpoint: str,
@@ -46,6 +49,7 @@ def command(
     questions: Path | None,
     overrides: tuple[str, ...],
     device: str,
+    record: bool,
     as_json: bool,
 ) -> None:
     """Score the newest checkpoint of a run, or a checkpoint of any form, with standard errors.
@@ -54,8 +58,8 @@ def command(
     Without --lambada (and without evaluation.lambada_path in the recipe) the lambada task scores a cloze set made from
     the held-out text, and says so. --lambada scores all of its file, whatever evaluation.num_cloze_items.
 
-    Beyond the trained length: --set model.max_length_tokens=8192 --set model.rope.scaling=yarn
-    --set evaluation.context_tokens=8192 --set evaluation.needle_lengths=[4096,8192].
+    Beyond the trained length: --tasks needle-curve,needle-multikey,variable-tracking
+    --set model.max_length_tokens=8192 --set model.rope.scaling=yarn. Their lengths are evaluation.context_multiples.
     """
     from sisa_scale.cli.evaluate_paper import print_beside_paper
     from sisa_scale.conversion.trained import open_trained
@@ -64,7 +68,10 @@ def command(
     from sisa_scale.evaluation.resources import load_resources
     from sisa_scale.evaluation.suite import run_suite
     from sisa_scale.models.device import torch_device
+    from sisa_scale.runs.evaluations import ScoreRow, append_later_scores
+    from sisa_scale.runs.provenance import now
 
+    run_dir = _recorded_in(run_or_checkpoint) if record else None
     if tasks is not None:
         check_tasks(tasks.split(","))
     trained = open_trained(run_or_checkpoint, overrides)
@@ -94,6 +101,23 @@ def command(
             advance=advance,
         )
     rows = [score.to_json() for score in scores]
+    if run_dir is not None:
+        measured = [ScoreRow(step=trained.step, tokens=trained.tokens, **row) for row in rows]
+        append_later_scores(run_dir, measured, now(), overrides)
     render(rows, as_json=as_json, value={"checkpoint": trained.origin, "step": trained.step, "scores": rows})
     if not as_json:
         print_beside_paper(config.name, config.model, scores)
+
+
+def _recorded_in(run_or_checkpoint: str) -> Path:
+    """Return the run directory that a checkpoint lies in; raises ConfigError where there is none."""
+    path = Path(run_or_checkpoint)
+    for place in (path, *path.absolute().parents[:2]):
+        if holds_run(place):
+            return place
+    raise ConfigError.at(
+        "--record",
+        found=run_or_checkpoint,
+        allowed="scores are noted in the run directory of a run or of its checkpoint",
+        remedy="Give a run directory, or leave out --record and keep what --json prints.",
+    )

@@ -68,9 +68,15 @@ class EvaluationConfig:
         default=None,
     )
     num_questions: int = setting("largest number of questions per task", default=20000, minimum=1)
-    num_needle_items: int = setting("number of needles per length", default=100, minimum=1)
+    num_needle_items: int = setting("number of items per length of the tasks of retrieval", default=100, minimum=1)
     needle_lengths: tuple[int, ...] = setting(
         "context lengths of the needle task in tokens", default=(512, 1024, 2048), minimum=32
+    )
+    context_multiples: tuple[float, ...] = setting(
+        "contexts of needle-curve, needle-multikey and variable-tracking, as multiples of data.sequence_tokens; those "
+        "beyond model.max_length_tokens are skipped",
+        default=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+        above=0.0,
     )
 
 

@@ -146,7 +146,7 @@ class RunConfig:
                 "Shorten it or raise model.max_length_tokens.",
             )
         longest = max(self.evaluation.needle_lengths, default=0)
-        if longest > limit and any(task.startswith("needle") for task in self.evaluation.tasks):
+        if longest > limit and "needle" in self.evaluation.tasks:
             yield Violation(
                 "evaluation.needle_lengths",
                 str(longest),

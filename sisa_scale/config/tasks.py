@@ -21,6 +21,7 @@ class TaskSpec:
 
 
 _HELDOUT = "sisa_scale.evaluation.tasks.heldout:build"
+_CURVE = "sisa_scale.evaluation.tasks.needle_curve:build"
 _CHOICES = "sisa_scale.evaluation.tasks.choices:build"
 _TASKS = {
     task.name: task
@@ -29,6 +30,11 @@ _TASKS = {
         TaskSpec("lambada", "sisa_scale.evaluation.tasks.lambada:build", (("accuracy", "Last word"),)),
         TaskSpec("needle", "sisa_scale.evaluation.tasks.needle:build", (("exact_match", "Needle"),)),
         TaskSpec("needle-paper", "sisa_scale.evaluation.tasks.needle_paper:build"),
+        TaskSpec("needle-curve", _CURVE),
+        TaskSpec("needle-multikey", _CURVE),
+        TaskSpec("variable-tracking", "sisa_scale.evaluation.tasks.variable_tracking:build"),
+        TaskSpec("recall", "sisa_scale.evaluation.tasks.recall:build"),
+        TaskSpec("position-loss", "sisa_scale.evaluation.tasks.position_loss:build"),
         TaskSpec("hellaswag", _CHOICES),
         TaskSpec("arc_easy", _CHOICES),
         TaskSpec("piqa", _CHOICES),

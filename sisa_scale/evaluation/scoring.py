@@ -3,7 +3,8 @@
 Shapes: B batch, L length (`sequence_tokens`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -31,6 +32,8 @@ class Item(NamedTuple):
 
     Targets with index >= `score_from` are scored, that is `tokens[score_from + 1 :]`. With `documents`, the number of
     each token's document, every document is read as if alone, and a target in another than its input is not scored.
+    is_whole: it is never cut, but scored in a pass of its own length where it is longer than others may be.
+    parts: the number of the part that each target belongs to; parts are summed up one by one, too.
     origin: the task, and the line of its file if there is one, for error messages.
     """
 
@@ -38,6 +41,8 @@ class Item(NamedTuple):
     score_from: int
     documents: np.ndarray | None = None
     origin: str = ""
+    is_whole: bool = False
+    parts: np.ndarray | None = None
 
     @classmethod
     def continuation(cls, context: Sequence[int], target: Sequence[int], origin: str = "") -> "Item":
@@ -46,11 +51,15 @@ class Item(NamedTuple):
 
 
 class ItemResult(NamedTuple):
-    """Sums over the scored targets of one item: count, nats, and how many were the argmax."""
+    """Sums over the scored targets of one item: count, nats, and how many were the argmax.
+
+    parts: count and nats of each part of an item that has parts.
+    """
 
     num_tokens: int
     log_probability: float
     num_greedy: int
+    parts: tuple[tuple[int, float], ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -79,39 +88,59 @@ def score_items(
     """Return the result of every item, in order, on every rank.
 
     Every forward pass has the shape (batch_size, sequence_tokens), padded on the right, which suits compiled code; with
-    by_length the longest items come first, and a pass is as long as its own need, rounded up to LENGTH_MULTIPLE. Batch
-    b belongs to rank b % world_size, and every rank makes the same number of passes (the last may be empty ones),
-    because a model whose parameters are partitioned can only be run by all ranks together. An item longer than
-    `sequence_tokens` keeps its last tokens. advance: told of items as they are done. Raises DataError for an item that
-    has nothing to score or whose scored part does not fit.
+    by_length the longest items come first, and a pass is as long as its own need, rounded up to LENGTH_MULTIPLE. An
+    item longer than `sequence_tokens` keeps its last tokens, unless `is_whole`: those have passes of items of their
+    length, as many as make no more tokens than another pass has, at least one.
+
+    Pass b belongs to rank b % world_size, and every rank makes the same number of passes (the last may be empty ones),
+    because a model whose parameters are partitioned can only be run by all ranks together. advance: told of items as
+    they are done. Raises DataError for an item that has nothing to score or whose scored part does not fit.
     """
     if world_size > 1 and gather is None:
         raise ValueError("world_size > 1 needs a gather function")
     fitted = [_fit(index, item, sequence_tokens) for index, item in enumerate(items)]
-    order = list(range(len(fitted)))
-    if by_length:
-        order.sort(key=lambda index: -len(fitted[index].tokens))
-    batches = [[fitted[i] for i in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
-    num_rounds = -(-len(batches) // world_size)
+    passes = list(_passes(fitted, sequence_tokens, batch_size, by_length=by_length))
+    num_rounds = -(-len(passes) // world_size)
     mine: list[ItemResult] = []
-    for batch_index in range(rank, num_rounds * world_size, world_size):
-        batch = batches[batch_index] if batch_index < len(batches) else []
-        length = _pass_length(batch, sequence_tokens) if by_length else sequence_tokens
-        mine += _score_batch(batch, scorer, (batch_size, length), device)
-        advance(len(batch))
-    results = mine if gather is None else _interleave(gather(mine), batch_size, len(batches))
-    if not by_length:
-        return results
-    return [result for _, result in sorted(zip(order, results, strict=True), key=lambda pair: pair[0])]
+    for number in range(rank, num_rounds * world_size, world_size):
+        nothing = _Pass([], (batch_size, _length_of([], sequence_tokens) if by_length else sequence_tokens))
+        indices, shape = passes[number] if number < len(passes) else nothing
+        mine += _score_batch([fitted[index] for index in indices], scorer, shape, device)
+        advance(len(indices))
+    return _in_order([mine] if gather is None else gather(mine), passes)
 
 
-def _pass_length(batch: Sequence[Item], sequence_tokens: int) -> int:
-    longest = max((len(item.tokens) - 1 for item in batch), default=1)
+class _Pass(NamedTuple):
+    """The items of a forward pass, and its shape (rows, tokens)."""
+
+    indices: list[int]
+    shape: tuple[int, int]
+
+
+def _passes(items: Sequence[Item], sequence_tokens: int, batch_size: int, *, by_length: bool) -> Iterator[_Pass]:
+    """Yield the passes over all items, each item in one; they do not depend on who makes them."""
+    lengths = [len(item.tokens) - 1 for item in items]
+    usual = [index for index, length in enumerate(lengths) if length <= sequence_tokens]
+    if by_length:
+        usual.sort(key=lambda index: -lengths[index])
+    for start in range(0, len(usual), batch_size):
+        indices = usual[start : start + batch_size]
+        length = _length_of([lengths[index] for index in indices], sequence_tokens) if by_length else sequence_tokens
+        yield _Pass(indices, (batch_size, length))
+    longer = sorted((i for i, length in enumerate(lengths) if length > sequence_tokens), key=lambda i: -lengths[i])
+    for length, group in groupby(longer, key=lambda index: lengths[index]):
+        indices, rows = list(group), max(1, batch_size * sequence_tokens // length)
+        for start in range(0, len(indices), rows):
+            yield _Pass(indices[start : start + rows], (rows, length))
+
+
+def _length_of(lengths: Sequence[int], sequence_tokens: int) -> int:
+    longest = max(lengths, default=1)
     return min(longest + -longest % LENGTH_MULTIPLE, sequence_tokens)
 
 
 def _fit(index: int, item: Item, sequence_tokens: int) -> Item:
-    """Cut an item to its last `sequence_tokens` inputs."""
+    """Cut an item to its last `sequence_tokens` inputs, unless it is to be scored as a whole."""
     num_targets, where = len(item.tokens) - 1, item.origin or f"evaluation item {index}"
     if not 0 <= item.score_from < num_targets:
         raise DataError.at(
@@ -120,7 +149,7 @@ def _fit(index: int, item: Item, sequence_tokens: int) -> Item:
             allowed="at least one target is scored, and the first token is never a target",
             remedy="Give the item a context of one token or more and a non-empty continuation.",
         )
-    num_dropped = max(0, num_targets - sequence_tokens)
+    num_dropped = 0 if item.is_whole else max(0, num_targets - sequence_tokens)
     if num_dropped > item.score_from:
         raise DataError.at(
             where,
@@ -129,7 +158,9 @@ def _fit(index: int, item: Item, sequence_tokens: int) -> Item:
             remedy="Evaluate with a longer sequence or split the item.",
         )
     documents = None if item.documents is None else item.documents[num_dropped:]
-    return Item(item.tokens[num_dropped:], item.score_from - num_dropped, documents, item.origin)
+    tokens, score_from = item.tokens[num_dropped:], item.score_from - num_dropped
+    parts = None if item.parts is None else item.parts[num_dropped:]
+    return item._replace(tokens=tokens, score_from=score_from, documents=documents, parts=parts)
 
 
 @torch.no_grad()
@@ -159,14 +190,22 @@ def _score_batch(
     sums = torch.where(is_scored_BL, log_probability_BL, 0.0).sum(dim=1).tolist()
     greedy = (scores.is_greedy_BL.cpu() & is_scored_BL).sum(dim=1).tolist()
     counts = is_scored_BL.sum(dim=1).tolist()
-    return [ItemResult(*result) for result in zip(counts, sums, greedy, strict=True)][: len(batch)]
+    parts = [_sums_of_parts(item, log_probability_BL[row], is_scored_BL[row]) for row, item in enumerate(batch)]
+    return [ItemResult(*result) for result in zip(counts, sums, greedy, parts, strict=False)]
 
 
-def _interleave(per_rank: Sequence[Sequence[ItemResult]], batch_size: int, num_batches: int) -> list[ItemResult]:
-    """Undo the round-robin: batch b is the (b // world_size)-th batch of rank b % world_size."""
-    world_size = len(per_rank)
-    results: list[ItemResult] = []
-    for batch_index in range(num_batches):
-        start = batch_index // world_size * batch_size
-        results += per_rank[batch_index % world_size][start : start + batch_size]
-    return results
+def _sums_of_parts(item: Item, log_probability_L: Tensor, is_scored_L: Tensor) -> tuple[tuple[int, float], ...]:
+    if item.parts is None:
+        return ()
+    is_scored = is_scored_L.numpy()[: len(item.parts)]
+    part, nats = item.parts[is_scored], log_probability_L.numpy()[: len(item.parts)][is_scored]
+    return tuple(zip(np.bincount(part).tolist(), np.bincount(part, weights=nats).tolist(), strict=True))
+
+
+def _in_order(per_rank: Sequence[Sequence[ItemResult]], passes: Sequence[_Pass]) -> list[ItemResult]:
+    """Return results by item; pass b is the (b // world_size)-th of rank b % world_size."""
+    left = [iter(results) for results in per_rank]
+    found: dict[int, ItemResult] = {}
+    for number, one in enumerate(passes):
+        found.update(zip(one.indices, left[number % len(left)], strict=False))  # indices first: they end a pass
+    return [found[index] for index in sorted(found)]

@@ -23,7 +23,9 @@ class EvaluationResources:
     heldout_sequences: int array (N, sequence_tokens + 1); heldout_documents: the texts of the held-out split;
     bytes_per_token: UTF-8 bytes per token of that split; unigram_entropy: nats per token of that split;
     lambada_path: OpenAI's file, None for cloze passages from `heldout_documents`; needle_lengths: input tokens, empty
-    for a quarter, a half and the whole of `sequence_tokens`; limits of None mean everything there is;
+    for a quarter, a half and the whole of `sequence_tokens`; trained_tokens, longest_tokens: of the sequences that the
+    model was trained on and of those that it accepts, both `sequence_tokens` for None; context_multiples: the contexts
+    of tasks of retrieval as multiples of trained_tokens; limits of None mean everything there is;
     questions_directory: holds the files of the multiple-choice tasks, None skips them;
     has_separate_documents: the held-out loss reads each document as if alone (all other items are one document each);
     heldout_problem: why there is no held-out text, raised by the tasks that need some.
@@ -42,12 +44,26 @@ class EvaluationResources:
     num_cloze_items: int | None = None
     needle_lengths: Sequence[int] = ()
     num_needle_items: int = 100
+    trained_tokens: int | None = None
+    longest_tokens: int | None = None
+    context_multiples: Sequence[float] = (0.25, 0.5, 1)
     questions_directory: Path | None = None
     num_questions: int | None = None
     seed: int = 0
     has_separate_documents: bool = False
     heldout_problem: DataError | None = None
     _built: dict[str, Task] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def longest_context(self) -> int:
+        """The longest context that the model accepts, in tokens."""
+        return max(self.longest_tokens or 0, self.sequence_tokens)
+
+    @property
+    def context_lengths(self) -> list[int]:
+        """The contexts of the tasks of retrieval in tokens, each once."""
+        trained = self.trained_tokens or self.sequence_tokens
+        return sorted({round(multiple * trained) for multiple in self.context_multiples})
 
     def check_heldout(self) -> None:
         """Raise DataError where the data set is not at hand."""

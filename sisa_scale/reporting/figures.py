@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from sisa_scale.reporting.context_figures import context_curve_figure
 from sisa_scale.reporting.goodput_figure import goodput_figure
 from sisa_scale.reporting.importance_figures import (
     gradient_shares_figure,
@@ -44,6 +45,7 @@ def run_figures(run: Run) -> list[str]:
         goodput_figure,
         learning_rate_figure,
         gradient_norm_figure,
+        context_curve_figure,
         half_life_figure,
         lambda_figure,
         lambda_heads_figure,

@@ -51,6 +51,7 @@ def _page(run: Run, anchor: str) -> dict[str, Any]:
         "facts": headline_facts(run),
         "figures": [Markup(svg) for svg in run_figures(run)],
         "evaluations": _evaluations(run),
+        "later": _later(run),
         "provenance": list(flatten(run.provenance)),
         "changes": changes(run),
     }
@@ -63,3 +64,17 @@ def _evaluations(run: Run) -> list[dict[str, Any]]:
         table = tables.setdefault(row.step, {"step": row.step, "tokens": row.tokens, "rows": []})
         table["rows"].insert(0, {"score": row, "text": score_text(row)})
     return list(tables.values())
+
+
+def _later(run: Run) -> list[dict[str, Any]]:
+    """Return one table for each time that checkpoints were scored outside the run, the latest first."""
+    return [
+        {
+            "step": later.step,
+            "tokens": later.scores[0].tokens,
+            "rows": [{"score": row, "text": score_text(row)} for row in later.scores],
+            "settings": ", ".join(later.settings) or "nothing",
+            "time": later.time,
+        }
+        for later in reversed(run.later)
+    ]

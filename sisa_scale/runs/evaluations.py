@@ -1,4 +1,4 @@
-"""`evaluations.jsonl`: the scores of a run, one line for each step at which it was evaluated."""
+"""The scores of a run: `evaluations.jsonl`, a line for each evaluated step, and `scored_later.jsonl`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sisa_scale.runs.jsonl import append_line, picked, read_lines, read_rows
-from sisa_scale.runs.layout import EVALUATIONS
+from sisa_scale.runs.layout import EVALUATIONS, SCORED_LATER
 
+_SCALINGS = ("model.rope.scaling", "rope.scaling")
 _WRITTEN = ("task", "variant", "metric", "value", "standard_error", "num_items", "unit", "note")
 
 
@@ -32,10 +33,35 @@ class ScoreRow:
         return (self.task, self.metric) == ("loss", "loss") and self.value is not None
 
 
+@dataclass(frozen=True, slots=True)
+class LaterScores:
+    """What was measured on a checkpoint of a run outside of it. settings: what then differed from the run's recipe."""
+
+    step: int
+    time: str
+    settings: tuple[str, ...]
+    scores: tuple[ScoreRow, ...]
+
+    @property
+    def rope_scaling(self) -> str | None:
+        """How rotary positions were scaled; None without a choice."""
+        chosen = [setting.partition("=")[2] for setting in self.settings if setting.partition("=")[0] in _SCALINGS]
+        return chosen[-1] if chosen else None
+
+
 def append_scores(run_dir: Path, rows: Sequence[ScoreRow]) -> None:
     """Note the scores of one step, at least one."""
-    scores = [{name: getattr(row, name) for name in _WRITTEN} for row in rows]
-    append_line(run_dir / EVALUATIONS, {"step": rows[0].step, "tokens": rows[0].tokens, "scores": scores})
+    append_line(run_dir / EVALUATIONS, _line(rows))
+
+
+def append_later_scores(run_dir: Path, rows: Sequence[ScoreRow], time: str, settings: Sequence[str]) -> None:
+    """Note scores of one step, at least one, that were measured outside the run."""
+    append_line(run_dir / SCORED_LATER, {**_line(rows), "time": time, "settings": list(settings)})
+
+
+def read_later_scores(run_dir: Path, notes: list[str] | None = None) -> list[LaterScores]:
+    """Return what was measured outside the run, the oldest first; see `jsonl.read_rows`."""
+    return read_rows(run_dir / SCORED_LATER, _later, [] if notes is None else notes)
 
 
 def read_scores(run_dir: Path, notes: list[str] | None = None) -> list[ScoreRow]:
@@ -54,6 +80,15 @@ def scores_so_far(run_dir: Path) -> Iterator[ScoreRow]:
 def heldout_losses(run_dir: Path) -> dict[int, float]:
     """Return the held-out loss (nats per token) by step."""
     return {row.step: float(row.value or 0.0) for row in scores_so_far(run_dir) if row.is_heldout_loss}
+
+
+def _line(rows: Sequence[ScoreRow]) -> dict[str, Any]:
+    scores = [{name: getattr(row, name) for name in _WRITTEN} for row in rows]
+    return {"step": rows[0].step, "tokens": rows[0].tokens, "scores": scores}
+
+
+def _later(line: dict[str, Any]) -> LaterScores:
+    return LaterScores(int(line["step"]), str(line["time"]), tuple(map(str, line["settings"])), tuple(_rows(line)))
 
 
 def _rows(line: dict[str, Any]) -> list[ScoreRow]:

@@ -1,7 +1,7 @@
 """A run directory as plain values, for those who look at a run from outside."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import yaml
 
 from sisa_scale.errors import DataError
 from sisa_scale.runs.attempts import Attempt, read_attempts
-from sisa_scale.runs.evaluations import ScoreRow, read_scores
+from sisa_scale.runs.evaluations import LaterScores, ScoreRow, read_later_scores, read_scores
 from sisa_scale.runs.events import Event, read_events
 from sisa_scale.runs.jsonl import malformed
 from sisa_scale.runs.layout import METRICS, PROVENANCE, attempt_path, config_path, holds_run
@@ -31,6 +31,8 @@ class AttemptRecord:
 class Run:
     """A run directory as values; `notes` says what was tolerated while reading; `records` are by attempt.
 
+    `later` is what `evaluate --record` measured.
+
     Steps that an attempt repeated after a resume appear once, as the last attempt saw them.
     """
 
@@ -46,6 +48,7 @@ class Run:
     events: list[Event]
     notes: list[str]
     records: Mapping[int, AttemptRecord] = field(default_factory=dict)
+    later: Sequence[LaterScores] = ()
 
 
 def read_run(path: Path) -> Run:
@@ -79,6 +82,7 @@ def read_run(path: Path) -> Run:
         events=read_events(path),
         notes=notes,
         records=_records(path),
+        later=read_later_scores(path, notes),
     )
 
 

@@ -8,6 +8,7 @@ attempts.jsonl          one line for each life of the processes      attempts
 metrics.jsonl           one line a step                              metrics
 monitors.jsonl          half-life and lambda                         monitors
 evaluations.jsonl       scores by step                               evaluations
+scored_later.jsonl      what `evaluate --record` measured            evaluations
 data_events.jsonl       damaged sequences that were skipped          step_logs
 events.jsonl            what happened to the run, never rewound      events
 rollbacks.json          rollbacks, and the data they leave out       cursor
@@ -35,6 +36,7 @@ ATTEMPTS = "attempts.jsonl"
 METRICS = "metrics.jsonl"
 MONITORS = "monitors.jsonl"
 EVALUATIONS = "evaluations.jsonl"
+SCORED_LATER = "scored_later.jsonl"
 DATA_EVENTS = "data_events.jsonl"
 EVENT_LOG = "events.jsonl"
 ROLLBACKS = "rollbacks.json"

@@ -1,6 +1,5 @@
 """The table of a study: one row for each finished trial, as `laws` reads it, from the run directories alone."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from sisa_scale.files import write_text
 from sisa_scale.runs.files import Run, read_run
 from sisa_scale.runs.layout import config_path
 from sisa_scale.scaling.figures.plot import csv_text
+from sisa_scale.studies.abilities import ability_columns
+from sisa_scale.studies.cost import device_of, device_seconds
 from sisa_scale.studies.directory import Planned, StudyDirectory
 from sisa_scale.studies.state import TrialStatus, final_score, read_states
 from sisa_scale.studies.trial import PARAMS_CONVENTION
@@ -97,7 +98,8 @@ def _row(trial: Planned, run: Run, manifests: _Manifests) -> Row:
         "tokens_unique": min(unique, plan["tokens"]) if unique else "",
         "train_flops": plan["train_flops"],
         "budget": plan["budget_flops"] or "",
-        "seconds": math.fsum(step.step_seconds for step in run.steps) * _workers(run),
+        "seconds": float(device_seconds(run)[-1:].sum()),
+        "device": device_of(run),
         "loss": loss.value,
         "loss_se": loss.standard_error if loss.standard_error is not None else "",
         "loss_unit": "nats per token",
@@ -108,11 +110,8 @@ def _row(trial: Planned, run: Run, manifests: _Manifests) -> Row:
         "steps_skipped": skipped,
         "tokenizer": ",".join(sorted({manifest.tokenizer.sha256[:16] for manifest in data})),
         "data_fingerprint": str(run.provenance.get("data_fingerprint", ""))[:16],
+        **ability_columns(trial, run),
     }
-
-
-def _workers(run: Run) -> int:
-    return run.attempts[-1].world_size if run.attempts else 1
 
 
 def _check_one_corpus(directory: StudyDirectory, rows: Sequence[Row]) -> None:

@@ -10,20 +10,22 @@ from sisa_scale.runs.files import read_run
 from sisa_scale.runs.layout import METRICS
 from sisa_scale.runs.metrics import StepRow
 from sisa_scale.scaling.figures.plot import Plot, color, finish, legend_below, log_scale, panels
+from sisa_scale.studies.cost import CostAxis
 from sisa_scale.studies.directory import Planned, StudyDirectory
 
 _SPAN_STEPS = 9
 
 
-def loss_curves(directory: StudyDirectory) -> Plot | None:
-    """Return the figure of all trials that have begun, None where none has."""
+def loss_curves(directory: StudyDirectory, axis: CostAxis | None = None) -> Plot | None:
+    """Return the figure of all trials that have begun over their cost, by default in tokens; None where none has."""
+    axis = axis or CostAxis()
     begun = [trial for trial in directory.trials() if (trial.directory / METRICS).exists()]
     if not begun:
         return None
     architectures = list(dict.fromkeys(trial.values["architecture"] for trial in begun))
     sizes = list(dict.fromkeys(trial.values["size"] for trial in directory.trials()))
     figure, axes = panels(
-        [(name, "training tokens", "training loss (nats per token)") for name in architectures],
+        [(name, axis.label, "training loss (nats per token)") for name in architectures],
         min(2, len(architectures)),
         row_inches=3.1,
     )
@@ -31,37 +33,39 @@ def loss_curves(directory: StudyDirectory) -> Plot | None:
     for panel, name in zip(axes, architectures, strict=True):
         for trial in (trial for trial in begun if trial.values["architecture"] == name):
             run = read_run(trial.directory)
-            tokens, losses = _curve(trial, run.steps)
-            if not len(tokens):
+            steps, losses = _curve(trial, run.steps)
+            cost = axis.of(trial, run, steps)
+            if not len(steps):
                 continue
             index = sizes.index(trial.values["size"])
             is_branch = trial.values["role"] == "branch"
             style = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))} if is_branch else {"linewidth": 1.3}
-            label = None if is_branch else f"size {trial.values['size']}"
-            panel.plot(*thin(tokens, losses), color=color(index), label=label, **style)
+            label = None if is_branch else f"{trial.values['params_scaling']:,} parameters"
+            panel.plot(*thin(cost, losses), color=color(index), label=label, **style)
             ends = [s for s in run.scores if (s.step, s.task, s.metric) == (trial.total_steps, "loss", "loss")]
             for score in ends:
                 value = math.nan if score.value is None else score.value
-                panel.plot([score.tokens], [value], color=color(index), marker="o", markersize=3.5, linestyle="")
+                at_end = axis.of(trial, run, [score.step])
+                panel.plot(at_end, [value], color=color(index), marker="o", markersize=3.5, linestyle="")
             rows += [
-                {"trial": trial.name, "tokens": int(at), "loss": float(loss)}
-                for at, loss in zip(*thin(tokens, losses), strict=True)
+                {"trial": trial.name, axis.kind: round(float(at), 3), "loss": float(loss)}
+                for at, loss in zip(*thin(cost, losses), strict=True)
             ]
-        log_scale(panel, "x", "count")
+        log_scale(panel, "x", axis.scale)
     limits = [panel.get_ylim() for panel in axes]
     for panel in axes:
         panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     legend_below(*axes)
     caption = (
-        f"Training loss over tokens, mean of {_SPAN_STEPS} steps. Lines: the longest run of a size; dashes: branches, "
-        "from where their cooldown begins; dots: held-out loss at the end."
+        f"Training loss over {axis.label}, mean of {_SPAN_STEPS} steps. Lines: the longest run of a size; dashes: "
+        "branches, from where their cooldown begins; dots: held-out loss at the end."
     )
     return finish("loss_curves", figure, rows, caption)
 
 
-def _curve(trial: Planned, steps: Sequence[StepRow]) -> tuple[np.ndarray, np.ndarray]:
-    """Return tokens and smoothed losses of the steps that are the trial's own, the first few of a run left out."""
+def _curve(trial: Planned, steps: Sequence[StepRow]) -> tuple[list[int], np.ndarray]:
+    """Return the numbers and smoothed losses of the steps that are the trial's own, the first few of a run left out."""
     first = max(int(trial.values["branch_step"]) - _SPAN_STEPS, _SPAN_STEPS)
     losses = smooth([row.loss if math.isfinite(row.loss) else math.nan for row in steps], _SPAN_STEPS)
     kept = np.array([row.step > first for row in steps], dtype=bool)
-    return np.array([row.tokens for row in steps], dtype=float)[kept], losses[kept]
+    return [row.step for row in steps if row.step > first], losses[kept]

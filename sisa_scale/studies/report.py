@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sisa_scale.runs.files import read_run
+from sisa_scale.runs.layout import holds_run
 from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES
 from sisa_scale.scaling.report import page as laws_report
 from sisa_scale.scaling.table.checks import load_table
 from sisa_scale.scaling.table.notices import Notice
+from sisa_scale.studies.ability_figures import TrialRun, ability_plots
 from sisa_scale.studies.collection import Collected, collect
+from sisa_scale.studies.cost import CostKind, cost_axis
 from sisa_scale.studies.curves import loss_curves
 from sisa_scale.studies.directory import StudyDirectory
 
@@ -30,17 +34,21 @@ def write_study_report(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
+    over: CostKind = "tokens",
 ) -> StudyReport:
     """Collect the study and write report/report.html, its figures and fit.json into its directory.
 
-    The architectures are compared with the study's reference. Errors as `collect`, and RefusalError for a table that
+    The architectures are compared with the study's reference. over: the cost over which curves of trials are drawn;
+    seconds on different devices are refused. Errors as `collect`, and RefusalError for a table that
     does not mean what its columns say.
     """
     collected = collect(directory)
     table = load_table(collected.path)
     plan = directory.plan()
     reference = plan["reference"]
-    curves = loss_curves(directory)
+    begun = [TrialRun(t, read_run(t.directory)) for t in directory.trials() if holds_run(t.directory)]
+    axis = cost_axis(over, [one.run for one in begun])
+    curves = loss_curves(directory, axis)
     values, notices = laws_report.write_report(
         directory.path / "report",
         table,
@@ -49,7 +57,7 @@ def write_study_report(
         num_resamples=num_resamples,
         seed=seed,
         level=level,
-        more_plots=[curves] if curves else [],
+        more_plots=[*([curves] if curves else []), *ability_plots(begun, axis)],
         title=plan["study"],
     )
     return StudyReport(collected, directory.path / "report" / "report.html", values, notices)

@@ -20,7 +20,10 @@ Role = Literal["trunk", "branch", "run"]
 _DECISIVE = ("seed", "model", "data", "optimizer", "schedule", "evaluation")
 # Settings that came later, with the value that was the only one before: there they are left out of the hash, so that a
 # study planned earlier is still the same.
-_LATER: dict[tuple[str, str], Any] = {("optimizer", "kind"): "adamw"}
+_LATER: dict[tuple[str, str], Any] = {
+    ("optimizer", "kind"): "adamw",
+    ("evaluation", "context_multiples"): [0.25, 0.5, 1.0, 2.0, 4.0, 8.0],
+}
 PARAMS_CONVENTION = "all parameters, the tied head counted once"
 
 

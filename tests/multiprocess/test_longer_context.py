@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from processes import metrics, run_command, start_workers
 
+from sisa_scale.runs.evaluations import read_later_scores
+
 LONGER = ["--set", "model.max_length_tokens=512"]
 PROMPT = "In the beginning " * 60  # beyond 64 tokens
 WEIGHTS = {
@@ -42,13 +44,18 @@ def test_generate_goes_on_where_a_choice_is_made(trained: Path, name: str) -> No
 
 def test_evaluate_scores_longer_contexts(trained: Path) -> None:
     code, output = run_command(
-        "evaluate", trained / "sisa", "--tasks", "needle", "--json", *LONGER, "--set", "model.rope.scaling=linear",
+        "evaluate", trained / "sisa", "--tasks", "needle,needle-curve", "--json", "--record", *LONGER,
+        "--set", "model.rope.scaling=linear", "--set", "context_multiples=[1, 8, 16]",
         "--set", "evaluation.context_tokens=128", "--set", "evaluation.needle_lengths=[64, 128]",
         "--set", "num_needle_items=2",
     )  # fmt: skip
     assert code == 0, output
     scores = {score["metric"]: score for score in json.loads(output)["scores"]}
     assert scores["exact_match_128"]["value"] is not None
+    assert scores["exact_match_512"]["value"] is not None  # eight times the trained length
+    assert "model.max_length_tokens" in scores["exact_match_1024"]["note"]
+    [later] = read_later_scores(trained / "sisa")
+    assert later.rope_scaling == "linear" and later.step == 7
 
 
 def test_a_run_begins_with_trained_weights_and_longer_sequences(trained: Path) -> None:

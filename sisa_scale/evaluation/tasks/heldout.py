@@ -45,17 +45,33 @@ def heldout_task(
     token frequencies; num_sequences: take this many, spread evenly over the split (all when None); separate_at: the
     end-of-document token, after which a model reads anew, and which has no scored target (None reads on).
     """
-    num_available = len(sequences_NL)
-    num_taken = num_available if num_sequences is None else min(num_sequences, num_available)
-    chosen = np.linspace(0, num_available - 1, num_taken).round().astype(int)
-    taken_NL = sequences_NL[chosen]
-    documents = [None] * num_taken if separate_at is None else list(number_documents(taken_NL, separate_at))
+    taken_NL = evenly_spread(sequences_NL, num_sequences)
+    documents = [None] * len(taken_NL) if separate_at is None else list(number_documents(taken_NL, separate_at))
     items = [Item(tokens_L, 0, numbers_L) for tokens_L, numbers_L in zip(taken_NL, documents, strict=True)]
 
     def summarize(results: Sequence[ItemResult]) -> list[Score]:
         return heldout_scores(results, bytes_per_token=bytes_per_token, unigram_entropy=unigram_entropy)
 
     return Task(items, summarize)
+
+
+def evenly_spread(sequences_NL: np.ndarray, num_sequences: int | None) -> np.ndarray:
+    """Return so many of the sequences, spread evenly over them; all when None."""
+    num_available = len(sequences_NL)
+    num_taken = num_available if num_sequences is None else min(num_sequences, num_available)
+    taken_NL: np.ndarray = sequences_NL[np.linspace(0, num_available - 1, num_taken).round().astype(int)]
+    return taken_NL
+
+
+def nats_by_sequence(num_tokens: Sequence[int], log_probabilities: Sequence[float]) -> list[float]:
+    """Return numbers whose mean is the loss over all tokens, and whose spread is the linearised one of that ratio.
+
+    With equal numbers of tokens they are the losses of the sequences.
+    """
+    mean_tokens = sum(num_tokens) / len(num_tokens)
+    loss = -sum(log_probabilities) / (len(num_tokens) * mean_tokens)
+    pairs = zip(num_tokens, log_probabilities, strict=True)
+    return [loss - (log_probability + loss * count) / mean_tokens for count, log_probability in pairs]
 
 
 def heldout_scores(results: Sequence[ItemResult], *, bytes_per_token: float, unigram_entropy: float) -> list[Score]:
@@ -68,10 +84,7 @@ def heldout_scores(results: Sequence[ItemResult], *, bytes_per_token: float, uni
     Standard errors are over sequences, of a ratio of sums where they have different numbers of scored tokens;
     neighbours may come from one document, which makes the errors a little too small.
     """
-    mean_tokens = sum(result.num_tokens for result in results) / len(results)
-    loss = -sum(result.log_probability for result in results) / (len(results) * mean_tokens)
-    # Their mean is the loss, their spread the linearised one of the ratio; with equal numbers, each sequence's loss.
-    nats = [loss - (result.log_probability + loss * result.num_tokens) / mean_tokens for result in results]
+    nats = nats_by_sequence([result.num_tokens for result in results], [result.log_probability for result in results])
     bits_per_byte = 1 / (math.log(2) * bytes_per_token)
     return [
         mean_score(TASK, VARIANT, "loss", nats, unit="nats/token"),

@@ -67,7 +67,7 @@ def needle_task(
     if len(pool) < _MIN_POOL:
         reason = f"the tokenizer has {len(pool)} single-token words in the held-out text; {_MIN_POOL} are needed"
         return skipped_task(skipped_score(TASK, VARIANT, "exact_match", unit="%", reason=reason))
-    parts = _Sentence(tokenizer)
+    parts = Sentence(tokenizer)
     items: list[Item] = []
     item_lengths: list[int] = []
     skipped: list[Score] = []
@@ -107,7 +107,7 @@ def single_token_words(tokenizer: TextTokenizer, heldout_tokens: np.ndarray) -> 
     return pool
 
 
-class _Sentence:
+class Sentence:
     """The fixed parts of the needle as ids, so that needle and query agree token by token."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
@@ -121,10 +121,18 @@ class _Sentence:
         query = len(self.opening) + KEY_TOKENS + len(self.link)
         return 2 * (query + VALUE_TOKENS) + len(self.end) - 1
 
+    def query(self, key: Sequence[int]) -> list[int]:
+        """Return the question for the value of a key."""
+        return [*self.opening, *key, *self.link]
+
+    def needle(self, key: Sequence[int], value: Sequence[int]) -> list[int]:
+        """Return the statement that gives a key its value."""
+        return [*self.query(key), *value, *self.end]
+
     def item(self, filler: list[int], depth: int, key: list[int], value: list[int]) -> Item:
-        query = [*self.opening, *key, *self.link]
-        needle = [*query, *value, *self.end]
-        return Item.continuation([*filler[:depth], *needle, *filler[depth:], *query], value, TASK)
+        """Return an item with the needle in the filler at `depth` tokens."""
+        context = [*filler[:depth], *self.needle(key, value), *filler[depth:], *self.query(key)]
+        return Item.continuation(context, value, TASK)
 
 
 def _obstacle(length: int, num_filler: int, sequence_tokens: int, num_available: int) -> str | None:

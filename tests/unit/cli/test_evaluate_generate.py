@@ -1,6 +1,7 @@
 """`sisa-scale evaluate` and `generate`: every form of a checkpoint, with or without the data set."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,22 @@ from sisa_scale.data.tokenizer import train_tokenizer
 from sisa_scale.errors import CheckpointError, ConfigError, DataError
 from sisa_scale.evaluation.resources import load_resources
 from sisa_scale.evaluation.tasks import lambada
+from sisa_scale.runs.evaluations import read_later_scores
 
 TEXT = "the old man saw a boat on the wide sea and took it home before the long night came over land"
+
+LONGER = [
+    *("--set", "model.max_length_tokens=512", "--set", "model.rope.scaling=yarn"),
+    *("--set", "evaluation.context_multiples=[1, 8, 10]", "--set", "evaluation.num_needle_items=2"),
+]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hold a data set, its tokenizer, another of as many ids, and a checkpoint in three forms."""
     root = tmp_path_factory.mktemp("place")
-    train_tokenizer([TEXT] * 9, 280, root / "tokenizer.json")
-    train_tokenizer([TEXT[::-1]] * 9, 280, root / "other.json")
+    train_tokenizer([TEXT] * 9, 320, root / "tokenizer.json")
+    train_tokenizer([TEXT[::-1]] * 9, 320, root / "other.json")
     rows = [json.dumps({"text": f"{TEXT} {number} " * 8}) for number in range(60)]
     (root / "text.jsonl").write_text("\n".join(rows) + "\n")
     build_dataset(
@@ -37,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         block_tokens=512,
         heldout_fraction=0.3,
     )
-    model = small("sisa", vocab_size=280, num_layers=1)
+    model = small("sisa", vocab_size=320, num_layers=1)
     native(root / "native", model, data=str(root / "data"))
     native(root / "moved", model, data=str(root / "gone"))
     convert(root / "moved", root / "safetensors", "safetensors")
@@ -58,11 +65,13 @@ def test_every_form_gives_the_same_text_and_scores(place: Path, tmp_path: Path) 
         tokenizer = ["--tokenizer", place / "tokenizer.json"]
         found = run(generate, place / form, "the old man", "--temperature", "0", "--max-tokens", 6, *tokenizer)
         texts.append(found)
-        data = ["--data", place / "data", *tokenizer, "--tasks", "loss,needle-paper"]
+        data = ["--data", place / "data", *tokenizer, "--tasks", "loss,needle-paper,needle-curve", *LONGER]
         scores.append(run(evaluate, place / form, *data)["scores"])  # type: ignore[index]
     assert texts[0] == texts[1] == texts[2]
     assert scores[0] == scores[1] == scores[2]
     assert scores[0][0]["value"] > 0
+    measured = {score["metric"]: score["num_items"] for score in scores[0] if score["task"] == "needle-curve"}
+    assert measured == {"exact_match": 2, "exact_match_64": 2, "exact_match_512": 2, "exact_match_640": 0, "chance": 4}
     # A tokenizer that was exported differs from the data set's by rules that no text was encoded with.
     exported = place / "huggingface" / "tokenizer.json"
     assert run(generate, place / "native", "the old man", "--temperature", "0", "--max-tokens", 6, "--tokenizer",
@@ -96,8 +105,8 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(place: Path, tmp_path: Pa
             run(command, place / "native", *rest, "--tokenizer", other)
     with pytest.raises(DataError, match="another tokenizer than the data set's"):
         convert(place / "native", tmp_path / "hf", "huggingface", tokenizer=other)
-    train_tokenizer([f"{TEXT} {TEXT[::-1]}"] * 9, 300, tmp_path / "large.json")
-    with pytest.raises(DataError, match="the model has 280"):
+    train_tokenizer([f"{TEXT} {TEXT[::-1]}"] * 9, 340, tmp_path / "large.json")
+    with pytest.raises(DataError, match="the model has 320"):
         run(generate, place / "moved", "the", "--tokenizer", tmp_path / "large.json")
 
 
@@ -128,3 +137,16 @@ def test_without_a_prompt_heldout_text_is_continued(place: Path) -> None:
     assert all(row["prompt"] in f"{TEXT} " * 4 or "boat" in row["prompt"] for row in found)
     with pytest.raises(DataError):
         run(generate, place / "moved", "--tokenizer", place / "tokenizer.json")
+
+
+def test_scores_are_noted_in_the_run_directory_alone(place: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(place / "native", run_dir)
+    asked = ["--data", place / "data", "--tasks", "loss", "--set", "evaluation.num_heldout_sequences=2", "--record"]
+    with pytest.raises(ConfigError, match="run directory"):
+        run(evaluate, run_dir, *asked)
+    (run_dir / "config.yaml").touch()
+    found = run(evaluate, run_dir, *asked)
+    [later] = read_later_scores(run_dir)
+    assert later.settings == ("evaluation.num_heldout_sequences=2",)
+    assert [row.value for row in later.scores] == [score["value"] for score in found["scores"]]  # type: ignore[index]

@@ -122,6 +122,42 @@ def test_by_length_results_are_the_same_and_passes_are_no_longer_than_they_need(
     assert [run(rank, lambda part: parts, by_value) for rank in range(world_size)] == [expected] * world_size
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    lengths=st.lists(st.integers(2, 70), max_size=9),
+    batch_size=st.integers(1, 3),
+    world_size=st.integers(1, 3),
+    by_length=st.booleans(),
+)
+def test_whole_items_are_never_cut_and_no_pass_is_larger_than_it_must_be(
+    lengths: list[int], batch_size: int, world_size: int, by_length: bool
+) -> None:
+    items = [Item(np.arange(index, index + length), 0, is_whole=True) for index, length in enumerate(lengths)]
+    expected = [score_items([item], by_value, sequence_tokens=80, batch_size=1)[0] for item in items]
+    parts: list[list[ItemResult]] = []
+    passes: list[list[torch.Size]] = [[] for _ in range(world_size)]
+
+    def run(rank: int, gather: Callable[..., list[list[ItemResult]]]) -> list[ItemResult]:
+        def counting(tokens_BL: Tensor, targets_BL: Tensor) -> TokenScores:
+            passes[rank].append(tokens_BL.shape)
+            return by_value(tokens_BL, targets_BL)
+
+        return score_items(
+            items, counting, sequence_tokens=16, batch_size=batch_size, rank=rank, world_size=world_size,
+            gather=gather, by_length=by_length,
+        )  # fmt: skip
+
+    def collect(part: list[ItemResult]) -> list[list[ItemResult]]:
+        parts.append(part)
+        return [[] for _ in range(world_size)]
+
+    for rank in range(world_size):
+        run(rank, collect)
+    assert all(rows == 1 or rows * length <= 16 * batch_size for shapes in passes for rows, length in shapes)
+    assert [run(rank, lambda part: parts) for rank in range(world_size)] == [expected] * world_size
+    assert len({len(shapes) for shapes in passes}) == 1
+
+
 def test_an_item_that_does_not_fit_is_named_by_its_task_and_line() -> None:
     item = Item.continuation([1], list(range(9)), "lambada, test.jsonl:7")
     with pytest.raises(DataError, match=r"lambada, test\.jsonl:7"):

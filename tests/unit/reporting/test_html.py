@@ -10,6 +10,7 @@ import pytest
 
 from sisa_scale.errors import DataError
 from sisa_scale.reporting.html import write_report
+from sisa_scale.runs.evaluations import ScoreRow, append_later_scores
 
 WriteRun = Callable[..., Path]
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -57,6 +58,21 @@ def test_one_run(write_run: WriteRun, tmp_path: Path) -> None:
     assert "skipped: too long" in outline.text
     assert "7.10" in outline.text
     assert "Comparison" not in outline.text
+
+
+def test_what_was_measured_later_has_a_table_and_a_curve(write_run: WriteRun, tmp_path: Path) -> None:
+    run = write_run(num_steps=6, num_layers=0)
+    for scaling, best in (("none", 40.0), ("yarn", 90.0), ("yarn", 99.0)):
+        rows = [
+            ScoreRow(60, 3_932_160, "needle-curve", "needle-curve", f"exact_match_{length}", "%", 100, value, 4.0)
+            for length, value in ((512, 99.0), (1024, best), (2048, None))
+        ]
+        append_later_scores(run, rows, "2026-03-03T10:00:00Z", ["max_length_tokens=2048", f"rope.scaling={scaling}"])
+    outline = Outline(report(tmp_path, run))
+    assert outline.tags.count("svg") == 6
+    assert outline.text.count("2026-03-03T10:00:00Z") == 3
+    assert outline.text.count("needle-curve, rope yarn") == 1  # the newer of two
+    assert outline.text.count("needle-curve, rope none") == 1
 
 
 def test_two_runs_with_hostile_names(write_run: WriteRun, tmp_path: Path) -> None:

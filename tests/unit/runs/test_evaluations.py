@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 
 from sisa_scale.errors import DataError
-from sisa_scale.runs.evaluations import ScoreRow, append_scores, heldout_losses, read_scores
+from sisa_scale.runs.evaluations import (
+    LaterScores,
+    ScoreRow,
+    append_later_scores,
+    append_scores,
+    heldout_losses,
+    read_later_scores,
+    read_scores,
+)
 
 LINE = (
     '{"step": 4, "tokens": 1024, "scores": [{"task": "loss", "variant": "heldout", "metric": "loss", "value": 5.7365, '
@@ -36,3 +44,13 @@ def test_a_value_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "evaluations.jsonl").write_text(LINE.replace("5.7365", '"5.7"'))
     with pytest.raises(DataError, match=r"evaluations\.jsonl:1: found TypeError: the value of loss is not a number"):
         read_scores(tmp_path)
+
+
+def test_what_was_measured_later_stands_apart(tmp_path: Path) -> None:
+    row = ScoreRow(4, 1024, "needle-curve", "needle-curve", "exact_match_64", "%", 8, 75.0, 5.5)
+    append_later_scores(tmp_path, [row], "now", ["model.max_length_tokens=64", "model.rope.scaling=yarn"])
+    append_later_scores(tmp_path, [row], "then", [])
+    later = read_later_scores(tmp_path)
+    assert later[1] == LaterScores(4, "then", (), (row,))
+    assert [one.rope_scaling for one in later] == ["yarn", None]
+    assert read_scores(tmp_path) == []
