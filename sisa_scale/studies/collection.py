@@ -108,6 +108,7 @@ def _row(trial: Planned, run: Run, manifests: _Manifests) -> Row:
         "steps_skipped": skipped,
         "tokenizer": ",".join(sorted({manifest.tokenizer.sha256[:16] for manifest in data})),
         "data_fingerprint": str(run.provenance.get("data_fingerprint", ""))[:16],
+        "excluded": "tunes the learning rate" if plan["role"] == "tuning" else "",
     }
 
 

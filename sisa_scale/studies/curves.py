@@ -16,12 +16,13 @@ _SPAN_STEPS = 9
 
 
 def loss_curves(directory: StudyDirectory) -> Plot | None:
-    """Return the figure of all trials that have begun, None where none has."""
-    begun = [trial for trial in directory.trials() if (trial.directory / METRICS).exists()]
+    """Return the figure of all trials but the tuning ones that have begun, None where none has."""
+    trials = [trial for trial in directory.trials() if trial.values["role"] != "tuning"]
+    begun = [trial for trial in trials if (trial.directory / METRICS).exists()]
     if not begun:
         return None
     architectures = list(dict.fromkeys(trial.values["architecture"] for trial in begun))
-    sizes = list(dict.fromkeys(trial.values["size"] for trial in directory.trials()))
+    sizes = list(dict.fromkeys(trial.values["size"] for trial in trials))
     figure, axes = panels(
         [(name, "training tokens", "training loss (nats per token)") for name in architectures],
         min(2, len(architectures)),
