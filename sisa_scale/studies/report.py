@@ -1,25 +1,30 @@
 """The report of a study: its table, the fits and comparisons of `laws report`, and the loss curves of its trials."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sisa_scale.files import write_json
 from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES
 from sisa_scale.scaling.report import page as laws_report
+from sisa_scale.scaling.report.results import plain
 from sisa_scale.scaling.table.checks import load_table
 from sisa_scale.scaling.table.notices import Notice
 from sisa_scale.studies.collection import Collected, collect
 from sisa_scale.studies.curves import loss_curves
 from sisa_scale.studies.directory import StudyDirectory
+from sisa_scale.studies.rate_figure import rate_curves
+from sisa_scale.studies.verdict import Verdict, judge_study
 
 
 @dataclass(frozen=True, slots=True)
 class StudyReport:
-    """What was written. values: those of fit.json."""
+    """What was written. values: those of fit.json; verdict: those of verdict.json."""
 
     collected: Collected
     page: Path
     values: dict[str, Any]
+    verdict: Verdict
     notices: tuple[Notice, ...]
 
 
@@ -31,7 +36,7 @@ def write_study_report(
     seed: int = 0,
     level: float = LEVEL,
 ) -> StudyReport:
-    """Collect the study and write report/report.html, its figures and fit.json into its directory.
+    """Collect the study and write report/report.html, its figures, fit.json and verdict.json into its directory.
 
     The architectures are compared with the study's reference. Errors as `collect`, and RefusalError for a table that
     does not mean what its columns say.
@@ -40,7 +45,8 @@ def write_study_report(
     table = load_table(collected.path)
     plan = directory.plan()
     reference = plan["reference"]
-    curves = loss_curves(directory)
+    verdict = judge_study(directory, collected, table, level)
+    plots = [plot for plot in (loss_curves(directory), rate_curves(verdict.tuned)) if plot is not None]
     values, notices = laws_report.write_report(
         directory.path / "report",
         table,
@@ -49,7 +55,9 @@ def write_study_report(
         num_resamples=num_resamples,
         seed=seed,
         level=level,
-        more_plots=[curves] if curves else [],
+        more_plots=plots,
+        sections=verdict.sections,
         title=plan["study"],
     )
-    return StudyReport(collected, directory.path / "report" / "report.html", values, notices)
+    write_json(directory.path / "report" / "verdict.json", plain({**asdict(verdict), "sections": None}))
+    return StudyReport(collected, directory.path / "report" / "report.html", values, verdict, notices)

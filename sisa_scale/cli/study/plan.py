@@ -85,9 +85,7 @@ def _print(config: "StudyConfig", trials: "Sequence[Trial]", cost: "Cost") -> No
     )
     limit = f", limit {config.cost.max_device_hours:g}" if config.cost.max_device_hours else ""
     share = cost_of(tuning, config.cost).device_hours if tuning else 0.0
-    part = (
-        f"{len(tuning)} trials first, {share:.3g} of the device-hours" if tuning else "none: learning rates are stated"
-    )
+    part = f"{len(tuning)} trials come first, {share:.3g} of the device-hours" if tuning else "none: rates are stated"
     rows = {
         "tuning": part,
         "cost": f"{cost.device_hours:.3g} device-hours by estimate{limit}",

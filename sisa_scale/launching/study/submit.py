@@ -14,6 +14,7 @@ from sisa_scale.launching.study.cluster import hand_over
 from sisa_scale.launching.study.stages import expand_tuned, run_stages, states_of, tuned_trials
 from sisa_scale.studies.directory import StudyDirectory
 from sisa_scale.studies.expansion import DATA
+from sisa_scale.studies.forecasting import largest_of, register_forecast
 from sisa_scale.studies.plan import check_budget, cost_of
 from sisa_scale.studies.selection import check_names, select
 from sisa_scale.studies.trial import Trial
@@ -49,6 +50,8 @@ def submit(
             known = [trial for trial in chosen if not trial.is_untuned]
             if len(known) < len(chosen):
                 reporter.announce(f"{len(chosen) - len(known)} wait for tuned learning rates: submit again later")
+            if not dry_run and known and all(trial.trunk in largest_of(trials) for trial in known):
+                reporter.announce(register_forecast(directory))
             hand_over(directory, known, states, launcher, profile, dry_run=dry_run, reporter=reporter)
             return "planned" if dry_run else "handed over"
         if dry_run:

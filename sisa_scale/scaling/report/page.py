@@ -1,6 +1,7 @@
 """Write the report of a table: one HTML page, every figure as SVG with its CSV beside it, and fit.json."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ from sisa_scale.scaling.report.results import fit_values, plain, refusal_values
 from sisa_scale.scaling.report.wording import facts, not_claimed, shown, verdicts
 from sisa_scale.scaling.table.notices import WARNINGS, Notice
 from sisa_scale.scaling.table.table import RunTable
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page that its caller wrote: paragraphs, and a table of rows with equal keys."""
+
+    title: str
+    paragraphs: Sequence[str]
+    rows: Sequence[Mapping[str, Any]] = ()
+
 
 _DRAW = (
     loss_over_compute,
@@ -49,12 +60,14 @@ def write_report(
     seed: int = 0,
     level: float = LEVEL,
     more_plots: Sequence[Plot] = (),
+    sections: Sequence[Section] = (),
     title: str | None = None,
 ) -> tuple[dict[str, Any], tuple[Notice, ...]]:
     """Write report.html, figures/NAME.svg and .csv, and fit.json into `out`; the same table gives the same bytes.
 
     A table whose law is refused gets a page too: its points, and the reason in words. more_plots: shown after the
-    others. title: the name of the file unless given. Returns what fit.json holds, and the warnings.
+    others. sections: the end of the page. title: the name of the file unless given. Returns what fit.json holds, and
+    the warnings.
     """
     study = examine_table(
         table,
@@ -71,11 +84,11 @@ def write_report(
         write_text(out / "figures" / f"{plot.name}.csv", plot.csv)
     value = _values(study)
     write_json(out / "fit.json", plain(value))
-    write_text(out / "report.html", render(study, plots, title or Path(table.path).name))
+    write_text(out / "report.html", render(study, plots, title or Path(table.path).name, sections))
     return value, study.notices
 
 
-def render(study: Study, plots: list[Plot], title: str) -> str:
+def render(study: Study, plots: list[Plot], title: str, sections: Sequence[Section] = ()) -> str:
     """Return the page; figures are inside, and nothing is loaded."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sisa_scale.scaling.report", "."),
@@ -94,6 +107,7 @@ def render(study: Study, plots: list[Plot], title: str) -> str:
         plots=[{"plot": plot, "svg": Markup(plot.svg)} for plot in plots],
         num_clusters=len(np.unique(study.table.cluster_N)),
         shown=shown,
+        sections=sections,
     )
 
 
