@@ -35,7 +35,8 @@ class Collected:
 def collect(directory: StudyDirectory) -> Collected:
     """Write runs.csv from the finished trials.
 
-    Raises DataError where none but tuning trials has finished, or where trials were trained on other data or with another tokenizer.
+    Raises DataError where none but tuning trials has finished, or where trials were trained on other data or with
+    another tokenizer.
     """
     states = read_states(directory, directory.trials())
     finished = [status for status in states if status.state == "finished" and status.loss is not None]

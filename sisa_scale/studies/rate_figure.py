@@ -49,7 +49,7 @@ def rate_curves(tuned: Sequence[Tuned]) -> Plot | None:
             for row in one.trials
         ]
     caption = (
-        "Held-out loss of the tuning trials, the parabola through those near the best (filled dots; a mean over seeds), "
+        "Held-out loss of the tuning trials, the parabola through those near the best (filled; a mean over seeds), "
         "its vertex and the interval of the vertex. Crosses: trials that diverged."
     )
     return finish("learning_rates", figure, rows, caption)

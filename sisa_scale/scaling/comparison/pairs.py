@@ -2,8 +2,8 @@
 
 Runs of one size, length and seed read the same data in the same order, so the difference of two architectures is
 taken seed by seed: what the order of the data does to both drops out. A cell is a size and a length. Intervals are
-those of the paired t, of one cell, or of the mean over all cells with the same seeds: runs that share a trunk or the data
-are then one observation a seed.
+those of the paired t, of one cell, or of the mean over all cells with the same seeds: runs that share a trunk or the
+data are then one observation a seed.
 """
 
 from dataclasses import dataclass
