@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=400)
     arguments = parser.parse_args()
     if arguments.part == "rates":
-        for shape in itertools.product(((3, 3), (4, 1), (4, 3), (5, 1), (5, 3)), (0.005, 0.02), (0.0, 0.03)):
+        for shape in itertools.product(((4, 1), (4, 3), (5, 1), (5, 3)), (0.005, 0.02), (0.0, 0.03)):
             (num_rates, num_seeds), noise, skew = shape
             print(rates_row(num_rates, num_seeds, noise, skew, arguments.worlds), flush=True)
         return

@@ -1,9 +1,9 @@
 """The best learning rate of a sweep: the vertex of a parabola in the log of the rate, with its interval.
 
 Losses are of trials that differ in the rate alone; those of one seed share an offset (weights and order of the data),
-which is fitted beside the parabola. The interval is Fieller's, with the noise of the residuals and Student's t. Where
-there are four rates or more it holds that of the minimum of a cubic, too: curves are often steeper above the optimum,
-and a parabola then misses it. Suffix: N trial.
+which is fitted beside the parabola. The interval is Fieller's, with the noise of the residuals and Student's t, joined
+with that of the minimum of a cubic: curves are often steeper above the optimum, and a parabola then misses it. Three
+rates cannot show that, so they have no interval. Suffix: N trial.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _MIN_RATES = 3
 class Optimum:
     """loss(rate) = c₀ + c₁z + c₂z², z = log(rate / centre), c₀ the mean over seeds; rate: its vertex.
 
-    interval: None where it is unknown (no residual to take a noise from, or a parabola that may be flat). noise: of one
+    interval: None where it is unknown (of three rates, or of a parabola that may be flat). noise: of one
     loss, in nats; degrees: of freedom of the noise. fitted: the rates that took part. notes: what a reader should know.
     """
 
@@ -86,12 +86,12 @@ def find_optimum(
     if not neighbours[0] < found.rate < neighbours[-1] or found.coefficients[2] <= 0:
         found = _fit(rate_N, loss_N, seed_N, neighbours, centre, level)
         notes.append("the losses are no parabola: fitted to the best rate and its two neighbours alone")
-    if found.degrees == 0:
-        notes.append(f"{len(found.fitted)} rates and one seed leave no residual: the interval is unknown")
+    if len(found.fitted) == _MIN_RATES:
+        notes.append(
+            "three rates cannot show whether the losses are skewed: the interval is unknown, a fourth gives one"
+        )
     elif found.interval is None:
         notes.append("the losses are too flat against their noise for an interval")
-    elif len(found.fitted) == _MIN_RATES:
-        notes.append("three rates cannot show whether the losses are skewed: the interval holds noise alone")
     return Optimum(
         found.rate, found.interval, level, found.centre, found.coefficients, found.noise, found.degrees, found.fitted,
         (*notes, *_far(found.interval, neighbours)),
@@ -117,9 +117,9 @@ def _fit(
     residuals = losses - basis @ (solved @ losses)
     noise = float(np.sqrt((residuals**2).sum() / degrees)) if degrees > 0 else None
     interval = None
-    if noise is not None:
+    if noise is not None and len(fitted) > _MIN_RATES:
         ends = vertex_interval((c1, c2), (solved @ solved.T)[:2, :2], quantile(level, degrees) * noise)
-        if ends is not None and c2 > 0 and len(fitted) > _MIN_RATES:
+        if ends is not None and c2 > 0:
             skewed = _of_cubic(z, losses, offsets, noise, degrees, level)
             ends = (min(ends[0], skewed[0]), max(ends[1], skewed[1])) if skewed else None
         if ends is not None and c2 > 0:
