@@ -1,6 +1,7 @@
 """How a setting is declared: a dataclass field that knows its meaning and its bounds."""
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -85,7 +86,7 @@ def settings_of(section: type) -> list[dataclasses.Field[Any]]:
 
     In the place of a field declared with `sections` stand the sections that a table names, each optional.
     """
-    hints, found = typing.get_type_hints(section), []
+    hints, found = _hints(section), []
     for field in dataclasses.fields(section):
         table = field.metadata.get("sections")
         for name, inner in table().items() if table else ():
@@ -96,6 +97,12 @@ def settings_of(section: type) -> list[dataclasses.Field[Any]]:
             field.type = hints[field.name]
             found.append(field)
     return found
+
+
+@functools.cache
+def _hints(section: type) -> dict[str, Any]:
+    """Return the types of the fields of a section; every override of a recipe asks for those of all sections."""
+    return typing.get_type_hints(section)
 
 
 def section_of(section: type, values: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from sisa_scale.config.duration import Duration
 from sisa_scale.config.fields import Violation, setting
+from sisa_scale.config.learning_rate import LearningRateRule, sweep_violations
 from sisa_scale.config.loading.load import parse_override, resolve_section
 from sisa_scale.config.loading.strict import did_you_mean
 from sisa_scale.config.loading.yaml_source import merge, read_settings
@@ -29,6 +30,9 @@ class ArchitectureConfig:
         default=None,
     )
     learning_rate_scale: float = setting("factor on the learning rate of the rule", default=1.0, above=0.0)
+    learning_rate_sweep: tuple[float, ...] = setting(
+        "rates of its tuning trials; empty means those of the study's sweep", default=(), above=0.0
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,17 +84,6 @@ class StudyScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LearningRateRule:
-    """Peak learning rate = value x (at_d_model / d_model) ^ exponent."""
-
-    value: float = setting("peak learning rate at the width at_d_model", above=0.0)
-    at_d_model: int = setting("width at which value applies", minimum=1)
-    exponent: float = setting(
-        "the rate scales with width^-exponent: 0 keeps it, 1 halves it when the width doubles", default=0.0
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class CostConfig:
     """What the study costs by estimate, and may cost."""
 
@@ -134,7 +127,11 @@ class StudyConfig:
     d_ff_multiple: int = setting("a solved d_ff is a multiple of it", default=32, minimum=1)
     sizes: Mapping[str, SizeConfig] = setting("by name", default_factory=dict)
     budgets: BudgetsConfig = setting("lengths of the trials", default_factory=BudgetsConfig)
-    seeds: tuple[int, ...] = setting("seeds of weights and of the order of the data", default=(0,), minimum=0)
+    seeds: int | tuple[int, ...] = setting(
+        "seeds of weights and of the order of the data, the same for all architectures: a list, or how many from 0 on",
+        default=(0,),
+        minimum=0,
+    )
     schedule: StudyScheduleConfig = setting("learning rate over a run")
     learning_rate: LearningRateRule | None = setting("peak learning rate; null uses the recipe's", default=None)
     cost: CostConfig = setting("estimate and limit")
@@ -143,6 +140,18 @@ class StudyConfig:
     def directory(self) -> Path:
         """The study directory."""
         return Path(self.study_dir) if self.study_dir else Path("runs") / "studies" / self.name
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds, one by one."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    def sweep_of(self, architecture: str) -> tuple[float, ...]:
+        """The rates of the tuning trials of an architecture, from low to high; empty where none is tuned."""
+        rule = self.learning_rate
+        if rule is None or not rule.sweep:
+            return ()
+        return tuple(sorted(self.architectures[architecture].learning_rate_sweep or rule.sweep))
 
     def violations(self) -> Iterator[Violation]:
         """Rules between sections."""
@@ -154,8 +163,10 @@ class StudyConfig:
                     yield Violation(
                         name, repr(key), "names are letters, digits, - and _: runs are named after them", "Rename it."
                     )
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            yield Violation("seeds", str(list(self.seeds)), "one or more different seeds", "Correct the list.")
+        seeds = self.seed_list
+        if not seeds or len(set(seeds)) < len(seeds):
+            yield Violation("seeds", str(list(seeds)), "one or more different seeds", "Correct the list.")
+        yield from self._sweep_violations()
         if self.architectures and self.reference not in self.architectures:
             hint = did_you_mean(self.reference, self.architectures)
             yield Violation("reference", self.reference, "must be one of the architectures", hint)
@@ -163,6 +174,27 @@ class StudyConfig:
             if architecture.recipe is None and self.recipe is None:
                 yield Violation(
                     "recipe", "nothing", f"architecture {name} has no recipe of its own", "Set recipe for the study."
+                )
+
+    def _sweep_violations(self) -> Iterator[Violation]:
+        rule = self.learning_rate
+        is_swept = rule is not None and bool(rule.sweep)
+        if rule is not None and rule.at is not None and self.sizes and rule.at.size not in self.sizes:
+            hint = did_you_mean(rule.at.size, self.sizes)
+            yield Violation("learning_rate.at.size", rule.at.size, "must be one of the sizes", hint)
+        for name, architecture in self.architectures.items():
+            key = f"architectures.{name}.learning_rate_sweep"
+            if architecture.learning_rate_sweep and not is_swept:
+                rule_text = "an architecture's own rates stand in for those of learning_rate.sweep"
+                yield Violation(key, "rates", rule_text, "Write learning_rate.sweep and .at, or remove it.")
+            elif architecture.learning_rate_sweep:
+                yield from sweep_violations(key, architecture.learning_rate_sweep)
+            if is_swept and architecture.learning_rate_scale != 1:
+                yield Violation(
+                    f"architectures.{name}.learning_rate_scale",
+                    f"{architecture.learning_rate_scale:g}",
+                    "a swept rate is tuned, not scaled",
+                    "Remove it; other rates to try are its learning_rate_sweep.",
                 )
 
 

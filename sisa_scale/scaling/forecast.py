@@ -19,6 +19,7 @@ from sisa_scale.scaling.allocation.frontier import predict
 from sisa_scale.scaling.fit.arrays import Floats
 from sisa_scale.scaling.fit.bootstrap import LEVEL, Draws
 from sisa_scale.scaling.fit.fitting import Fit
+from sisa_scale.scaling.fit.student import quantile
 from sisa_scale.scaling.table.notices import refusal
 from sisa_scale.scaling.table.table import RunTable
 
@@ -83,8 +84,45 @@ def predict_runs(
     return found
 
 
-def register(path: Path, result: Fit, predictions: list[Prediction], level: float = LEVEL) -> dict[str, Any]:
-    """Write a forecast to a new file and return it. Raises RefusalError `bad-request` if the file exists."""
+def predict_by_plane(
+    table: RunTable, architecture: str, params: float, tokens: float, *, level: float = LEVEL
+) -> Prediction:
+    """Predict a loss where no law can be fitted: log loss is a plane over log parameters and log tokens.
+
+    Architectures share the slopes and have levels of their own; the interval is that of least squares for one new run.
+    A plane knows no irreducible loss, so it serves for near runs. Raises RefusalError `not-identified` where no
+    residual is left.
+    """
+    names = table.architectures
+    levels_NK = (table.architecture_N[:, None] == np.array(names)).astype(float)
+    basis = np.column_stack([np.log(table.params), np.log(table.tokens), levels_NK])
+    degrees = len(table) - int(np.linalg.matrix_rank(basis))
+    are_slopes_known = np.linalg.matrix_rank(basis) == basis.shape[1]
+    if degrees < 1 or not are_slopes_known or architecture not in names:
+        raise refusal(
+            "not-identified",
+            table.path,
+            found=f"{len(table)} runs of {', '.join(names)}",
+            allowed=f"two sizes, two lengths and a run more of {architecture} and others are needed for a forecast",
+            remedy="Run more of the smaller trials first.",
+        )
+    solved = np.linalg.pinv(basis)
+    found = solved @ np.log(table.losses)
+    noise = float(np.sqrt(((np.log(table.losses) - basis @ found) ** 2).sum() / degrees))
+    point = np.concatenate([[np.log(params), np.log(tokens)], [float(name == architecture) for name in names]])
+    middle = float(point @ found)
+    half = quantile(level, degrees) * noise * float(np.sqrt(1 + point @ (solved @ solved.T) @ point))
+    interval = [float(np.exp(middle - half)), float(np.exp(middle + half))]
+    return Prediction(architecture, params, tokens, float(np.exp(middle)), interval)
+
+
+def register(
+    path: Path, table: RunTable, form: str, objective: str, predictions: list[Prediction], level: float = LEVEL
+) -> dict[str, Any]:
+    """Write a forecast from a table to a new file and return it; form, objective: how it was made.
+
+    Raises RefusalError `bad-request` if the file exists.
+    """
     if path.exists():
         raise refusal(
             "bad-request",
@@ -97,10 +135,10 @@ def register(path: Path, result: Fit, predictions: list[Prediction], level: floa
         "format": FORMAT,
         "registered": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": sisa_scale.__version__,
-        "table_sha256": result.table.sha256,
-        "rows_sha256": [row_hash(*row) for row in _rows(result.table)],
-        "form": result.form.name,
-        "objective": result.objective.name,
+        "table_sha256": table.sha256,
+        "rows_sha256": [row_hash(*row) for row in _rows(table)],
+        "form": form,
+        "objective": objective,
         "level": level,
         "predictions": [_plain(one) for one in predictions],
     }
@@ -113,7 +151,8 @@ def load_forecast(path: Path) -> dict[str, Any]:
     """Read a forecast. Raises RefusalError `forecast-altered` unless it is what was registered."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        is_whole = value["format"] == FORMAT and value.pop("sha256") == _digest(value)
+        sha256 = value.pop("sha256")
+        is_whole = value["format"] == FORMAT and sha256 == _digest(value)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         is_whole = False
     if not is_whole:
@@ -124,7 +163,7 @@ def load_forecast(path: Path) -> dict[str, Any]:
             allowed="a forecast is scored as it was registered",
             remedy="Use the file that `laws forecast register` wrote.",
         )
-    return dict(value)
+    return {**value, "sha256": sha256}
 
 
 def score(forecast: dict[str, Any], table: RunTable, where: object) -> list[Score]:

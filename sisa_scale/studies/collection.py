@@ -36,14 +36,15 @@ class Collected:
 def collect(directory: StudyDirectory) -> Collected:
     """Write runs.csv from the finished trials.
 
-    Raises DataError where none has finished, or where trials were trained on other data or with another tokenizer.
+    Raises DataError where none but tuning trials has finished, or where trials were trained on other data or with
+    another tokenizer.
     """
     states = read_states(directory, directory.trials())
     finished = [status for status in states if status.state == "finished" and status.loss is not None]
-    if not finished:
+    if all(status.trial.values["role"] == "tuning" for status in finished):
         raise DataError.at(
             directory.path,
-            found=f"{len(states)} trials, none of which has finished",
+            found=f"{len(states)} trials, none of which has finished" + (" but tuning trials" if finished else ""),
             allowed="a table has at least one finished run",
             remedy="Submit the study first; `sisa-scale study status` says how it stands.",
         )
@@ -111,6 +112,7 @@ def _row(trial: Planned, run: Run, manifests: _Manifests) -> Row:
         "tokenizer": ",".join(sorted({manifest.tokenizer.sha256[:16] for manifest in data})),
         "data_fingerprint": str(run.provenance.get("data_fingerprint", ""))[:16],
         **ability_columns(trial, run),
+        "excluded": "tunes the learning rate" if plan["role"] == "tuning" else "",
     }
 
 

@@ -17,13 +17,17 @@ _SPAN_STEPS = 9
 
 
 def loss_curves(directory: StudyDirectory, axis: CostAxis | None = None) -> Plot | None:
-    """Return the figure of all trials that have begun over their cost, by default in tokens; None where none has."""
+    """Return the figure of all trials but the tuning ones that have begun over their cost, by default in tokens.
+
+    None where none has.
+    """
     axis = axis or CostAxis()
-    begun = [trial for trial in directory.trials() if (trial.directory / METRICS).exists()]
+    trials = [trial for trial in directory.trials() if trial.values["role"] != "tuning"]
+    begun = [trial for trial in trials if (trial.directory / METRICS).exists()]
     if not begun:
         return None
     architectures = list(dict.fromkeys(trial.values["architecture"] for trial in begun))
-    sizes = list(dict.fromkeys(trial.values["size"] for trial in directory.trials()))
+    sizes = list(dict.fromkeys(trial.values["size"] for trial in trials))
     figure, axes = panels(
         [(name, axis.label, "training loss (nats per token)") for name in architectures],
         min(2, len(architectures)),
@@ -40,7 +44,8 @@ def loss_curves(directory: StudyDirectory, axis: CostAxis | None = None) -> Plot
             index = sizes.index(trial.values["size"])
             is_branch = trial.values["role"] == "branch"
             style = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))} if is_branch else {"linewidth": 1.3}
-            label = None if is_branch else f"{trial.values['params_scaling']:,} parameters"
+            label = f"{trial.values['params_scaling']:,} parameters"
+            label = None if is_branch or label in panel.get_legend_handles_labels()[1] else label
             panel.plot(*thin(cost, losses), color=color(index), label=label, **style)
             ends = [s for s in run.scores if (s.step, s.task, s.metric) == (trial.total_steps, "loss", "loss")]
             for score in ends:

@@ -4,7 +4,8 @@ study.yaml          the study as it was resolved       runs/TRIAL/    run direct
 plan.json           its trials                         logs/TRIAL.log what the workers of a local trial print
 runs.csv            what `collect` found               jobs/          submissions to a cluster
 report/             the report                         submissions/   the same, by trial (Ray, Kubernetes)
-data/               the sample text, if it is used     lock           held while a local `submit` runs
+tuning.json         the learning rates that were tuned lock           held while a local `submit` runs
+forecast.json       of the largest trials, made before data/          the sample text, if it is used
 """
 
 import fcntl
@@ -24,6 +25,7 @@ from sisa_scale.studies.trial import Trial
 
 FORMAT = "sisa-scale-study-plan"
 _MAY_DIFFER = ("run_dir", "recipe", "overrides")
+_TUNED = ("learning_rate", "config_sha256")  # None in the plan until rates are tuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class StudyDirectory:
             self._check_same(study, trials)
 
     def record(self, study: StudyConfig, trials: Sequence[Trial]) -> None:
-        """Write what the study is, unless that stands there already."""
-        if self.plan_path.exists():
+        """Write what the study is, unless that stands there already, with all rates tuned."""
+        if self.plan_path.exists() and self.is_settled:
             return
         write_text(self.path / "study.yaml", dump(to_plain(study)))
         plan = {"format": FORMAT, "study": study.name, "reference": study.reference}
@@ -82,6 +84,11 @@ class StudyDirectory:
                 self.plan_path, found="another file", allowed=f"format {FORMAT}", remedy="Give a study directory."
             )
         return plan
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the learning rates of all its trials stand in the plan."""
+        return all(row.get("learning_rate", 0) is not None for row in self.plan()["trials"])
 
     def trials(self) -> list[Planned]:
         """Return the trials of the plan, in its order."""
@@ -129,19 +136,27 @@ class StudyDirectory:
         problems = []
         if plan["study"] != study.name:
             problems.append(self._other(f"the study {plan['study']}", f"this is {study.name}"))
-        elif before.keys() != now.keys():
-            names = sorted(before.keys() ^ now.keys())
+        elif names := self._others(before, now):
             which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             problems.append(self._other(f"a plan of {len(before)} trials", f"this one has {len(now)} ({which} differ)"))
         else:
             for name, row in now.items():
-                keys = [key for key in row if key not in _MAY_DIFFER and row[key] != before[name].get(key)]
+                known = before.get(name, row)
+                keys = [key for key in row if key not in _MAY_DIFFER and row[key] != known.get(key)]
+                keys = [key for key in keys if not (key in _TUNED and None in (row[key], known.get(key, 0)))]
                 if keys:
                     said = ", ".join(f"{key} {before[name].get(key)}" for key in keys[:3])
                     wanted = ", ".join(f"{key} {row[key]}" for key in keys[:3])
                     problems.append(self._other(f"{name} with {said}", f"now {wanted}"))
         if problems:
             raise ConfigError.many(problems[:5])
+
+    def _others(self, before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
+        """Return the trials that one of two plans lacks; a sweep may grow until rates are settled."""
+        names = sorted(before.keys() ^ now.keys())
+        if self.is_settled:
+            return names
+        return [name for name in names if name in before or now[name]["role"] != "tuning"]
 
     def _other(self, found: str, allowed: str) -> Problem:
         remedy = "Choose another directory with study_dir=PATH, or submit the study as it was (study.yaml there)."

@@ -1,8 +1,10 @@
 """From a study to its trials: shapes, twins, lengths, learning rates, and who branches off whom."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 
 from sisa_scale.config.loading.load import load_config
 from sisa_scale.config.run import RunConfig
@@ -12,7 +14,8 @@ from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.twins import Match, load_recipe, match_with, solve_d_ff
 from sisa_scale.studies.consistency import check_comparable
-from sisa_scale.studies.trial import Trial
+from sisa_scale.studies.rates import rate_of
+from sisa_scale.studies.trial import Role, Trial
 
 DATA = "data"
 
@@ -38,22 +41,34 @@ class _Shape:
     match: Match | None
 
 
-def expand(study: StudyConfig) -> list[Trial]:
-    """Return the trials of a study, every trunk before its branches, cheap trunks first.
+def expand(study: StudyConfig, tuned: Mapping[str, float] = MappingProxyType({})) -> list[Trial]:
+    """Return the trials of a study: tuning trials, then every trunk before its branches, cheap trunks first.
 
-    Raises ConfigError where a recipe does not resolve, no twin exists, a run would be too short for its cooldown, or
-    runs could not be compared.
+    tuned: the best rate of every architecture whose sweep has been run; without it the trials of a swept rate are
+    `is_untuned`. Raises ConfigError where a recipe does not resolve, no twin exists, a run would be too short for its
+    cooldown, or runs could not be compared.
     """
-    trials: list[Trial] = []
+    shapes: dict[tuple[str, str], _Shape] = {}
     for size in study.sizes:
-        original = _shape(study, study.reference, size, None)
+        shapes[size, study.reference] = original = _shape(study, study.reference, size, None)
         for name in study.architectures:
-            shape = original if name == study.reference else _shape(study, name, size, original.config)
-            for seed in study.seeds:
-                trials += _runs(study, shape, original.config, seed)
+            if name != study.reference:
+                shapes[size, name] = _shape(study, name, size, original.config)
+    trials: list[Trial] = []
+    for (size, name), shape in shapes.items():
+        trials += _tuning_runs(study, shape)
+        at = study.learning_rate.at if study.learning_rate else None
+        width = shapes[at.size if at else size, name].config.model.d_model
+        rate = partial(rate_of, study, shape.config, name, tuned=tuned.get(name), tuned_width=width)
+        is_untuned = bool(study.sweep_of(name)) and name not in tuned
+        for seed in study.seed_list:
+            trials += _runs(study, shape, shapes[size, study.reference].config, seed, rate, is_untuned)
     check_comparable(trials)
     order = {trial.name: trial.train_flops for trial in trials}
-    return sorted(trials, key=lambda trial: (order[trial.trunk], trial.trunk, trial.role == "branch", trial.tokens))
+    return sorted(
+        trials,
+        key=lambda t: (t.role != "tuning", order[t.trunk], t.trunk, t.role == "branch", t.tokens),
+    )
 
 
 def _shape(study: StudyConfig, name: str, size: str, original: RunConfig | None) -> _Shape:
@@ -93,60 +108,84 @@ def _shape_overrides(study: StudyConfig, architecture: ArchitectureConfig, size:
     yield from size.overrides
 
 
-def _runs(study: StudyConfig, shape: _Shape, original: RunConfig, seed: int) -> list[Trial]:
-    """Return the runs of a shape and a seed, the longest first."""
+def _tuning_runs(study: StudyConfig, shape: _Shape) -> Iterator[Trial]:
+    """Yield the tuning trials of a shape, from low rates to high ones."""
+    rule, rates = study.learning_rate, study.sweep_of(shape.architecture)
+    if rule is None or rule.at is None or rule.at.size != shape.size:
+        return
+    batch = shape.config.data.global_batch_tokens
+    where = f"study {study.name}, learning_rate.at, {shape.architecture} at size {shape.size}"
+    length = _length(study, where, rule.at.tokens, batch, None)
+    label = f"tune-{shape.architecture}-{shape.size}-{_compact(length.steps * batch)}"
+    for rate in rates:
+        for seed in range(rule.seeds):
+            name = f"{label}-lr{rate:g}" + (f"-seed{seed}" if rule.seeds > 1 else "")
+            yield _trial(study, shape, name, "tuning", name, seed, length, rate=rate)
+
+
+def _runs(
+    study: StudyConfig, shape: _Shape, original: RunConfig, seed: int, rate_of: Callable[[int], float], is_untuned: bool
+) -> Iterator[Trial]:
+    """Yield the runs of a shape and a seed, the longest first. rate_of: the rate of a run of so many steps."""
     lengths = sorted(_lengths(study, shape, original), key=lambda length: -length.steps)
     batch = shape.config.data.global_batch_tokens
-    label = f"{shape.architecture}-{shape.size}" + (f"-seed{seed}" if len(study.seeds) > 1 else "")
+    label = f"{shape.architecture}-{shape.size}" + (f"-seed{seed}" if len(study.seed_list) > 1 else "")
     names = [f"{label}-{_compact(length.steps * batch)}" for length in lengths]
     if len(set(names)) < len(names):  # close budgets: name them by their steps
         names = [f"{label}-{length.steps}" for length in lengths]
     has_branches = study.schedule.trunk and len(lengths) > 1
-    trials = []
     for name, length in zip(names, lengths, strict=True):
-        is_trunk = has_branches and length is lengths[0]
-        is_branch = has_branches and not is_trunk
-        forks = sorted({other.steps - other.decay_steps for other in lengths[1:]}) if is_trunk else []
-        overrides = (*shape.overrides, *_run_overrides(study, shape, seed, name, length, forks))
-        trial = Trial(
-            name=name,
-            architecture=shape.architecture,
-            size=shape.size,
-            seed=seed,
-            role="trunk" if is_trunk else "branch" if is_branch else "run",
-            trunk=names[0] if has_branches else name,
-            branch_step=length.steps - length.decay_steps if is_branch else 0,
-            recipe=shape.recipe,
-            overrides=overrides,
-            config=load_recipe(shape.recipe, overrides).config,
-            budget_flops=length.budget_flops,
-            match=shape.match,
-        )
-        trials.append(trial)
-    return trials
+        role: Role = "run" if not has_branches else "trunk" if length is lengths[0] else "branch"
+        rate = rate_of((lengths[0] if has_branches else length).steps)
+        forks = sorted({other.steps - other.decay_steps for other in lengths[1:]}) if role == "trunk" else []
+        trunk = names[0] if has_branches else name
+        yield _trial(study, shape, name, role, trunk, seed, length, rate=rate, forks=forks, is_untuned=is_untuned)
+
+
+def _trial(
+    study: StudyConfig,
+    shape: _Shape,
+    name: str,
+    role: Role,
+    trunk: str,
+    seed: int,
+    length: _Length,
+    *,
+    rate: float,
+    forks: Sequence[int] = (),
+    is_untuned: bool = False,
+) -> Trial:
+    overrides = (*shape.overrides, *_run_overrides(study, shape, seed, name, length, rate, forks))
+    return Trial(
+        name=name,
+        architecture=shape.architecture,
+        size=shape.size,
+        seed=seed,
+        role=role,
+        trunk=trunk,
+        branch_step=length.steps - length.decay_steps if role == "branch" else 0,
+        recipe=shape.recipe,
+        overrides=overrides,
+        config=load_recipe(shape.recipe, overrides).config,
+        budget_flops=length.budget_flops,
+        match=shape.match,
+        is_untuned=is_untuned,
+    )
 
 
 def _lengths(study: StudyConfig, shape: _Shape, original: RunConfig) -> Iterator[_Length]:
-    config, budgets, schedule = shape.config, study.budgets, study.schedule
+    config, budgets = shape.config, study.budgets
     batch = config.data.global_batch_tokens
     per_token = flops_per_token(config.model, config.data.sequence_tokens).train
     wanted: list[tuple[float, float | None]] = [(float(tokens), None) for tokens in budgets.tokens]
     num_params = count_parameters(original.model).total
     wanted += [(ratio * num_params, None) for ratio in budgets.tokens_per_parameter]
     wanted += [(flops / per_token, flops) for flops in budgets.flops]
-    warmup = schedule.warmup.steps(batch)
     where = f"study {study.name}, {shape.architecture} at size {shape.size}"
     seen: dict[int, float] = {}
     for tokens, budget in wanted:
-        steps = round(tokens / batch)
-        decay = max(1, round(schedule.decay_fraction * steps))
-        if steps - decay <= max(warmup, 0) or steps < 2:
-            raise ConfigError.at(
-                where,
-                found=f"a run of {tokens:,.0f} tokens, {steps} steps of which {decay} are its cooldown",
-                allowed=f"the cooldown begins after the warm-up of {warmup} steps",
-                remedy="Lengthen the run, shorten schedule.warmup, lower schedule.decay_fraction or the batch.",
-            )
+        length = _length(study, where, tokens, batch, budget)
+        steps = length.steps
         if steps in seen:
             raise ConfigError.at(
                 where,
@@ -155,28 +194,37 @@ def _lengths(study: StudyConfig, shape: _Shape, original: RunConfig) -> Iterator
                 remedy="Put them further apart, or lower data.global_batch_tokens.",
             )
         seen[steps] = tokens
-        yield _Length(steps, decay, budget)
+        yield length
+
+
+def _length(study: StudyConfig, where: str, tokens: float, batch: int, budget: float | None) -> _Length:
+    warmup, steps = study.schedule.warmup.steps(batch), round(tokens / batch)
+    decay = max(1, round(study.schedule.decay_fraction * steps))
+    if steps - decay <= max(warmup, 0) or steps < 2:
+        raise ConfigError.at(
+            where,
+            found=f"a run of {tokens:,.0f} tokens, {steps} steps of which {decay} are its cooldown",
+            allowed=f"the cooldown begins after the warm-up of {warmup} steps",
+            remedy="Lengthen the run, shorten schedule.warmup, lower schedule.decay_fraction or the batch.",
+        )
+    return _Length(steps, decay, budget)
 
 
 def _run_overrides(
-    study: StudyConfig, shape: _Shape, seed: int, name: str, length: _Length, forks: list[int]
+    study: StudyConfig, shape: _Shape, seed: int, name: str, length: _Length, rate: float, forks: Sequence[int]
 ) -> Iterator[str]:
     config = shape.config
     yield f"name={study.name}-{name}"
     yield f"run_dir={study.directory / 'runs' / name}"
     yield f"seed={seed}"
     yield f"data.seed={seed}"
-    rule, scale = study.learning_rate, study.architectures[shape.architecture].learning_rate_scale
-    rate = config.optimizer.learning_rate
-    if rule is not None:
-        rate = rule.value * (rule.at_d_model / config.model.d_model) ** rule.exponent
-    yield f"optimizer.learning_rate={float(f'{rate * scale:.6g}')!r}"
+    yield f"optimizer.learning_rate={float(f'{rate:.6g}')!r}"
     yield "schedule.kind=wsd"
     yield f"schedule.total={length.steps} steps"
     yield f"schedule.warmup={study.schedule.warmup.steps(config.data.global_batch_tokens)} steps"
     yield f"schedule.decay={length.decay_steps} steps"
     yield "checkpoint.directory=null"
-    yield f"checkpoint.at_steps={forks}"
+    yield f"checkpoint.at_steps={list(forks)}"
 
 
 def _compact(tokens: int) -> str:

@@ -6,6 +6,7 @@ from sisa_scale.config.loading.strict import did_you_mean
 from sisa_scale.errors import ConfigError
 from sisa_scale.studies.state import TrialStatus
 from sisa_scale.studies.trial import Trial
+from sisa_scale.studies.tuning import has_diverged
 
 
 def check_names(only: Sequence[str], names: Sequence[str]) -> None:
@@ -22,7 +23,7 @@ def select(
 ) -> tuple[list[Trial], list[TrialStatus]]:
     """Return the trials to run, and those that failed and are left alone because nobody asked for them.
 
-    Finished trials are never run again.
+    Finished trials are never run again, nor tuning trials that diverged: these have said what there is to say.
     """
     by_name = {status.trial.name: status for status in states}
     chosen, left_out = [], []
@@ -31,7 +32,8 @@ def select(
         if status.state == "finished" or (only and trial.name not in only):
             continue
         if status.state == "failed" and trial.name not in only:
-            left_out.append(status)
+            if trial.role != "tuning" or not has_diverged(status):
+                left_out.append(status)
         else:
             chosen.append(trial)
     return chosen, left_out

@@ -17,7 +17,7 @@ from sisa_scale.studies.directory import Planned, StudyDirectory
 
 State = Literal["waiting", "ready", "running", "stopped", "failed", "finished"]
 STATES: Mapping[State, str] = {
-    "waiting": "its trunk has not reached the step where it branches off",
+    "waiting": "its trunk has not reached the step where it branches off, or its learning rate is not tuned yet",
     "ready": "not begun",
     "running": "its workers give signs of life",
     "stopped": "begun, ended or killed before its last step, and to be resumed",
@@ -70,7 +70,8 @@ def _status(trial: Planned, by_name: Mapping[str, Planned], *, may_run: bool) ->
     run_dir = trial.directory
     if not holds_run(run_dir):
         trunk, step = by_name[trial.values["trunk"]], trial.values["branch_step"]
-        is_waiting = bool(step) and not can_branch(trunk.directory, step)
+        is_untuned = trial.values.get("learning_rate", 0) is None
+        is_waiting = is_untuned or (bool(step) and not can_branch(trunk.directory, step))
         return TrialStatus(trial, "waiting" if is_waiting else "ready", 0, None, None)
     step = read_totals(run_dir).step
     if is_finished(run_dir, trial.total_steps):

@@ -1,7 +1,8 @@
 """A trial of a study: one run with a directory of its own, and what it takes over from another.
 
 A `trunk` is the longest run of its architecture, size and seed. A `branch` is a shorter run that begins as a copy of
-the trunk at step `branch_step`, where its own cooldown begins. A `run` shares nothing.
+the trunk at step `branch_step`, where its own cooldown begins. A `run` shares nothing. A `tuning` trial is a run that
+helps to choose a learning rate; the others are `untuned` until it is chosen.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from sisa_scale.models.sizing import ParameterCounts, count_parameters
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.twins import Match
 
-Role = Literal["trunk", "branch", "run"]
+Role = Literal["trunk", "branch", "run", "tuning"]
 _DECISIVE = ("seed", "model", "data", "optimizer", "schedule", "evaluation")
 # Settings that came later, with the value that was the only one before: there they are left out of the hash, so that a
 # study planned earlier is still the same.
@@ -29,7 +30,10 @@ PARAMS_CONVENTION = "all parameters, the tied head counted once"
 
 @dataclass(frozen=True)
 class Trial:
-    """One run. recipe, overrides: what its config is resolved from; budget_flops: its isoFLOP level, if it has one."""
+    """One run. recipe, overrides: what its config is resolved from; budget_flops: its isoFLOP level, if it has one.
+
+    is_untuned: its learning rate waits for tuning trials; the one of its config is a rate of the sweep in its place.
+    """
 
     name: str
     architecture: str
@@ -43,6 +47,7 @@ class Trial:
     config: RunConfig
     budget_flops: float | None
     match: Match | None
+    is_untuned: bool = False
 
     @property
     def directory(self) -> Path:
@@ -84,8 +89,8 @@ class Trial:
         return hashlib.sha256(json.dumps({key: plain[key] for key in _DECISIVE}, sort_keys=True).encode()).hexdigest()
 
     def to_plain(self) -> dict[str, Any]:
-        """Return what plan.json says of it."""
-        match = self.match
+        """Return what plan.json says of it; what hangs on a rate that is not tuned yet is None."""
+        match, rate = self.match, "optimizer.learning_rate="
         return {
             "name": self.name,
             "architecture": self.architecture,
@@ -96,12 +101,12 @@ class Trial:
             "branch_step": self.branch_step,
             "run_dir": str(self.directory),
             "recipe": self.recipe,
-            "overrides": list(self.overrides),
-            "config_sha256": self.config_sha256,
+            "overrides": [one for one in self.overrides if not (self.is_untuned and one.startswith(rate))],
+            "config_sha256": None if self.is_untuned else self.config_sha256,
             "params_scaling": self.counts.total,
             "params_nonembedding": self.counts.nonembedding,
             "d_ff": self.config.model.d_ff,
-            "learning_rate": self.config.optimizer.learning_rate,
+            "learning_rate": None if self.is_untuned else self.config.optimizer.learning_rate,
             "total_steps": self.config.total_steps,
             "tokens": self.tokens,
             "train_flops": self.train_flops,

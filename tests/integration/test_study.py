@@ -12,15 +12,19 @@ from typing import Any
 
 import pytest
 from processes import finish, metrics, run_command, start_command
-from study_cases import write_study
+from study_cases import STUDY, write_study
 
-PIECES = 8
+TUNING, PIECES = 6, 14
+# Far apart, so that the one in the middle is the best of ten steps, whatever they do.
+SWEPT = STUDY + "learning_rate: {{sweep: [1e-4, 1e-2, 1.0], at: {{size: s, tokens: 2560}}, exponent: 0.5}}\n"
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
     directory = tmp_path_factory.mktemp("unbroken")
-    code, output = run_command("study", "submit", write_study(directory, dataset), "--to", "local", "--at-once", "2")
+    code, output = run_command(
+        "study", "submit", write_study(directory, dataset, SWEPT), "--to", "local", "--at-once", "2"
+    )
     assert code == 0, output
     return directory / "study"
 
@@ -41,8 +45,11 @@ def states(study_dir: Path) -> dict[str, dict[str, Any]]:
 def test_killed_and_submitted_again_gives_the_same_table(
     tmp_path: Path, dataset: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, study_dir = write_study(tmp_path, dataset), tmp_path / "study"
+    study, study_dir = write_study(tmp_path, dataset, SWEPT), tmp_path / "study"
     code, output = run_command("study", "submit", study, "--to", "local", "--only", "sisa-m-5.12K")
+    assert code == 2, output
+    assert "its learning rate comes from tuning trials" in output
+    code, output = run_command("study", "submit", study, "--to", "local", "--only", "tune-sisa-s-2.56K-lr0.01")
     assert code == 0, output
     with monkeypatch.context() as patch:  # the next trial waits in its seventh step, longer than the test will
         patch.setenv("SISA_SCALE_FAULTS", "data.before_batch#7=sleep:300")
@@ -59,16 +66,21 @@ def test_killed_and_submitted_again_gives_the_same_table(
     assert (before["finished"], before["stopped"]) == (1, 1)
     code, output = run_command("study", "submit", study, "--to", "local")
     assert code == 0, output
-    assert "7 of 8 trials to run" in output
+    assert "13 of 14 trials to run" in output
     rows = table(study_dir)
     assert len(rows) == PIECES
+    assert sum(row["excluded"] != "" for row in rows.values()) == TUNING
     assert rows == table(unbroken)
+    assert 1e-4 < tuned_rate(study_dir, "sisa") < 1.0
+    assert float(rows["sisa-s-5.12K"]["learning_rate"]) == pytest.approx(tuned_rate(study_dir, "sisa"), rel=1e-3)
 
 
 def test_branch_equals_an_independent_run(tmp_path: Path, dataset: Path, unbroken: Path) -> None:
     study = write_study(tmp_path, dataset)
     only = ("--only", "sisa-m-2.56K")
-    code, output = run_command("study", "submit", study, "--to", "local", "schedule.trunk=false", *only)
+    rate = f"{tuned_rate(unbroken, 'sisa'):.4g}"
+    rule = f"learning_rate={{value: {rate}, at_d_model: 16, exponent: 0.5}}"
+    code, output = run_command("study", "submit", study, "--to", "local", "schedule.trunk=false", rule, *only)
     assert code == 0, output
     alone, branch, trunk = (
         metrics(path)
@@ -108,6 +120,11 @@ def test_failed_trial_is_named_left_alone_and_rerun_alone(
     code, output = run_command("study", "submit", study, "--to", "local", "--only", trial)
     assert code == 0, output
     assert states(study_dir)[trial]["state"] == "finished"
+
+
+def tuned_rate(study_dir: Path, architecture: str) -> float:
+    rows = json.loads((study_dir / "tuning.json").read_text())["architectures"]
+    return float(next(row["optimum"]["rate"] for row in rows if row["architecture"] == architecture))
 
 
 def open_processes(study_dir: Path) -> list[int]:

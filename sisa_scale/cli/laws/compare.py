@@ -47,6 +47,7 @@ def command(
 ) -> None:
     """Compare the architectures in TABLE at stated losses, in FLOPs, tokens and seconds."""
     from sisa_scale.scaling.comparison.compare import compare, unclaimed, verdicts_of
+    from sisa_scale.scaling.comparison.pairs import compare_pairs
     from sisa_scale.scaling.fit.arrays import floats
     from sisa_scale.scaling.fit.objectives import parse_objective
     from sisa_scale.scaling.report.results import fit_values
@@ -64,7 +65,9 @@ def command(
         level=level,
     )
     notices = [*runs.notices, *found.notices]
-    sentences = [*verdicts_of(found), *unclaimed(found)]
+    pairs = compare_pairs(runs, found.reference, level)
+    paired = [one.sentence(pairs.reference, level) for one in pairs.overall] if pairs else []
+    sentences = [*verdicts_of(found), *unclaimed(found), *paired]
     if as_json:
         value = fit_values(found.fit, found.identifiability, found.draws, notices, level)
         efficiencies = {row.architecture: row for row in found.efficiencies}
@@ -73,6 +76,7 @@ def command(
             "efficiency": efficiencies,
             "multipliers": found.multipliers,
             "nested": found.nested,
+            "pairs": pairs,
             "verdicts": sentences,
         }
         emit_json({**value, "comparison": comparison})

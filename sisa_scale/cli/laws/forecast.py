@@ -75,7 +75,7 @@ def register(
         for name in runs.architectures
         for one in predict_runs(found.fit, found.draws_or_refuse, name, sizes, durations, level=level, seed=seed)
     ]
-    forecast = write(out, found.fit, predictions, level)
+    forecast = write(out, runs, found.fit.form.name, found.fit.objective.name, predictions, level)
     if as_json:
         value = fit_values(found.fit, found.identifiability, found.draws, found.notices, level)
         emit_json({**value, "forecast": forecast})

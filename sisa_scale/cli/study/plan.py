@@ -22,9 +22,10 @@ def command(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from sisa_scale.config.study import load_study
     from sisa_scale.studies.expansion import expand
     from sisa_scale.studies.plan import check_budget, cost_of
+    from sisa_scale.studies.tuning import read_tuning, tuned_rates
 
     config = load_study(study, overrides)
-    trials = expand(config)
+    trials = expand(config, tuned_rates(read_tuning(config.directory)))
     cost = cost_of(trials, config.cost)
     if as_json:
         value = {
@@ -41,8 +42,10 @@ def command(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 def _print(config: "StudyConfig", trials: "Sequence[Trial]", cost: "Cost") -> None:
     from sisa_scale.cli.console import console, render
+    from sisa_scale.studies.plan import cost_of
 
-    shapes = {(trial.architecture, trial.size): trial for trial in trials}
+    tuning = [trial for trial in trials if trial.role == "tuning"]
+    shapes = {(trial.architecture, trial.size): trial for trial in trials if trial.role != "tuning"}
     render(
         [
             {
@@ -56,7 +59,7 @@ def _print(config: "StudyConfig", trials: "Sequence[Trial]", cost: "Cost") -> No
                 "matched": trial.match.quantity if trial.match else "",
                 "difference": f"{trial.match.relative_difference:+.2%}" if trial.match else "",
                 "FLOPs per token": trial.train_flops / trial.tokens,
-                "learning rate": trial.config.optimizer.learning_rate,
+                "learning rate": "tuned" if trial.is_untuned else trial.config.optimizer.learning_rate,
             }
             for trial in shapes.values()
         ],
@@ -81,7 +84,10 @@ def _print(config: "StudyConfig", trials: "Sequence[Trial]", cost: "Cost") -> No
         title=f"{config.name}: {len(trials)} trials",
     )
     limit = f", limit {config.cost.max_device_hours:g}" if config.cost.max_device_hours else ""
+    share = cost_of(tuning, config.cost).device_hours if tuning else 0.0
+    part = f"{len(tuning)} trials come first, {share:.3g} of the device-hours" if tuning else "none: rates are stated"
     rows = {
+        "tuning": part,
         "cost": f"{cost.device_hours:.3g} device-hours by estimate{limit}",
         "FLOPs": f"{cost.flops:.3g}",
         "branches": f"save {cost.saved_share:.0%} of the FLOPs of independent runs ({cost.independent_flops:.3g})",

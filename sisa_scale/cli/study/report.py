@@ -1,5 +1,6 @@
 """`sisa-scale study report STUDY_DIR`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def command(
         StudyDirectory(study_dir), objective=objective, num_resamples=resamples, seed=seed, level=level, over=over
     )
     if as_json:
-        emit_json(report.values)
+        emit_json({**report.values, "study": {**asdict(report.verdict), "sections": None}})
         return
     for status in report.collected.missing:
         announce(f"not in the report: {status.trial.name} ({status.state})")
@@ -45,4 +46,8 @@ def command(
         click.echo(f"no law [{problem['code']}]: found {problem['found']}; {problem['allowed']}. {problem['remedy']}")
     for sentence in report.values.get("verdicts", ()):
         click.echo(sentence)
+    for sentence in report.verdict.sentences:
+        click.echo(sentence)
+    for doubt in report.verdict.doubts:
+        click.echo(f"would change it: {doubt}")
     click.echo(f"wrote {report.page}")

@@ -31,6 +31,13 @@ def hand_over(
     """Submit trials; raises ConfigError for what can be known before anything is queued."""
     for trial in chosen:
         check_workers(trial.config, profile, reporter)
+    if not launcher.shares_files and any(trial.role == "tuning" for trial in chosen):
+        raise ConfigError.at(
+            "learning_rate.sweep",
+            found=f"tuning trials, with --to {profile.target}",
+            allowed="rates are chosen from run directories that this machine sees",
+            remedy="Tune elsewhere, and write learning_rate.value.",
+        )
     if not launcher.shares_files and any(trial.role == "branch" for trial in chosen):
         raise ConfigError.at(
             "schedule.trunk",

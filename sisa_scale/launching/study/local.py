@@ -4,9 +4,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import dataclass
 
-from sisa_scale.errors import Problem, TrainingError
+from sisa_scale.errors import Problem
 from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.start import begin, reopen, with_absolute_paths
 from sisa_scale.runs.layout import holds_run
@@ -17,23 +17,52 @@ from sisa_scale.studies.local_trials import LocalRunner, Result
 from sisa_scale.studies.trial import Trial
 
 
-def run_here(
-    directory: StudyDirectory, trials: Sequence[Trial], chosen: list[Trial], at_once: int, reporter: Reporter
-) -> Literal["finished", "stopped"]:
-    """Run the chosen trials to their end, or until a signal stops them; raises TrainingError when trials failed."""
-    by_name = {trial.name: trial for trial in trials}
-    progress = _Progress(chosen, reporter)
-    with _asked_to_stop(reporter) as reason:
-        runner = LocalRunner(
-            directory,
-            trials,
-            at_once=at_once,
-            prepare=lambda trial: prepare(trial, by_name[trial.trunk]),
-            device_of=_device,
-            stop_reason=reason,
-            tell=progress.tell,
-        )
-        never = runner.run(chosen)
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How trials ended; `never` are branches whose trunk was not there."""
+
+    results: tuple[Result, ...]
+    never: tuple[Trial, ...]
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal ended some of them before their last step."""
+        return any(result.outcome == "stopped" for result in self.results)
+
+
+class LocalStage:
+    """Runs trials of a study here, some at a time, and tells how each ended, of `total` in all."""
+
+    def __init__(
+        self,
+        directory: StudyDirectory,
+        trials: Sequence[Trial],
+        total: Sequence[Trial],
+        at_once: int,
+        reporter: Reporter,
+    ) -> None:
+        self.directory, self.trials, self.at_once, self.reporter = directory, trials, at_once, reporter
+        self._progress = _Progress(total, reporter)
+
+    def run(self, chosen: Sequence[Trial]) -> Ended:
+        """Run trials to their end, or until a signal stops them."""
+        by_name = {trial.name: trial for trial in self.trials}
+        with _asked_to_stop(self.reporter) as reason:
+            runner = LocalRunner(
+                self.directory,
+                self.trials,
+                at_once=self.at_once,
+                prepare=lambda trial: prepare(trial, by_name[trial.trunk]),
+                device_of=_device,
+                stop_reason=reason,
+                tell=self._progress.tell,
+            )
+            never = runner.run(chosen)
+        return Ended(tuple(runner.results), tuple(never))
+
+
+def problems_of(directory: StudyDirectory, ended: Ended) -> list[Problem]:
+    """Return a problem for each trial that failed or could not begin."""
     problems = [
         Problem(
             result.trial.name,
@@ -41,21 +70,18 @@ def run_here(
             f"see {directory.log_path(result.trial.name)}",
             f"With the cause removed: sisa-scale study submit ... --only {result.trial.name}",
         )
-        for result in runner.results
+        for result in ended.results
         if result.outcome == "failed"
     ]
-    problems += [
+    return problems + [
         Problem(
             trial.name,
             f"no checkpoint of step {trial.branch_step} of its trunk {trial.trunk}",
             "a branch begins from it",
             f"Run the trunk first: --only {trial.trunk}",
         )
-        for trial in never
+        for trial in ended.never
     ]
-    if problems:
-        raise TrainingError.many(problems)
-    return "stopped" if any(result.outcome == "stopped" for result in runner.results) else "finished"
 
 
 def prepare(trial: Trial, trunk: Trial) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from sisa_scale.scaling.allocation.frontier import Cost, allocate, fit_cost, predict
 from sisa_scale.scaling.fit.arrays import Floats, Integers
 from sisa_scale.scaling.fit.bootstrap import LEVEL
+from sisa_scale.scaling.fit.fieller import vertex_interval
 from sisa_scale.scaling.fit.student import quantile
 from sisa_scale.scaling.table.notices import Notice, refusal
 from sisa_scale.scaling.table.table import RunTable
@@ -205,16 +206,12 @@ def _fit_budget(table: RunTable, rows: Integers, values: Floats, x: str, law_5: 
 
 
 def _fieller(one: _Parabola, reach: float) -> list[float]:
-    """Return all x at which the slope c₁ + 2c₂z may be zero: between the roots of a quadratic inequality in z."""
-    _, c1, c2 = one.budget.coefficients
-    v = one.covariance_33 * reach**2
-    square, linear, constant = 4 * (c2**2 - v[2, 2]), 4 * (c1 * c2 - v[1, 2]), c1**2 - v[1, 1]
-    inside = linear**2 - 4 * square * constant
-    if square <= 0 or inside < 0:
+    """Return the ends of the interval of x; an open one is from 0 to infinity."""
+    ends = vertex_interval(one.budget.coefficients[1:], one.covariance_33[1:, 1:], reach)
+    if ends is None:
         return [0.0, np.inf]
-    roots = (-linear + np.array([-1.0, 1.0]) * np.sqrt(inside)) / (2 * square)
     with np.errstate(over="ignore"):
-        return [float(value) for value in np.exp(one.budget.centre + roots - one.shift)]
+        return [float(value) for value in np.exp(one.budget.centre + np.array(ends) - one.shift)]
 
 
 def parabola(z_N: Floats, losses_N: Floats, weight_BN: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """Write the report of a table: one HTML page, every figure as SVG and PDF with its CSV, the fit and its draws."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ from sisa_scale.scaling.table.notices import WARNINGS, Notice
 from sisa_scale.scaling.table.table import RunTable
 
 _MOST_RUNS = 400  # on the page; runs.csv has all
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page that its caller wrote: paragraphs, and a table of rows with equal keys."""
+
+    title: str
+    paragraphs: Sequence[str]
+    rows: Sequence[Mapping[str, Any]] = ()
+
+
 _DRAW = (
     loss_over_compute,
     multiplier_over_loss,
@@ -52,13 +64,15 @@ def write_report(
     seed: int = 0,
     level: float = LEVEL,
     more_plots: Sequence[Plot] = (),
+    sections: Sequence[Section] = (),
     title: str | None = None,
 ) -> tuple[dict[str, Any], tuple[Notice, ...]]:
     """Write report.html, figures/NAME.svg, .pdf and .csv, runs.csv, and fit.json with what lies beside it, into `out`.
 
     The same table gives the same bytes.
     A table whose law is refused gets a page too: its points, and the reason in words. more_plots: shown after the
-    others. title: the name of the file unless given. Returns what fit.json holds, and the warnings.
+    others. sections: the end of the page. title: the name of the file unless given. Returns what fit.json holds, and
+    the warnings.
     """
     study = examine_table(
         table,
@@ -79,11 +93,11 @@ def write_report(
     write_text(out / "runs.csv", csv_text(run_rows(table, study.fit)))
     if study.fit is not None:
         write_beside(out / "fit.json", study.fit, study.draws)
-    write_text(out / "report.html", render(study, plots, title or Path(table.path).name))
+    write_text(out / "report.html", render(study, plots, title or Path(table.path).name, sections))
     return value, study.notices
 
 
-def render(study: Study, plots: list[Plot], title: str) -> str:
+def render(study: Study, plots: list[Plot], title: str, sections: Sequence[Section] = ()) -> str:
     """Return the page; figures are inside, and nothing is loaded."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sisa_scale.scaling.report", "."),
@@ -106,6 +120,7 @@ def render(study: Study, plots: list[Plot], title: str) -> str:
         run_columns=RUN_COLUMNS,
         cell=run_cell,
         error_source=loss_errors(study.table, study.fit)[1],
+        sections=sections,
     )
 
 

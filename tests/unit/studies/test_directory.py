@@ -1,16 +1,12 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from run_lines import step_row
 from study_cases import write_study
+from trial_cases import pretend
 
-from sisa_scale.config.loading.load import load_config
 from sisa_scale.config.study import StudyConfig, load_study
 from sisa_scale.errors import ConfigError, DataError
-from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.scaling.table.csv_source import read_source
 from sisa_scale.studies.collection import collect
 from sisa_scale.studies.curves import loss_curves
@@ -20,7 +16,6 @@ from sisa_scale.studies.report import write_study_report
 from sisa_scale.studies.selection import check_names, select
 from sisa_scale.studies.state import read_states
 from sisa_scale.studies.trial import Trial
-from sisa_scale.training.record import record
 
 
 @pytest.fixture
@@ -38,31 +33,6 @@ def directory(study: StudyConfig, trials: list[Trial]) -> StudyDirectory:
     directory = StudyDirectory(study.directory)
     directory.record(study, trials)
     return directory
-
-
-def pretend(directory: StudyDirectory, name: str, *, loss: float | None = 2.0, steps: int | None = None,
-            outcome: str | None = "finished", fingerprint: str = "f" * 64) -> None:  # fmt: skip
-    """Write the run directory of a trial as a run leaves it. outcome: None for one that was killed."""
-    planned = next(trial for trial in directory.trials() if trial.name == name)
-    steps = planned.total_steps if steps is None else steps
-    config = load_config(planned.values["recipe"], planned.values["overrides"]).config
-    run = RunDirectory(planned.directory)
-    run.path.mkdir(parents=True)
-    record(run, config, fingerprint)
-    run.begin_attempt(config, ["elsewhere:1"], ["elsewhere"])
-    for step in range(1, steps + 1):
-        run.add_step(step_row(step, loss=6.0 - 0.1 * step))
-    if loss is not None and steps == planned.total_steps:
-        score: dict[str, Any] = {"step": steps, "tokens": steps * 256, "task": "loss", "variant": "heldout"}
-        score |= {"num_items": 32, "standard_error": 0.01}
-        measured = [("loss", "nats/token", loss), ("bits_per_byte", "bits/byte", loss / 2)]
-        run.add_scores([ScoreRow(**score, metric=name, unit=unit, value=value) for name, unit, value in measured])
-    if outcome == "failed":
-        run.event("error", rank=0, error="DataError: a damaged shard")
-        run.close_attempt()
-        run.mark_final()
-    elif outcome is not None:
-        run.end_attempt(outcome)
 
 
 def states(directory: StudyDirectory) -> dict[str, str]:

@@ -38,7 +38,10 @@ def test_shipped_studies_expand_within_their_limit(study: str) -> None:
     config = load_study(f"studies/{study}")
     trials = expand(config)
     check_budget(config, cost_of(trials, config.cost))
-    assert len(trials) == len(config.architectures) * len(config.sizes) * 3
+    rule, num_tuning = config.learning_rate, sum(trial.role == "tuning" for trial in trials)
+    num_runs = len(config.architectures) * len(config.sizes) * 3
+    assert len(trials) - num_tuning == num_runs
+    assert num_tuning == (len(rule.sweep) * len(config.architectures) if rule else 0)
     assert all(abs(trial.match.relative_difference) < 0.02 for trial in trials if trial.match)
     assert all(trial.match for trial in trials if trial.architecture != config.reference)
 

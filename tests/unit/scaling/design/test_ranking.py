@@ -91,7 +91,7 @@ def make(tmp_path: Path, noise: float = 0.003) -> tuple[Path, list]:
     table = load_table(write_csv(tmp_path / "runs.csv", planted(noise)))
     result = fit(table)
     predictions = predict_runs(result, bootstrap(result, 400), "all", np.array([4e9, 1e10]), np.array([8e10, 2e11]))
-    register(tmp_path / "forecast.json", result, predictions)
+    register(tmp_path / "forecast.json", result.table, "chinchilla", "huber:1e-3", predictions)
     return tmp_path / "forecast.json", predictions
 
 
