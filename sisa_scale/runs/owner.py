@@ -125,6 +125,14 @@ class Fence:
         if self.error is not None:
             raise self.error
 
+    def look(self) -> FencedError | None:
+        """Look now whether the run has been taken over, not up to a second ago; returns what says so."""
+        try:
+            check_fence(self.run_dir, self.token)
+        except FencedError as error:
+            self.error = error
+        return self.error
+
     def __enter__(self) -> Self:
         check_fence(self.run_dir, self.token)
         self._thread.start()
@@ -136,10 +144,7 @@ class Fence:
 
     def _watch(self) -> None:
         while not self._is_over.wait(_BEAT_SECONDS):
-            try:
-                check_fence(self.run_dir, self.token)
-            except FencedError as error:
-                self.error = error
+            if self.look() is not None:
                 return
             self._beat()
 
