@@ -24,6 +24,7 @@ wandb_id                the id of the run at Weights & Biases
 report.html             drawn at the end
 jobs/                   submissions to a cluster                     launching.submission
 ray/                    what Ray Train keeps
+ray.log                 what Ray says of lost workers                compat.ray
 """
 
 from pathlib import Path
@@ -52,6 +53,7 @@ WANDB_ID = "wandb_id"
 REPORT = "report.html"
 JOBS = "jobs"
 RAY = "ray"
+RAY_LOG = "ray.log"
 
 
 def config_path(run_dir: Path) -> Path:
