@@ -96,18 +96,23 @@ def resume(
     overrides: Sequence[str] = (),
     *,
     takes_over: bool = False,
+    from_step: int | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> "Run":
     """Continue a run from its newest checkpoint, as `sisa-scale resume` does; otherwise like `train`.
 
     overrides: what changes; not the model, the data or the seed. takes_over: end another life of the run that goes on,
-    without its last steps; else ConfigError is raised. Raises CheckpointError where there is no run.
+    without its last steps; else ConfigError is raised. from_step: go back to the checkpoint of that step first; what
+    lies behind it is kept aside. Raises CheckpointError where there is no run, or no such checkpoint.
     """
+    from sisa_scale.launching.going_back import go_back
     from sisa_scale.launching.local import run_to_end
     from sisa_scale.launching.reporter import Reporter
     from sisa_scale.launching.start import reopen
 
-    config = reopen(Path(run_dir), tuple(overrides), takes_over=takes_over)
+    config = reopen(Path(run_dir), tuple(overrides), takes_over=takes_over, from_step=from_step)
+    if from_step is not None:
+        go_back(config, from_step, Reporter(announce))
     return open_run(run_to_end(config, Reporter(announce)).run_dir)
 
 

@@ -21,7 +21,7 @@ from sisa_scale.faults import fault_point
 from sisa_scale.files import fsync_directory, remove_abandoned, write_text
 
 MANIFEST_NAME = "manifest.json"
-_ASIDE = "damaged"
+_DAMAGED, _ABANDONED = "damaged", "abandoned"
 _UPLOAD_BYTES = 64 << 20
 _INSTALL = {"s3": "pip install 'sisa-scale[s3]'", "gs": "pip install 'sisa-scale[gcs]'"}
 
@@ -105,13 +105,11 @@ class LocalPlace:
 
     def set_aside(self, checkpoint: str) -> str:
         """Rename a damaged checkpoint, so that it no longer counts; returns where it is now."""
-        aside, number = self.root / f"{checkpoint}.{_ASIDE}", 1
-        while aside.exists():
-            number += 1
-            aside = self.root / f"{checkpoint}.{_ASIDE}-{number}"
-        (self.root / checkpoint).rename(aside)
-        fsync_directory(self.root)
-        return str(aside)
+        return self._rename(checkpoint, _free_name(self.names(), checkpoint, _DAMAGED))
+
+    def archive(self, checkpoint: str) -> str:
+        """Rename a sound checkpoint that a person went back behind; returns where it is now."""
+        return self._rename(checkpoint, _free_name(self.names(), checkpoint, _ABANDONED))
 
     def free_bytes(self) -> int | None:
         """Return the free space, as far as it is known."""
@@ -120,6 +118,11 @@ class LocalPlace:
 
     def _staging(self, checkpoint: str, writer: str) -> str:
         return f".{checkpoint}.{writer}.tmp"
+
+    def _rename(self, checkpoint: str, name: str) -> str:
+        (self.root / checkpoint).rename(self.root / name)
+        fsync_directory(self.root)
+        return str(self.root / name)
 
     def _remove(self, path: Path) -> None:
         """Remove a tree, by a rename first: it is gone as a whole even if this process dies halfway."""
@@ -212,8 +215,24 @@ class RemotePlace:
         """Rename the manifest of a damaged checkpoint, so that it no longer counts; returns where it is now."""
         manifest = f"{checkpoint}/{MANIFEST_NAME}"
         with _as_os_errors(self.location(manifest)):
-            self._files.mv(self.location(manifest), self.location(f"{manifest}.{_ASIDE}"))
-        return self.location(f"{manifest}.{_ASIDE}")
+            self._files.mv(self.location(manifest), self.location(f"{manifest}.{_DAMAGED}"))
+        return self.location(f"{manifest}.{_DAMAGED}")
+
+    def archive(self, checkpoint: str) -> str:
+        """Move a sound checkpoint that a person went back behind; returns where it is now.
+
+        It is copied, the manifest last, and then removed, so that at any moment one of the two is whole.
+        """
+        name = _free_name(self.names(), checkpoint, _ABANDONED)
+        parts = [part for part in self._names(checkpoint) if part != MANIFEST_NAME]
+        for group in (parts, [MANIFEST_NAME]):
+            with _as_os_errors(self.location(name)):
+                self._files.copy(
+                    [self.location(f"{checkpoint}/{part}") for part in group],
+                    [self.location(f"{name}/{part}") for part in group],
+                )
+        self.remove(checkpoint)
+        return self.location(name)
 
     def free_bytes(self) -> int | None:
         """Object stores do not fill up."""
@@ -249,6 +268,15 @@ class RemotePlace:
 
 
 Place = LocalPlace | RemotePlace
+
+
+def _free_name(names: list[str], checkpoint: str, ending: str) -> str:
+    """Return the name of a checkpoint that no longer counts; it may not be the first of its step."""
+    name, number = f"{checkpoint}.{ending}", 1
+    while name in names:
+        number += 1
+        name = f"{checkpoint}.{ending}-{number}"
+    return name
 
 
 def open_place(location: str | Path) -> Place:

@@ -115,6 +115,10 @@ class CheckpointStore:
         """Rename a damaged checkpoint so that it no longer counts; returns its new name."""
         return self.place.set_aside(_name(step))
 
+    def archive(self, step: int) -> str:
+        """Move a sound checkpoint out of the way, as it is; returns where it lies now."""
+        return self.place.archive(_name(step))
+
     def _found(self) -> list[int]:
         return [int(match[1]) for match in map(_NAME.fullmatch, self.place.names()) if match]
 

@@ -88,6 +88,30 @@ def verified(location: Location, manifest: Manifest) -> Path:
     return copies.fetch(location, manifest)
 
 
+def chosen(store: CheckpointStore, step: int) -> tuple[Location, Manifest]:
+    """Return the checkpoint of one step, after reading and comparing all of its files.
+
+    Raises CheckpointError, which lists the steps that have one, when it is not there or damaged.
+    """
+    others = [str(other) for other in store.steps() if other != step]
+    there = f"there are checkpoints of the steps {', '.join(others)}" if others else "there is no other"
+    if step not in store.steps():
+        raise CheckpointError.at(
+            store.place.location(""),
+            found=f"no checkpoint of step {step}",
+            allowed=there if others else "there is none at all",
+            remedy="Choose one of them." if others else "Train until the first checkpoint.",
+        )
+    try:
+        manifest = read_manifest(store.location(step))
+        verified(store.location(step), manifest)
+    except DamageError as error:
+        remedy = "Choose another step, or resume from the newest." if others else "Restore it from a copy."
+        last = Problem(str(store.location(step)), "a damaged checkpoint", there, remedy)
+        raise CheckpointError.many([*error.problems, last]) from error
+    return store.location(step), manifest
+
+
 def newest_sound(store: CheckpointStore, copies: Copies, gather: Callable[[Any], list[Any]]) -> Found | None:
     """Return the newest checkpoint whose manifest and files verify on all ranks, or None when there is none at all.
 

@@ -3,13 +3,14 @@
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import services, utils
+from ray._private import services, utils, worker
 from ray.job_config import JobConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -25,6 +26,7 @@ __all__ = [
     "ResizingState",
     "away_from",
     "draining_nodes",
+    "messages_to",
     "scratch_in",
     "signals_left_alone",
 ]
@@ -93,6 +95,25 @@ def signals_left_alone() -> Iterator[None]:
         services.ConsolePopen, utils.set_sigterm_handler = popen, take_sigterm
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+@contextmanager
+def messages_to(log: Path) -> Iterator[None]:
+    """Append what Ray would print into the driver's terminal to a file: eight lines for every worker that is lost.
+
+    Its listener for errors looks the printing function up whenever one comes.
+    """
+    printed = worker.print_to_stdstream
+
+    def note(data: dict[str, Any], **_how: Any) -> None:
+        with suppress(OSError), log.open("a") as stream:  # a full disk must not end the listener
+            stream.writelines(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n" for line in data["lines"])
+
+    worker.print_to_stdstream = note
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printed
 
 
 def draining_nodes() -> set[str]:

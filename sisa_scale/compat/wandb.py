@@ -14,9 +14,9 @@ _WHOLE, _FIRST, _LAST = 1, 2, 4
 
 
 def last_step(directory: Path, run_id: str) -> int:
-    """Return the last step that the offline files of a run below `directory` hold; 0 if they hold none."""
+    """Return the last step that the offline files of a run below `directory` hold; -1 if they hold none."""
     files = sorted(directory.glob(f"wandb/offline-run-*-{run_id}/*.wandb"))
-    return next((step for file in reversed(files) for step in reversed_steps(file)), 0)
+    return next((step for file in reversed(files) for step in reversed_steps(file)), -1)
 
 
 def reversed_steps(file: Path) -> Iterator[int]:

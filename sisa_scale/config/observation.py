@@ -11,7 +11,15 @@ from sisa_scale.config.tasks import task_names
 class CheckpointConfig:
     """When checkpoints are written, where, and which are kept; a run that is stopped always writes one."""
 
-    every_steps: int = setting("steps between checkpoints; 0 writes only the last", default=1000, minimum=0)
+    every_steps: int = setting(
+        "steps between checkpoints; 0 writes only the last, and those of every_seconds", default=1000, minimum=0
+    )
+    every_seconds: float | None = setting(
+        "seconds after a checkpoint (or the first step of an attempt) until the next is due, by the main worker's "
+        "clock; it also counts those of every_steps; null saves by steps alone",
+        default=None,
+        above=0,
+    )
     at_end: bool = setting("write a checkpoint after the last step; false is for benchmarks", default=True)
     asynchronous: bool = setting("write checkpoints in the background, from a copy in host memory", default=True)
     keep_last: int = setting("number of newest checkpoints to keep; 0 keeps all", default=3, minimum=0)
@@ -40,6 +48,7 @@ class EvaluationConfig:
     """What is measured in training and at the end."""
 
     every_steps: int = setting("steps between evaluations; 0 evaluates only at the end", default=1000, minimum=0)
+    at_start: bool = setting("also evaluate before the first step, as step 0", default=False)
     monitor_every_steps: int = setting(
         "steps between monitor readings of SISA layers (half-life, lambda, largest logits, norms of B and"
         " C, phase change per step, gradient shares); 0 turns them off",

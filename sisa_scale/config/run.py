@@ -242,8 +242,9 @@ class RunConfig:
                 "checkpoint.keep_best",
                 f"{self.checkpoint.keep_best} with checkpoint.every_steps {self.checkpoint.every_steps} and "
                 f"evaluation.every_steps {evaluation.every_steps}, of {self.total_steps} steps",
-                "the best are chosen among steps that are both saved and evaluated, and there is none",
-                "Evaluate as often as checkpoints are saved (or a divisor of it), or write keep_best 0.",
+                "the best are chosen among steps that are both saved and evaluated, and there is none"
+                + (" (which steps every_seconds saves is not known)" if self.checkpoint.every_seconds else ""),
+                f"Write a checkpoint.every_steps that {evaluation.every_steps} divides, or keep_best 0.",
             )
 
     def _document_rules(self) -> Iterator[Violation]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sisa_scale.checkpoint.manifest import Manifest
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint, store_in
+from sisa_scale.checkpoint.verifying import chosen
 from sisa_scale.config.data import DataConfig
 from sisa_scale.config.loading.extension import check_begins
 from sisa_scale.config.loading.load import config_from_plain
@@ -39,11 +40,14 @@ def begin(config: RunConfig) -> RunConfig:
     return config
 
 
-def reopen(run_dir: Path, overrides: tuple[str, ...], *, takes_over: bool = False) -> RunConfig:
+def reopen(
+    run_dir: Path, overrides: tuple[str, ...], *, takes_over: bool = False, from_step: int | None = None
+) -> RunConfig:
     """Load the config of a run with overrides, and check that it still is the same run; nothing is written.
 
-    takes_over: end another life of the run that goes on. Raises CheckpointError when there is no run, or when its
-    model, data or seed would change; ConfigError when another life goes on.
+    takes_over: end another life of the run that goes on. from_step: of the checkpoint to go on from, which is verified;
+    None is the newest. Raises CheckpointError when there is no run, or no such checkpoint, or when its model, data or
+    seed would change; ConfigError when another life goes on.
     """
     if not RunDirectory(run_dir).config_path.exists():
         raise CheckpointError.at(
@@ -56,7 +60,8 @@ def reopen(run_dir: Path, overrides: tuple[str, ...], *, takes_over: bool = Fals
         check_free(run_dir)
     config = with_absolute_paths(read_recipe(run_dir, overrides))
     _check_copy(run_dir, config)
-    newest = CheckpointStore(run_dir, config.checkpoint.directory).newest_readable()
+    store = CheckpointStore(run_dir, config.checkpoint.directory)
+    newest = store.newest_readable() if from_step is None else chosen(store, from_step)
     fingerprint = check_inputs(config, is_new=newest is None)
     if newest is not None:
         check_resumable(*newest, config, fingerprint)

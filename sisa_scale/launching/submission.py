@@ -21,8 +21,9 @@ from sisa_scale.config.run import RunConfig, to_plain
 from sisa_scale.errors import ConfigError
 from sisa_scale.files import write_json, write_text
 from sisa_scale.launching.templates import render
-from sisa_scale.runs.layout import JOBS, config_path
+from sisa_scale.runs.layout import JOBS, config_path, holds_run
 from sisa_scale.runs.provenance import now
+from sisa_scale.runs.recipe import original_of
 
 _PATH_KEYS = (
     "run_dir",
@@ -71,13 +72,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The note of a submission."""
+    """The note of a submission.
+
+    run_dir, inode: the directory that it was left in, which a copy of that directory does not have.
+    """
 
     target: str
     job_id: str
     folder: str
     settings: dict[str, Any] = field(default_factory=dict)
     submitted: str = ""
+    run_dir: str = ""
+    inode: int = 0
 
 
 def resume_overrides(config: RunConfig, overrides: Sequence[str]) -> tuple[str, ...]:
@@ -151,7 +157,7 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 
 def save_submission(folder: Path, target: str, job_id: str, settings: dict[str, Any]) -> Submission:
     """Note what was submitted."""
-    submission = Submission(target, job_id, str(folder), settings, now())
+    submission = _left_in(folder.parent.parent, Submission(target, job_id, str(folder), settings, now()))
     write_json(folder / _NAME, asdict(submission))
     return submission
 
@@ -162,19 +168,26 @@ def note_runs(submission: Submission, run_dirs: Sequence[Path]) -> None:
         folder = new_folder(run_dir)
         folder.mkdir(parents=True)
         own = {"task": task} if len(run_dirs) > 1 else {}
-        note = replace(submission, settings={**submission.settings, **own})
+        note = _left_in(run_dir, replace(submission, settings={**submission.settings, **own}))
         write_json(folder / _NAME, asdict(note))
 
 
 def submissions(run_dir: Path) -> list[Submission]:
-    """Return the notes of all submissions of a run or a study, the newest first."""
-    notes = sorted((run_dir / JOBS).glob(f"[0-9]*/{_NAME}"), key=lambda path: int(path.parent.name), reverse=True)
-    return [Submission(**json.loads(note.read_text())) for note in notes]
+    """Return the notes of all submissions of a run or a study, the newest first; a copy has none of its original's."""
+    return [note for note in _notes(run_dir) if _is_own(note, run_dir)]
 
 
 def newest_submission(run_dir: Path) -> Submission:
     """Return the note of the newest submission of a run; raises ConfigError when there is none."""
-    found = submissions(run_dir)
+    found, noted = submissions(run_dir), _notes(run_dir)
+    if not found and noted:
+        job = f"job {noted[0].job_id} of {noted[0].target}"
+        raise ConfigError.at(
+            run_dir,
+            found=f"notes of jobs that were submitted in {noted[0].run_dir or 'another directory'}, the newest {job}",
+            allowed="a copy of a run acts on no job of its original",
+            remedy=f"Name that directory instead; if the run was moved to another disk, ask {noted[0].target} itself.",
+        )
     if not found:
         raise ConfigError.at(
             run_dir,
@@ -183,6 +196,28 @@ def newest_submission(run_dir: Path) -> Submission:
             remedy="Check the path, or submit the run.",
         )
     return found[0]
+
+
+def _notes(run_dir: Path) -> list[Submission]:
+    paths = sorted((run_dir / JOBS).glob(f"[0-9]*/{_NAME}"), key=lambda path: int(path.parent.name), reverse=True)
+    return [_where_it_lies(Submission(**json.loads(path.read_text())), path.parent) for path in paths]
+
+
+def _where_it_lies(note: Submission, folder: Path) -> Submission:
+    """Return a note with the folder of its files where that is, should its run have been moved."""
+    is_inside = bool(note.run_dir) and Path(note.folder).parent.parent.resolve() == Path(note.run_dir)
+    return replace(note, folder=str(folder.absolute())) if is_inside else note
+
+
+def _left_in(run_dir: Path, note: Submission) -> Submission:
+    return replace(note, run_dir=str(run_dir.resolve()), inode=run_dir.stat().st_ino)
+
+
+def _is_own(note: Submission, run_dir: Path) -> bool:
+    """Whether a note was left in this directory, wherever that has been moved; not in one that this is a copy of."""
+    if not note.run_dir:  # of an earlier version
+        return not holds_run(run_dir) or original_of(run_dir) is None
+    return Path(note.run_dir) == run_dir.resolve() or note.inode == run_dir.stat().st_ino
 
 
 def job_name(name: str, max_characters: int = _MAX_NAME_CHARACTERS) -> str:

@@ -5,7 +5,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,27 +43,33 @@ _OBJECT_STORE_BYTES = 256 << 20  # no data goes through Ray; the default is a th
 
 
 @contextmanager
-def ray_cluster(resources: ResourcesConfig) -> Iterator[Device]:
+def ray_cluster(resources: ResourcesConfig, log: Path | None = None) -> Iterator[Device]:
     """Connect to Ray, or start it here, and yield the device the workers will use.
 
-    Raises ConfigError when the address does not answer or the cluster lacks what the run asks for, TrainingError when
-    Ray does not start here.
+    log: takes what Ray says of lost workers; None leaves that to the terminal. Raises ConfigError when the address does
+    not answer or the cluster lacks what the run asks for, TrainingError when Ray does not start here.
     """
     settings = _SETTINGS if resources.ray_address is not None else {**_SETTINGS, **_SETTINGS_OF_OUR_OWN}
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     import ray
 
+    from sisa_scale.compat.ray import messages_to
+
     scratch = None
     if resources.ray_address is None:
         # A folder of our own: /tmp/ray may belong to another user. Short, because socket paths are limited.
         _remove_abandoned()
         scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-", dir="/tmp")
+    messages = ExitStack()
+    if log is not None:
+        messages.enter_context(messages_to(log))
     try:
         _connect(resources, scratch)
         yield _device(resources, ray.cluster_resources())
     finally:
         ray.shutdown()
+        messages.close()
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
         for name in added:

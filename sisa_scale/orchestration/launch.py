@@ -19,6 +19,7 @@ from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.events import EventFeed
 from sisa_scale.runs.exit_codes import RAY_THREAD
 from sisa_scale.runs.failure import clear_failure, has_failure, raise_failure
+from sisa_scale.runs.layout import RAY_LOG
 from sisa_scale.runs.outcome import Outcome
 from sisa_scale.runs.owner import Life
 from sisa_scale.training.health.crash_loop import unsaved
@@ -69,7 +70,7 @@ def _launch(
     try:
         with ExitStack() as stack:
             with asked.at_once():
-                device = stack.enter_context(ray_cluster(config.resources))
+                device = stack.enter_context(ray_cluster(config.resources, config.directory / RAY_LOG))
             announce(f"starting {config.resources.workers} workers on {device}")
             _fit(config, device, life, asked, look)
             while not asked and _was_drained(directory) and _has_room(config, device):

@@ -11,6 +11,7 @@ from sisa_scale.errors import DataError
 from sisa_scale.files import write_text
 from sisa_scale.reporting.comparison import comparison_figures
 from sisa_scale.reporting.figures import run_figures
+from sisa_scale.reporting.refused_steps import refused_sentence, refused_series
 from sisa_scale.reporting.summary import changes, flatten, headline_facts, score_text
 from sisa_scale.runs.files import Run, read_run
 
@@ -45,10 +46,13 @@ def render_report(runs: Sequence[Run]) -> str:
 
 
 def _page(run: Run, anchor: str) -> dict[str, Any]:
+    refused = refused_series(run)
     return {
         "anchor": anchor,
         "run": run,
         "facts": headline_facts(run),
+        "refused": refused,
+        "refused_sentence": refused_sentence(refused, run.events),
         "figures": [Markup(svg) for svg in run_figures(run)],
         "evaluations": _evaluations(run),
         "later": _later(run),

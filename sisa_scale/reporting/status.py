@@ -18,6 +18,7 @@ from sisa_scale.runs.attempts import Attempt, read_attempts
 from sisa_scale.runs.diagnostics import Diagnostics, Heartbeat
 from sisa_scale.runs.events import describe, event_warnings, read_events
 from sisa_scale.runs.metrics import read_totals
+from sisa_scale.runs.owner import is_foreign
 from sisa_scale.runs.recipe import read_recipe
 
 State = Literal["running", "starting", "silent", "finished", "preempted", "interrupted", "failed", "not started"]
@@ -68,6 +69,8 @@ def read_status(run_dir: Path, *, verify: bool = False, now: datetime | None = N
     attempts, events, steps = read_attempts(run_dir), read_events(run_dir), read_totals(run_dir)
     beats = Diagnostics(run_dir, attempts[-1].attempt).heartbeats() if attempts else []
     state, doing = _doing(attempts, beats, events, now)
+    if is_foreign(run_dir):
+        state, doing = "silent", "a copy of a run, made while that was at work; nothing works here"
     warnings = [*steps.warnings(), *event_warnings(events)]
     store = CheckpointStore(run_dir, config.checkpoint.directory)
     checkpoint = _checkpoint(store, events, now, warnings, verify=verify)

@@ -201,6 +201,20 @@ class RunDirectory:
             if own.exists() and other.exists() and own.read_text() == other.read_text():
                 own.unlink()
 
+    def abandon_beyond(self, step: int) -> Path:
+        """Keep what the logs hold beyond `step`, and the id at Weights & Biases; returns where they lie.
+
+        The logs themselves are cut when the next attempt takes up its step.
+        """
+        parent = self.path / layout.ABANDONED
+        with file_errors(self.path):
+            folder = parent / f"{sum(1 for _ in parent.glob('[0-9]*')) + 1:04d}"
+            folder.mkdir(parents=True)
+            step_logs.keep_beyond(self.path, step, folder)
+            if (self.path / layout.WANDB_ID).exists():
+                (self.path / layout.WANDB_ID).rename(folder / layout.WANDB_ID)
+        return folder
+
     def record_origin(self, source: str, step: int, weights_sha256: str, tokenizer_sha256: str | None) -> None:
         """Note whose weights the run begins with."""
         origin = {

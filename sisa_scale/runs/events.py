@@ -162,6 +162,17 @@ EVENTS: Mapping[str, EventKind] = {
         "checkpoints could not be written",
         ("checkpoint", "stall_seconds"),
     ),
+    "checkpoint_abandoned": EventKind(
+        ("step", "moved_to"), lambda e: f"the checkpoint of step {e['step']:,} lies at {e['moved_to']} now"
+    ),
+    "went_back": EventKind(
+        ("step", "last_step", "kept_in"),
+        lambda e: (
+            f"a person went back from step {e['last_step']:,} to step {e['step']:,}; the lines of the steps between "
+            f"them are kept in {e['kept_in']}"
+        ),
+        "times a person went back to an earlier step",
+    ),
     "stop_requested": EventKind(("step", "reason", "seconds_left")),
     "error": EventKind(("rank", "error")),
     "taken_over": EventKind(

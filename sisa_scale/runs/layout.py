@@ -19,11 +19,13 @@ failure.json            an error that would come again               failure
 owner.json              which life may write to the run              owner
 alive                   its sign of life                             owner
 attempts/               recipe and provenance of each attempt        directory
+abandoned/              lines of steps that a person went back behind   step_logs
 begun_from.json         whose weights the run began with             directory
 wandb_id                the id of the run at Weights & Biases
 report.html             drawn at the end
 jobs/                   submissions to a cluster                     launching.submission
 ray/                    what Ray Train keeps
+ray.log                 what Ray says of lost workers                compat.ray
 """
 
 from pathlib import Path
@@ -47,11 +49,13 @@ FAILURE = "failure.json"
 OWNER = "owner.json"
 ALIVE = "alive"
 ATTEMPT_RECORDS = "attempts"
+ABANDONED = "abandoned"
 BEGUN_FROM = "begun_from.json"
 WANDB_ID = "wandb_id"
 REPORT = "report.html"
 JOBS = "jobs"
 RAY = "ray"
+RAY_LOG = "ray.log"
 
 
 def config_path(run_dir: Path) -> Path:

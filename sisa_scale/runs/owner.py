@@ -66,6 +66,12 @@ def read_owner(run_dir: Path) -> Owner | None:
         return None
 
 
+def is_foreign(run_dir: Path) -> bool:
+    """Whether the signs of life in a directory are those of another one: it was copied while that was at work."""
+    owner = read_owner(run_dir)
+    return owner is not None and owner.inode != run_dir.stat().st_ino
+
+
 def check_free(run_dir: Path) -> None:
     """Raise ConfigError when another life of the run goes on, which says what lives where since when."""
     owner = read_owner(run_dir)
@@ -125,6 +131,14 @@ class Fence:
         if self.error is not None:
             raise self.error
 
+    def look(self) -> FencedError | None:
+        """Look now whether the run has been taken over, not up to a second ago; returns what says so."""
+        try:
+            check_fence(self.run_dir, self.token)
+        except FencedError as error:
+            self.error = error
+        return self.error
+
     def __enter__(self) -> Self:
         check_fence(self.run_dir, self.token)
         self._thread.start()
@@ -136,10 +150,7 @@ class Fence:
 
     def _watch(self) -> None:
         while not self._is_over.wait(_BEAT_SECONDS):
-            try:
-                check_fence(self.run_dir, self.token)
-            except FencedError as error:
-                self.error = error
+            if self.look() is not None:
                 return
             self._beat()
 
@@ -183,7 +194,7 @@ def _write(run_dir: Path, token: str) -> None:
 
 def _lives(run_dir: Path, owner: Owner) -> bool:
     """Whether the life of an owner goes on, and is not that of this process."""
-    if owner.process == Identity.of_this() or owner.inode != run_dir.stat().st_ino:
+    if owner.process == Identity.of_this() or is_foreign(run_dir):
         return False
     is_here, before, until = owner.host == platform.node(), _sign(run_dir), time.monotonic() + _WATCH_SECONDS
     while time.monotonic() < until:

@@ -27,6 +27,15 @@ def rewind(run_dir: Path, step: int) -> None:
             write_lines(run_dir / log, _until(run_dir / log, step))
 
 
+def keep_beyond(run_dir: Path, step: int, folder: Path) -> None:
+    """Copy the lines of steps beyond `step` into a folder; a log without any is left out."""
+    for log in STEP_LOGS:
+        steps = (line for line in read_lines(run_dir / log) if isinstance(line.get("step"), int))
+        lines = [line for line in steps if line["step"] > step]
+        if lines:
+            write_lines(folder / log, lines)
+
+
 def copy_until(source: Path, run_dir: Path, step: int, attempt: int) -> None:
     """Copy the lines of another run up to `step`, under the number `attempt`."""
     for log in STEP_LOGS:

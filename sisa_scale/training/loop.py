@@ -12,6 +12,8 @@ def train(run: Run) -> TrainState:
         run.recall(state)
         if run.is_stopped_before(state):
             return state
+    for opening in run.openings:
+        opening(state)
     for batch in run.batches(state):
         report = run.step(state, batch)
         state = run.advance(state, report)

@@ -19,16 +19,18 @@ from sisa_scale.training.engine.engine import Engine
 from sisa_scale.training.engine.float8_device import check_float8
 from sisa_scale.training.health.guard import NumericalGuard, PastStep
 from sisa_scale.training.health.heart import Heart
+from sisa_scale.training.health.save_clock import SaveClock
 from sisa_scale.training.health.votes import StepVote, asked_together
 from sisa_scale.training.schedule import LearningRateSchedule
 from sisa_scale.training.step import StepReport, TrainState
 from sisa_scale.training.waiting import TimedIterator
 
 Hook = Callable[[TrainState, StepReport], None]
+Opening = Callable[[TrainState], None]
 
 
 class Run:
-    """Everything one worker needs to train; `hooks` are called after every step, in order.
+    """Everything one worker needs to train; `hooks` are called after every step, `openings` before the first of a life.
 
     stopped_by: why the run was asked to stop, once all workers have agreed to. fence: of the main worker.
     """
@@ -45,6 +47,8 @@ class Run:
         self.stream.check_limits(self.cursor.data_step(config.total_steps - 1) + 1)
         check_float8(config.execution, workers.device)
         self.backend = choose_backend(config, workers)
+        self.save_clock = SaveClock(config.checkpoint.every_seconds)
+        self.openings: list[Opening] = []
         self.hooks: list[Hook] = []
         self.stopped_by: Reason | None = None
         self.engine: Engine
@@ -86,11 +90,12 @@ class Run:
         stop = asked_to_stop(self.directory.stop_path if self.workers.is_main else None)
         is_first_reader = self.workers.rank % self.config.execution.sequence_parallel_size == 0
         digest = batch.digest if is_first_reader else 0
-        vote = StepVote(self.workers, self.guard, step, digest, stop, self.fence)
+        is_save_due = self.workers.is_main and self.save_clock.is_due()
+        vote = StepVote(self.workers, self.guard, step, digest, stop, self.fence, is_save_due=is_save_due)
         with self.heart.phase("step", step):
             result = self.engine.step(batch, learning_rate, vote)
         if vote.is_fenced:
-            raise self.workers.broadcast(self.fence.error if self.fence is not None else None)
+            self.check_fence()
         self.guard.remember([PastStep(step, vote.loss, vote.gradient_norm, vote.refusal is not None)])
         if vote.stop_requested:
             self._note_stop(step, "preemption" if vote.is_preempted else "interrupt", stop)
@@ -106,9 +111,17 @@ class Run:
             is_last=step == self.config.total_steps,
             stop_requested=vote.stop_requested,
             is_preempted=vote.is_preempted,
+            is_save_due=vote.is_save_due,
             refusal=vote.refusal,
             micro_losses=result.micro_losses,
         )
+
+    def check_fence(self) -> None:
+        """Raise FencedError on every worker if another life has taken the run over by now."""
+        fence = self.fence if self.workers.is_main else None
+        error = self.workers.broadcast(fence.look() if fence is not None else None)
+        if error is not None:
+            raise error
 
     def advance(self, state: TrainState, report: StepReport) -> TrainState:
         """Return the state after a step."""

@@ -37,7 +37,8 @@ class StepReport:
     """One optimizer step, the same on every worker but for micro_losses.
 
     data_step: which global batch of the stream it was, from 0; stream_digest identifies its tokens in any world size.
-    wait_seconds is the time without data. refusal: why no weight was changed, or None. micro_losses: this worker's.
+    wait_seconds is the time without data. is_save_due: by the main worker's clock.
+    refusal: why no weight was changed, or None. micro_losses: this worker's.
     """
 
     loss: float
@@ -51,5 +52,6 @@ class StepReport:
     is_last: bool
     stop_requested: bool
     is_preempted: bool = False
+    is_save_due: bool = False
     refusal: Refusal | None = None
     micro_losses: tuple[float, ...] = ()

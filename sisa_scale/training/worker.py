@@ -31,7 +31,7 @@ from sisa_scale.training.hooks.rollback import RefusedSteps
 from sisa_scale.training.hooks.tracker import Tracker
 from sisa_scale.training.loop import train
 from sisa_scale.training.record import record
-from sisa_scale.training.run import Hook, Run
+from sisa_scale.training.run import Run
 
 _MONITOR_SEQUENCES = 1
 
@@ -101,7 +101,8 @@ def _train(
     check_vocabulary(config, {source.name: source.manifest for source in run.stream.sources})
     tracker = Tracker(config, workers.is_main)
     with Watchdog(run), Checkpointer(run) as checkpointer:
-        run.hooks = [*build_hooks(run, tracker), checkpointer]
+        add_hooks(run, tracker)
+        run.hooks.append(checkpointer)
         state = train(run)
     tracker.finish()
     if state.step >= config.total_steps:
@@ -114,19 +115,21 @@ def _headline(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def build_hooks(run: Run, tracker: Tracker) -> list[Hook]:
-    """Return the hooks of a worker in the order they are called; the main worker alone writes logs.
+def add_hooks(run: Run, tracker: Tracker) -> None:
+    """Give a worker its hooks in the order they are called; the main worker alone writes logs.
 
     Checkpoints come after them: what a checkpoint has passed is already in the logs.
     """
-    hooks: list[Hook] = [MetricsLog(run, tracker)] if run.workers.is_main else []
-    hooks.append(RefusedSteps(run))
+    if run.workers.is_main:
+        run.hooks.append(MetricsLog(run, tracker))
+    run.hooks.append(RefusedSteps(run))
     if run.config.evaluation.monitor_every_steps and run.config.model.sisa is not None:
         config = run.config.data
         tokens = read_heldout(config, config.sequence_tokens, _MONITOR_SEQUENCES).sequences[:, :-1]
         is_separate, eos_id = config.documents == "separate", run.stream.manifest.eos_id
         document_BL = torch.from_numpy(number_documents(tokens, eos_id)) if is_separate else None
-        hooks.append(ImportanceMonitor(run, torch.from_numpy(tokens), document_BL))
+        run.hooks.append(ImportanceMonitor(run, torch.from_numpy(tokens), document_BL))
     if run.config.evaluation.tasks:
-        hooks.append(Evaluation(run, tracker))
-    return hooks
+        evaluation = Evaluation(run, tracker)
+        run.openings.append(evaluation.at_start)
+        run.hooks.append(evaluation)

@@ -1,7 +1,9 @@
 """The docs are true: links lead somewhere, commands parse, settings exist, YAML loads."""
 
+import configparser
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,11 +17,13 @@ from sisa_scale.cli.main import cli
 from sisa_scale.config.loading.load import load_config, parse_override, walk_fields
 from sisa_scale.config.run import RunConfig
 from sisa_scale.config.study import StudyConfig
-from sisa_scale.errors import ConfigError
+from sisa_scale.errors import CheckpointError, ConfigError, DataError, TrainingError
 from sisa_scale.launching.profiles.kubernetes import KubernetesProfile
 from sisa_scale.launching.profiles.load import load_profile
 from sisa_scale.launching.profiles.ray import RayProfile
 from sisa_scale.launching.profiles.slurm import SlurmProfile
+from sisa_scale.runs.exit_codes import PREEMPTED
+from sisa_scale.runs.stop_request import SIGNAL_GRACE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
@@ -55,6 +59,27 @@ def command_lines(page: Path) -> Iterator[list[str]]:
                 words = [word for word in shlex.split(optional, comments=True) if word != "..."]
                 stops = [number for number, word in enumerate(words) if word in ("|", "&&", "&", ">", ";")]
                 yield words[1 : stops[0] if stops else None]
+
+
+def test_the_unit_for_systemd_lets_the_command_save(tmp_path: Path) -> None:
+    (text,) = (text for language, text in blocks(ROOT / "docs/running.md") if language == "ini")
+    unit = configparser.ConfigParser()
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(text)
+    service = unit["Service"]
+    assert service["KillMode"] == "mixed"  # the signal goes to the command, not to Ray
+    assert float(service["TimeoutStopSec"]) > SIGNAL_GRACE_SECONDS
+    assert {service["SuccessExitStatus"], service["RestartForceExitStatus"]} == {str(PREEMPTED)}
+    errors = (ConfigError, DataError, CheckpointError, TrainingError)
+    assert service["RestartPreventExitStatus"].split() == [str(error.exit_code) for error in errors]
+    program, *words = shlex.split(service["ExecStart"])
+    assert Path(program).name == "sisa-scale"
+    assert parse(words)[0] == ["submit"]
+    if shutil.which("systemd-analyze"):
+        (tmp_path / "run.service").write_text(text.replace(program, sys.executable))
+        command = ["systemd-analyze", "verify", str(tmp_path / "run.service")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stderr == ""  # what it does not understand it ignores, and says so
 
 
 def parse(words: list[str]) -> tuple[list[str], list[str]]:

@@ -104,6 +104,8 @@ def test_nothing_is_lost_whatever_is_killed_or_asked_to_stop(uninterrupted: Path
     assert (of_worker["outcome"], len(of_worker["dead_ranks"])) == ("failed", 1)
     assert "without an exit code" in of_worker["reason"]
     assert of_worker["reason"] in output  # told while it happened
+    assert "A worker died or was killed" not in output  # in Ray's eight lines
+    assert "A worker died or was killed" in (run_dir / "ray.log").read_text()
     assert of_worker["reached_step"] - interrupted["from_step"] == of_worker["lost_steps"]
 
     process = start_command("resume", run_dir)

@@ -16,7 +16,13 @@ from processes import metrics, start_workers, try_workers
 from sisa_scale.checkpoint.manifest import read_manifest, verify_files
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
+from sisa_scale.errors import CheckpointError
 from sisa_scale.faults import FIRED_VARIABLE, VARIABLE
+from sisa_scale.launching.going_back import go_back
+from sisa_scale.launching.reporter import Reporter
+from sisa_scale.launching.start import reopen
+from sisa_scale.runs.attempts import read_attempts
+from sisa_scale.runs.evaluations import read_scores
 
 
 def events(run_dir: Path, kind: str) -> list[dict[str, Any]]:
@@ -45,6 +51,12 @@ def test_the_last_checkpoint_can_be_left_out(runs: Path) -> None:
     assert CheckpointStore(runs / "one-worker").steps() == [5, 10, 12]
     assert CheckpointStore(runs / "without-last").steps() == [5, 10]
     assert trace(runs / "without-last") == trace(runs / "one-worker")
+
+
+def test_the_clock_of_one_worker_saves_on_all(runs: Path) -> None:
+    assert [line["step"] for line in events(runs / "by-clock", "checkpoint")] == list(range(1, 13))
+    assert CheckpointStore(runs / "by-clock").steps() == [4, 8, 11, 12]
+    assert trace(runs / "by-clock") == trace(runs / "stage1")
 
 
 def test_what_is_written_beside_training_is_the_state_of_its_step(
@@ -99,6 +111,44 @@ def test_a_damaged_checkpoint_is_set_aside_and_its_steps_are_taken_again(runs: P
     assert [(line["step"], line["resumed_from_step"], line["lost_steps"]) for line in found] == [(12, 5, 7), (10, 5, 5)]
     assert all(Path(line["moved_to"]).is_dir() for line in found)
     assert "rank_00001.safetensors" in found[1]["problems"][0]
+
+
+def test_a_person_goes_back_to_a_step_and_what_lies_behind_it_is_kept(runs: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(runs / "stage1", run_dir)
+    (run_dir / "wandb_id").write_text("one")
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 7; there are checkpoints of the steps 5, 10, 12"):
+        reopen(run_dir, (), from_step=7)
+    part = CheckpointStore(run_dir).path(12) / "rank_00001.safetensors"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=r"a damaged checkpoint; there are checkpoints of the steps 5, 10"):
+        reopen(run_dir, (), from_step=12)
+    part.write_bytes(whole)
+
+    told: list[str] = []
+    go_back(reopen(run_dir, (), from_step=10), 10, Reporter(told.append))
+    go_back(reopen(run_dir, (), from_step=5), 5, Reporter(told.append))  # before anything was taken again
+    assert [words.partition(" to ")[0] for words in told if "went back" in words] == [
+        "a person went back from step 12",
+        "a person went back from step 12",
+    ]
+    assert CheckpointStore(run_dir).steps() == [5]
+    kept = [[line["step"] for line in metrics(run_dir / f"abandoned/000{n}")] for n in (1, 2)]
+    assert kept == [[11, 12], list(range(6, 13))]
+    assert (run_dir / "abandoned/0001/wandb_id").read_text() == "one"
+
+    start_workers(2, [("train", runs / "tiny.yaml", [f"run_dir={run_dir}"])])
+    assert read_attempts(run_dir)[-1].from_step == 5
+    assert trace(run_dir) == trace(runs / "stage1")
+    assert checksums(run_dir) == checksums(runs / "stage1")
+    assert {score.step for score in read_scores(run_dir)} == {12}
+    for step in (10, 12):
+        (moved_to,) = (e["moved_to"] for e in events(run_dir, "checkpoint_abandoned") if e["step"] == step)
+        assert find_checkpoint(moved_to)[1].step == step
+    before = len(told)
+    go_back(reopen(run_dir, (), from_step=12), 12, Reporter(told.append))  # it is the newest
+    assert (len(told), CheckpointStore(run_dir).steps()) == (before, [5, 10, 12])
 
 
 def test_if_all_are_damaged_the_run_ends_and_nothing_is_touched(runs: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.conversion.convert import convert
 from sisa_scale.conversion.forms.opening import open_weights
 from sisa_scale.errors import CheckpointError
+from sisa_scale.launching.start import reopen
+from sisa_scale.runs.attempts import read_attempts
 
 ROUNDING_NATS = 2e-3
 
@@ -66,6 +68,18 @@ def test_weights_alone_begin_a_run_and_do_not_go_on_as_one(runs: Path, tmp_path:
     code, output = run_command("resume", moved)
     assert code == 4, output
     assert "begin_from" in output
+
+    # Whose weights a run began with may vanish as soon as it has a checkpoint of its own.
+    before = [line["loss"] for line in metrics(tmp_path / "b")]
+    shutil.rmtree(tmp_path / "weights")
+    shutil.rmtree(CheckpointStore(tmp_path / "b").path(8))
+    assert reopen(tmp_path / "b", ()).begin_from == str(tmp_path / "weights")
+    start_workers(2, [("train", tmp_path / "b/config.yaml", [])])
+    assert read_attempts(tmp_path / "b")[-1].from_step == 5
+    assert [line["loss"] for line in metrics(tmp_path / "b")] == before
+    shutil.rmtree(tmp_path / "b" / "checkpoints")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/weights"):
+        reopen(tmp_path / "b", ())
 
 
 def test_the_commands(runs: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from processes import metrics, start_workers
 
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
+from sisa_scale.runs.evaluations import read_scores
 
 # Sums of gradients over ranks and micro-steps are taken in another order: rounding in fp32, seen through bf16.
 ROUNDING_NATS = 2e-3
@@ -32,6 +33,8 @@ def test_same_losses_and_tokens_as_stage_0(runs: Path, name: str) -> None:
     assert losses(runs / name) == pytest.approx(losses(runs / "stage0"), abs=ROUNDING_NATS)
     norms = [line["gradient_norm"] for line in expected]
     assert [line["gradient_norm"] for line in found] == pytest.approx(norms, rel=2e-2)
+    evaluated = {score.step for score in read_scores(runs / name)}
+    assert evaluated == ({0, 12} if name == "stage3" else {12})  # of the first weights, which changes no loss
 
 
 def test_every_parameter_has_moved(runs: Path) -> None:

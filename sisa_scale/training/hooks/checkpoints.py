@@ -28,7 +28,7 @@ _URGENT_SECONDS = 15.0  # of SIGNAL_GRACE_SECONDS, less a step and a save
 
 
 class Checkpointer:
-    """Saves every so many steps, when a stop is asked for, and at the end unless that is turned off.
+    """Saves every so many steps or seconds, when a stop is asked for, and at the end unless that is turned off.
 
     Training waits while a worker's state is copied to host memory; a thread writes the copy, with the threads of the
     other workers, over a process group of their own. One checkpoint is written at a time: the next waits for it.
@@ -47,7 +47,7 @@ class Checkpointer:
     def __call__(self, state: TrainState, report: StepReport) -> None:
         """Save if it is time."""
         settings = self.run.config.checkpoint
-        self._is_due |= bool(settings.every_steps) and state.step % settings.every_steps == 0
+        self._is_due |= report.is_save_due or (bool(settings.every_steps) and state.step % settings.every_steps == 0)
         if report.stop_requested or (report.is_last and settings.at_end):
             self.save(state, is_urgent=report.is_preempted)
         elif state.step in settings.at_steps or (self._is_due and report.refusal is None):
@@ -92,7 +92,9 @@ class Checkpointer:
         stall_seconds = time.perf_counter() - started
         self._writing = _Writing(self, state, part, stall_seconds, is_awaited=is_awaited)
         self._writing.start()
-        return self.finish() if is_awaited else None
+        error = self.finish() if is_awaited else None
+        self.run.save_clock.restart()
+        return error
 
     def finish(self) -> CheckpointError | None:
         """Wait for the checkpoint that is being written, if one is; returns why it could not be written, if so."""

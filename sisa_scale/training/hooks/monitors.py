@@ -8,7 +8,7 @@ from sisa_scale.evaluation.resources import load_resources
 from sisa_scale.evaluation.suite import run_suite
 from sisa_scale.faults import fault_point
 from sisa_scale.models.monitors import GradientShares, LayerMonitor, phase_change
-from sisa_scale.runs.evaluations import ScoreRow
+from sisa_scale.runs.evaluations import ScoreRow, scores_so_far
 from sisa_scale.runs.monitors import MonitorRow
 from sisa_scale.training.hooks.tracker import Tracker, evaluation_values
 from sisa_scale.training.run import Run
@@ -65,11 +65,20 @@ class ImportanceMonitor:
 
 
 class Evaluation:
-    """Scores the configured tasks every so many steps and at the end, on all workers together."""
+    """Scores the configured tasks every so many steps and at the end, on all workers together; and before step 1."""
 
     def __init__(self, run: Run, tracker: Tracker) -> None:
         self.run, self.tracker = run, tracker
         self.resources = load_resources(run.config)
+
+    def at_start(self, state: TrainState) -> None:
+        """Evaluate the weights that the run begins with, once: a life that begins anew finds the scores there."""
+        workers = self.run.workers
+        if state.step or not self.run.config.evaluation.at_start:
+            return
+        has_scores = workers.is_main and any(row.step == 0 for row in scores_so_far(self.run.directory.path))
+        if not workers.broadcast(has_scores):
+            self._evaluate(state)
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
         """Evaluate if it is time."""
@@ -81,6 +90,10 @@ class Evaluation:
             if workers.is_main:
                 self.run.directory.event("evaluation_skipped", step=state.step, reason="preemption")
             return
+        self._evaluate(state)
+
+    def _evaluate(self, state: TrainState) -> None:
+        settings, workers = self.run.config.evaluation, self.run.workers
         started = time.perf_counter()
         with self.run.heart.phase("evaluation", state.step):
             fault_point("evaluation.before_score")
@@ -93,6 +106,7 @@ class Evaluation:
                 world_size=workers.world_size,
                 gather=workers.gather,
             )
+        self.run.check_fence()  # it may have taken long enough for another life to begin
         if workers.is_main:
             rows = [ScoreRow(step=state.step, tokens=state.tokens, **score.to_json()) for score in scores]
             self.run.directory.add_scores(rows)

@@ -4,7 +4,8 @@ import secrets
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 from sisa_scale.compat.wandb import last_step
 from sisa_scale.config.run import RunConfig, to_plain
@@ -15,6 +16,7 @@ from sisa_scale.runs.metrics import StepRow, read_steps
 
 _CONNECT_SECONDS = 10
 _INIT_SECONDS = 30.0
+_FINISH_SECONDS = 60.0  # wandb itself would wait for a server that has died for as long as it takes
 
 
 class Tracker:
@@ -26,36 +28,26 @@ class Tracker:
     """
 
     def __init__(self, config: RunConfig, is_main: bool) -> None:
-        self._run, self._directory = None, config.directory.resolve()
+        self._run: Any = None
+        self._directory = config.directory.resolve()
         if config.wandb.mode == "disabled" or not is_main:
             return
-        import wandb
-
         run_id = RunDirectory(config.directory).wandb_id(secrets.token_hex(4))
-        known = last_step(self._directory, run_id)
-        mode = config.wandb.mode
-        if mode == "online" and (reason := unreachable()) is not None:
+        self._known = last_step(self._directory, run_id)
+        reason = unreachable() if config.wandb.mode == "online" else None
+        try:
+            if config.wandb.mode == "online" and reason is None:
+                self._run = _begin(config, run_id, "online")
+                self._known = self._run.starting_step - 1
+        except Exception as error:  # wandb raises what it likes, and no run depends on it
+            reason = f"wandb cannot work online ({_first_line(error)})"
+            _end_service()
+        if reason is not None:
             _warn(f"{reason}; wandb works offline, and `wandb sync` sends its files later")
-            mode = "offline"
-        for attempted in dict.fromkeys((mode, "offline")):
-            try:
-                self._run = wandb.init(
-                    project=config.wandb.project,
-                    entity=config.wandb.entity,
-                    name=config.name,
-                    id=run_id,
-                    resume="allow",
-                    mode=attempted,
-                    dir=str(self._directory),
-                    config=to_plain(config),
-                    settings=wandb.Settings(
-                        silent=True, console="off", disable_git=True, x_disable_stats=True, init_timeout=_INIT_SECONDS
-                    ),
-                )
-                self._known = self._run.starting_step - 1 if attempted == "online" else known
-                break
-            except Exception as error:  # wandb raises what it likes, and no run depends on it
-                self._give_up(f"wandb {attempted}", error)
+        try:
+            self._run = self._run or _begin(config, run_id, "offline")
+        except Exception as error:
+            self._give_up("wandb offline", error)
         self._is_caught_up = False
 
     def log(self, step: int, values: dict[str, Any]) -> None:
@@ -77,16 +69,16 @@ class Tracker:
         try:
             if self._run is not None:
                 self._run.finish()
+        except TimeoutError:
+            _end_service()
+            _warn("wandb's server does not answer any more; its files are kept, and `wandb sync` sends them later")
         except Exception as error:
             self._give_up("wandb", error)
 
     def _give_up(self, what: str, error: Exception) -> None:
         """Go on without wandb, and say so in one line."""
         self._run = None
-        reason = str(error).strip().splitlines()
-        _warn(
-            f"{what} fails ({reason[0] if reason else type(error).__name__}); the run goes on, and keeps its own logs"
-        )
+        _warn(f"{what} fails ({_first_line(error)}); the run goes on, and keeps its own logs")
 
     def _logged(self, first: int, stop: int) -> dict[int, dict[str, Any]]:
         """Return what the run directory's logs hold of the steps first <= step < stop."""
@@ -98,6 +90,38 @@ class Tracker:
             if first <= score.step < stop:
                 found[score.step] |= evaluation_values([score])
         return found
+
+
+def _begin(config: RunConfig, run_id: str, mode: Literal["online", "offline"]) -> Any:
+    import wandb
+
+    return wandb.init(
+        project=config.wandb.project,
+        entity=config.wandb.entity,
+        name=config.name,
+        id=run_id,
+        resume="allow",
+        mode=mode,
+        dir=str(config.directory.resolve()),
+        config=to_plain(config),
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            disable_git=True,
+            x_disable_stats=True,
+            init_timeout=_INIT_SECONDS,
+            finish_timeout=_FINISH_SECONDS,
+            finish_timeout_raises=True,
+        ),
+    )
+
+
+def _end_service() -> None:
+    """End wandb's own process: it writes what it holds of a run into its files, and lets go of the run's id."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
 
 
 def unreachable() -> str | None:

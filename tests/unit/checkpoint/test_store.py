@@ -168,6 +168,20 @@ def test_a_damaged_one_is_set_aside_and_kept(store: CheckpointStore, save: Save)
         assert store.place.has("step_00000001/manifest.json.damaged")
 
 
+def test_an_archived_one_no_longer_counts_and_stays_whole(store: CheckpointStore, save: Save) -> None:
+    for _ in range(2):
+        save(store, 1)
+        save(store, 2)
+        moved_to = store.archive(2)
+        assert "step_00000002.abandoned" in moved_to
+        assert (store.steps(), store.candidates()) == ([1], [1])
+        store.claim()
+        assert find_checkpoint(moved_to)[1].step == 2
+        verified(*find_checkpoint(moved_to))
+    store.remove(1)
+    assert len([name for name in store.place.names() if "abandoned" in name]) == 2
+
+
 def test_an_older_manifest_is_taken_where_the_newest_is_damaged(local: CheckpointStore, save: Save) -> None:
     for step in (1, 2):
         save(local, step)

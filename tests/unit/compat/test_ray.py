@@ -3,12 +3,13 @@ import inspect
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import ray.train
-from ray._private import services
+from ray._private import services, worker
 from ray._private.state import GlobalState
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -19,6 +20,7 @@ from sisa_scale.compat.ray import (
     OwnPathJob,
     ResizingState,
     away_from,
+    messages_to,
     scratch_in,
     signals_left_alone,
 )
@@ -52,6 +54,18 @@ def test_its_processes_are_started_in_sessions_of_their_own() -> None:
         ray._private.utils.set_sigterm_handler(print)
     assert signal.getsignal(signal.SIGTERM) is not print
     assert services.ConsolePopen is before
+
+
+def test_what_it_would_print_of_lost_workers_goes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "            print_to_stdstream(" in inspect.getsource(worker.listen_error_messages)
+    printed, log = worker.print_to_stdstream, tmp_path / "ray.log"
+    with messages_to(log):
+        worker.print_to_stdstream({"lines": ["A worker died\n"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    assert log.read_text().partition(" ")[2] == "A worker died\n\n"
+    assert capsys.readouterr().out == ""
+    with messages_to(tmp_path):  # cannot be written: it is a directory
+        worker.print_to_stdstream({"lines": ["x"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    assert worker.print_to_stdstream is printed
 
 
 def test_a_handler_in_c_does_not_stay_over_that_of_python() -> None:

@@ -148,3 +148,13 @@ def test_math_kernel_is_refused_beyond_its_range(base: Path) -> None:
     load_config(base, ["attention_backend=math", "decay_range_nats=80"])
     (found,) = problems(base, "attention_backend=math", "decay_range_nats=160")
     assert "finite up to 80 nats" in found
+
+
+def test_the_best_checkpoints_are_chosen_among_steps_that_are_known_to_be_saved(base: Path) -> None:
+    best = ["keep_best=1", "evaluation.tasks=[loss]", "evaluation.every_steps=2", "total=12 steps"]
+    by_clock = [*best, "checkpoint.every_steps=0", "checkpoint.every_seconds=600"]
+    (found,) = problems(base, *by_clock)
+    assert "which steps every_seconds saves is not known" in found
+    assert "Write a checkpoint.every_steps that 2 divides, or keep_best 0." in found
+    for remedy in ("checkpoint.every_steps=4", "keep_best=0"):
+        assert load_config(base, [*by_clock, remedy]).config.checkpoint.every_seconds == 600

@@ -1,6 +1,8 @@
 """Generated scripts through a real bash: whatever a user writes arrives as it was written."""
 
 import dataclasses
+import json
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -20,8 +22,10 @@ from sisa_scale.launching.submission import (
     job_name,
     new_folder,
     newest_submission,
+    note_runs,
     resume_overrides,
     save_submission,
+    submissions,
     unique_name,
     write_files,
 )
@@ -88,6 +92,32 @@ def test_submissions_are_numbered_and_the_newest_is_found(tmp_path: Path) -> Non
         folder.mkdir(parents=True)
         save_submission(folder, "slurm", str(number), {"num_tasks": 1})
     assert newest_submission(tmp_path).job_id == "11"
+
+
+def test_a_copy_has_none_of_its_originals_jobs_and_a_moved_run_keeps_them(tmp_path: Path) -> None:
+    run_dir, copy, study = tmp_path / "run", tmp_path / "copy", tmp_path / "study"
+    alone, array = run_dir / "jobs" / "0001", study / "jobs" / "0001"
+    for folder in (alone, array):
+        folder.mkdir(parents=True)
+    save_submission(alone, "slurm", "12", {})
+    note_runs(save_submission(array, "slurm", "13", {}), [run_dir])
+    shutil.copytree(run_dir, copy)
+    assert submissions(copy) == []
+    with pytest.raises(ConfigError, match=rf"submitted in {run_dir}, the newest job 13 of slurm.*Name that directory"):
+        newest_submission(copy)
+    assert new_folder(copy).name == "0003"
+    moved = run_dir.rename(tmp_path / "moved")
+    found = [(note.job_id, note.folder) for note in submissions(moved)]
+    assert found == [("13", str(array)), ("12", str(moved / "jobs" / "0001"))]
+    moved.rename(run_dir)
+
+    for path in copy.rglob("submission.json"):  # as earlier versions left them
+        note = json.loads(path.read_text())
+        path.write_text(json.dumps({key: note[key] for key in note if key not in ("run_dir", "inode")}))
+    assert len(submissions(copy)) == 2
+    for place in (run_dir, copy):
+        (place / "config.yaml").write_text(f"run_dir: {run_dir}\n")
+    assert submissions(copy) == []
 
 
 @given(st.text(max_size=80))

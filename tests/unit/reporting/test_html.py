@@ -123,7 +123,11 @@ def test_a_diverged_run_still_has_a_report(write_run: WriteRun, tmp_path: Path) 
     lines = (path / "metrics.jsonl").read_text().splitlines()
     lines[3:] = [re.sub(r'"(loss|gradient_norm)": [^,]+', r'"\1": NaN', line) for line in lines[3:]]
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    assert "nan" in Outline(report(tmp_path, path, write_run("empty", num_steps=0))).text
+    text = Outline(report(tmp_path, path, write_run("empty", num_steps=0))).text
+    assert "nan" in text
+    assert text.count("Refused steps") == 1
+    assert "117 steps in 2 series." in text  # one an attempt
+    assert "taken all the same" in text
 
 
 def test_the_same_run_gives_the_same_bytes(write_run: WriteRun, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from sisa_scale.checkpoint.manifest import FileInfo, Manifest, SliceInfo, write_manifest
 from sisa_scale.files import sha256_file
 from sisa_scale.reporting.status import Status, read_status
+from sisa_scale.runs.owner import Life
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -48,6 +50,20 @@ def run_dir(tmp_path: Path, recipe: Path) -> Path:
         line |= {"step": step, "tokens": 1024 * step, "step_seconds": 0.5, "data_wait_seconds": 0.1}
         append(directory, "metrics.jsonl", line | {"attempt": 1, "time": ago(100 - step)})
     return directory
+
+
+def test_a_copy_of_a_run_at_work_is_not_at_work(run_dir: Path, tmp_path: Path) -> None:
+    append(run_dir, "attempts.jsonl", attempt(1, 100, None, None))
+    append(
+        run_dir, "events.jsonl", {"event": "launch", "time": ago(100), "process": f"{platform.node()}:{os.getpid()}"}
+    )
+    with Life(run_dir):
+        beat(run_dir, 1, 0, 1)
+        shutil.copytree(run_dir, tmp_path / "copy")
+        assert read_status(run_dir, now=NOW).state == "running"
+    found = read_status(tmp_path / "copy", now=NOW)
+    assert (found.state, found.eta_seconds) == ("silent", None)
+    assert "a copy of a run" in found.doing
 
 
 def checkpoint(run_dir: Path, step: int) -> Path:

@@ -1,9 +1,9 @@
 """A rollback goes to a checkpoint from which the run can go on, and what its end advises works."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from lone_worker import LoneWorker
 
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.config import RunConfig, load_config
@@ -15,26 +15,11 @@ from sisa_scale.training.hooks.rollback import RefusedSteps, RollBackError
 from sisa_scale.training.step import Refusal, StepReport, TrainState
 
 
-class Alone:
-    """The only worker."""
-
-    is_main = True
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value]
-
-    def broadcast(self, value: Any) -> Any:
-        return value
-
-    def barrier(self) -> None:
-        pass
-
-
 class Life:
     """As much of a run on one worker as the hook looks at, from its newest checkpoint on."""
 
     def __init__(self, config: RunConfig, path: Path) -> None:
-        self.config, self.workers = config, Alone()
+        self.config, self.workers = config, LoneWorker()
         self.directory, self.store = RunDirectory(path), CheckpointStore(path)
         self.guard = NumericalGuard(config.guard, 0)
         self.directory.begin_attempt(config, ["node:1"], ["node"])
