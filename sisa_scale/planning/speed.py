@@ -90,7 +90,7 @@ def plan_time(config: RunConfig, gpu: Gpu) -> RunTime:
     return RunTime(
         mfu=mfu / (1 + recomputed_share(config)),
         tokens_per_second=workers * mfu * gpu.peak_flops / flops,
-        total_tokens=config.total_steps * config.data.global_batch_tokens,
+        total_tokens=config.total_tokens,
         num_gpus=workers,
         uncertainty=FAR if assumptions else NEAR,
         assumptions=assumptions,

@@ -96,9 +96,9 @@ def _shape_overrides(study: StudyConfig, architecture: ArchitectureConfig, size:
 def _runs(study: StudyConfig, shape: _Shape, original: RunConfig, seed: int) -> list[Trial]:
     """Return the runs of a shape and a seed, the longest first."""
     lengths = sorted(_lengths(study, shape, original), key=lambda length: -length.steps)
-    batch = shape.config.data.global_batch_tokens
+    batches = shape.config.data.batches
     label = f"{shape.architecture}-{shape.size}" + (f"-seed{seed}" if len(study.seeds) > 1 else "")
-    names = [f"{label}-{_compact(length.steps * batch)}" for length in lengths]
+    names = [f"{label}-{_compact(batches.tokens_before(length.steps))}" for length in lengths]
     if len(set(names)) < len(names):  # close budgets: name them by their steps
         names = [f"{label}-{length.steps}" for length in lengths]
     has_branches = study.schedule.trunk and len(lengths) > 1
@@ -128,18 +128,19 @@ def _runs(study: StudyConfig, shape: _Shape, original: RunConfig, seed: int) -> 
 
 def _lengths(study: StudyConfig, shape: _Shape, original: RunConfig) -> Iterator[_Length]:
     config, budgets, schedule = shape.config, study.budgets, study.schedule
-    batch = config.data.global_batch_tokens
+    batches = config.data.batches
     per_token = flops_per_token(config.model, config.data.sequence_tokens).train
     wanted: list[tuple[float, float | None]] = [(float(tokens), None) for tokens in budgets.tokens]
     num_params = count_parameters(original.model).total
     wanted += [(ratio * num_params, None) for ratio in budgets.tokens_per_parameter]
     wanted += [(flops / per_token, flops) for flops in budgets.flops]
-    warmup = schedule.warmup.steps(batch)
+    warmup = batches.steps(schedule.warmup)
     where = f"study {study.name}, {shape.architecture} at size {shape.size}"
     seen: dict[int, float] = {}
     for tokens, budget in wanted:
-        steps = round(tokens / batch)
-        decay = max(1, round(schedule.decay_fraction * steps))
+        steps = batches.nearest_steps(tokens)
+        full_steps = batches.tokens_before(steps) / config.data.global_batch_tokens  # as many tokens, without a ramp
+        decay = max(1, round(schedule.decay_fraction * full_steps))
         if steps - decay <= max(warmup, 0) or steps < 2:
             raise ConfigError.at(
                 where,
@@ -150,7 +151,7 @@ def _lengths(study: StudyConfig, shape: _Shape, original: RunConfig) -> Iterator
         if steps in seen:
             raise ConfigError.at(
                 where,
-                found=f"budgets of {seen[steps]:,.0f} and {tokens:,.0f} tokens, both {steps} steps of {batch:,} tokens",
+                found=f"budgets of {seen[steps]:,.0f} and {tokens:,.0f} tokens, both {steps} steps",
                 allowed="every budget is a run of its own length",
                 remedy="Put them further apart, or lower data.global_batch_tokens.",
             )
@@ -173,7 +174,7 @@ def _run_overrides(
     yield f"optimizer.learning_rate={float(f'{rate * scale:.6g}')!r}"
     yield "schedule.kind=wsd"
     yield f"schedule.total={length.steps} steps"
-    yield f"schedule.warmup={study.schedule.warmup.steps(config.data.global_batch_tokens)} steps"
+    yield f"schedule.warmup={config.data.batches.steps(study.schedule.warmup)} steps"
     yield f"schedule.decay={length.decay_steps} steps"
     yield "checkpoint.directory=null"
     yield f"checkpoint.at_steps={forks}"

@@ -20,7 +20,7 @@ Role = Literal["trunk", "branch", "run"]
 _DECISIVE = ("seed", "model", "data", "optimizer", "schedule", "evaluation")
 # Settings that came later, with the value that was the only one before: there they are left out of the hash, so that a
 # study planned earlier is still the same.
-_LATER: dict[tuple[str, str], Any] = {("optimizer", "kind"): "adamw"}
+_LATER: dict[tuple[str, str], Any] = {("optimizer", "kind"): "adamw", ("data", "global_batch_ramp"): []}
 PARAMS_CONVENTION = "all parameters, the tied head counted once"
 
 
@@ -49,7 +49,7 @@ class Trial:
     @property
     def tokens(self) -> int:
         """Tokens that its model has been trained on, those of its trunk included."""
-        return self.config.total_steps * self.config.data.global_batch_tokens
+        return self.config.total_tokens
 
     @cached_property
     def counts(self) -> ParameterCounts:
@@ -64,7 +64,7 @@ class Trial:
     @property
     def own_flops(self) -> float:
         """FLOPs that the trial itself takes."""
-        return self.train_flops * (1 - self.branch_step / self.config.total_steps)
+        return self.train_flops * (1 - self.config.data.batches.tokens_before(self.branch_step) / self.tokens)
 
     @property
     def workers(self) -> int:

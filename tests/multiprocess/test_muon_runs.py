@@ -1,4 +1,7 @@
-"""Muon under every ZeRO stage and on 1, 2 and 4 workers: the same steps, and no matrix orthogonalised twice."""
+"""Muon under every ZeRO stage and on 1, 2 and 4 workers: the same steps, and no matrix orthogonalised twice.
+
+All runs have a ramp of the global batch, from 4 to 8 sequences after two steps.
+"""
 
 import json
 import math
@@ -20,10 +23,12 @@ from sisa_scale.conversion.convert import convert
 from sisa_scale.conversion.forms.opening import open_weights
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.row_parts import row_parts
+from sisa_scale.runs.metrics import read_steps
 
 PROGRAM = Path(__file__).with_name("muon_program.py")
 SETTINGS = ["optimizer.kind=muon", "precision=fp32", "checkpoint.every_steps=1", "checkpoint.asynchronous=false"]
 SETTINGS += ["evaluation.tasks=[]", "monitor_every_steps=0", "total=4 steps", "warmup=1 steps", "decay=0 steps"]
+SETTINGS += ["micro_batch_sequences=1", "global_batch_ramp=[{until: 2 steps, global_batch_tokens: 256}]"]
 NUM_MATRICES = 2 * (7 + 1 + 2 + 1)  # of a layer: q, C, k, B, v, decay and phase; out; gate and up; down
 # A sum of gradients in another order differs in its last bits; orthogonalisation magnifies a small singular value's
 # error up to 3.4445^5 = 485 times.
@@ -52,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_recipe: Callable[[Pat
         job(recipe, "sgd", 1, "total=2 steps", action="sgd"),
         job(recipe, "changed", 1, "total=2 steps", "optimizer.kind=adamw"),
         job(recipe, "changed", 1, "optimizer.replaces=adamw"),
+        job(recipe, "small", 0, "total=2 steps", "global_batch_ramp=[]", "global_batch_tokens=256"),
     ]
     start_workers(1, jobs, PROGRAM)
     return root
@@ -72,6 +78,18 @@ def largest_difference(
 ) -> float:
     assert first.keys() == second.keys()
     return max((tensor - second[key]).abs().max().item() for key, tensor in first.items())
+
+
+def test_a_ramp_takes_the_steps_of_its_batches(folder: Path) -> None:
+    small, *ramped = (read_steps(folder / name) for name in ("small", *(f"{n}-{stage}" for n, stage in RUNS), "moved"))
+    assert largest_difference(tensors(folder / "1-0", 2), tensors(folder / "small", 2)) == 0
+    for steps in ramped:
+        assert [row.tokens for row in steps] == [256, 512, 1024, 1536]
+        assert [row.stream_digest for row in steps] == [row.stream_digest for row in ramped[0]]
+        assert [row.gradient_norm for row in steps] == pytest.approx([row.gradient_norm for row in ramped[0]], rel=1e-5)
+    assert [(row.loss, row.gradient_norm, row.stream_digest) for row in ramped[0][:2]] == [
+        (row.loss, row.gradient_norm, row.stream_digest) for row in small
+    ]
 
 
 @pytest.mark.parametrize(("workers", "stage"), RUNS[1:])

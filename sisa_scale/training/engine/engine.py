@@ -102,7 +102,11 @@ class Engine:
         targets = batch.targets_BL.to(self.workers.device, non_blocking=True).split(self.micro_batch)
         documents = self._documents(batch, len(tokens))
         weights = self._weights(batch) if self.ignores_targets else [1.0] * len(tokens)
+        if len(tokens) != self.engine.gradient_accumulation_steps():  # a ramp of the global batch
+            self.engine.set_train_batch_size(len(tokens) * self.micro_batch * self.workers.world_size)
         for tokens_BL, targets_BL, document, weight in zip(tokens, targets, documents, weights, strict=True):
+            # DeepSpeed would count micro-steps from the start of the process, as if every step had as many.
+            self.engine.set_gradient_accumulation_boundary(len(losses) + 1 == len(tokens))
             if self.uses_cuda_graphs:
                 begin_cuda_graphs()
             loss = self.engine(tokens_BL, targets_BL, **document)
