@@ -2,12 +2,17 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sisa_scale.cli.console import announce, render
 from sisa_scale.cli.progress import item_progress
+from sisa_scale.cli.weights_option import weights_option
 from sisa_scale.config.tasks import check_tasks, task_names
+
+if TYPE_CHECKING:
+    from sisa_scale.conversion.moving_average import Which
 
 
 @click.command("evaluate")
@@ -35,6 +40,7 @@ from sisa_scale.config.tasks import check_tasks, task_names
     metavar="KEY=VALUE",
     help="Change evaluation.*, the length or model.rope.",
 )
+@weights_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -45,6 +51,7 @@ def command(
     lambada: str | None,
     questions: Path | None,
     overrides: tuple[str, ...],
+    which: "Which",
     device: str,
     as_json: bool,
 ) -> None:
@@ -67,7 +74,7 @@ def command(
 
     if tasks is not None:
         check_tasks(tasks.split(","))
-    trained = open_trained(run_or_checkpoint, overrides)
+    trained = open_trained(run_or_checkpoint, overrides, which)
     config = trained.config
     evaluation = dataclasses.replace(
         config.evaluation,

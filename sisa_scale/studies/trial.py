@@ -20,7 +20,11 @@ Role = Literal["trunk", "branch", "run"]
 _DECISIVE = ("seed", "model", "data", "optimizer", "schedule", "evaluation")
 # Settings that came later, with the value that was the only one before: there they are left out of the hash, so that a
 # study planned earlier is still the same.
-_LATER: dict[tuple[str, str], Any] = {("optimizer", "kind"): "adamw", ("data", "global_batch_ramp"): []}
+_LATER: dict[tuple[str, str], Any] = {
+    ("optimizer", "kind"): "adamw",
+    ("optimizer", "ema_half_life_tokens"): None,
+    ("data", "global_batch_ramp"): [],
+}
 PARAMS_CONVENTION = "all parameters, the tied head counted once"
 
 
