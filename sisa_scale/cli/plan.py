@@ -34,6 +34,7 @@ def command(
     config = load_recipe(recipe, overrides).config
     counts, flops = count_parameters(config.model), flops_per_token(config.model, config.data.sequence_tokens)
     tokens = config.total_tokens
+    batches = _batches(config.data)
     match, calls = match_of(config), attention_calls(config.model, config.data.sequence_tokens)
     value = {
         "name": config.name,
@@ -44,7 +45,7 @@ def command(
         "sequence_tokens": config.data.sequence_tokens,
         "total_steps": config.total_steps,
         "total_tokens": tokens,
-        "global_batches": _batches(config.data),
+        "global_batches": batches,
         "train_flops": flops.train * tokens,
         "sisa": asdict(calls) if calls else None,
         "twin_of": config.twin_of,
@@ -71,7 +72,7 @@ def command(
     run = [{"steps": config.total_steps, "tokens": tokens, "training FLOPs": f"{value['train_flops']:.4g}"}]
     render(run, as_json=False, title="run")
     if config.data.global_batch_ramp:
-        render(value["global_batches"], as_json=False, title="global batch")
+        render(batches, as_json=False, title="global batch")
     if match:
         difference = f"{match.relative_difference:+.3%}"
         row = {"quantity": match.quantity, "original": match.original, "twin": match.twin, "difference": difference}
