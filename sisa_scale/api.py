@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sisa_scale.config.model import ModelConfig
 from sisa_scale.config.run import RunConfig
@@ -184,18 +184,23 @@ class TrainedModel:
 
 
 def load_checkpoint(
-    path: str | Path, *, overrides: Sequence[str] = (), data: str | Path | None = None, device: str = "cpu"
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    data: str | Path | None = None,
+    weights: Literal["raw", "ema"] = "raw",
+    device: str = "cpu",
 ) -> TrainedModel:
     """Return the model of a run directory's newest checkpoint, or of a checkpoint of any form; its files are verified.
 
     overrides: `key=value` for what may change after training (evaluation.*, the length with model.rope.*); data: the
-    data set, if it has moved. Raises CheckpointError or ConfigError.
+    data set, if it has moved; weights: as they are, or their moving average. Raises CheckpointError or ConfigError.
     """
     import torch
 
     from sisa_scale.conversion.trained import open_trained
 
-    trained = open_trained(str(path), overrides)
+    trained = open_trained(str(path), overrides, weights)
     config = trained.config
     if data is not None:
         config = dataclasses.replace(config, data=config.data.at(str(data)))

@@ -152,7 +152,7 @@ def measure(recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
         synchronize()
         first = time.perf_counter() - started
         seconds = seconds_of(step, batches, arguments.steps // 4)
-        rate = config.data.global_batch_tokens / seconds
+        rate = config.data.batches.tokens(0) / seconds
         flops = flops_per_token(config.model, config.data.sequence_tokens).train
         mfu = utilisation(rate, flops, peak_flops(torch.cuda.get_device_name()), 1) if on_gpu else None
         row[name] = {

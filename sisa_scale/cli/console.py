@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -23,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from sisa_scale.cli.terminal import Terminal
+from sisa_scale.config.batches import GlobalBatches
 from sisa_scale.runs.metrics import StepFeed, StepRow
 
 console = Console(highlight=False, file=cast(IO[str], Terminal()))
@@ -60,16 +60,18 @@ def _cell(value: Any) -> str:
 
 
 class RunProgress:
-    """A live line for a run, read from its directory: step, loss, tokens/s, MFU, ETA."""
+    """A live line for a run, read from its directory: step, loss, tokens/s, MFU, ETA.
 
-    def __init__(self, run_dir: Path, total_steps: int) -> None:
-        self.total_steps = total_steps
+    What is left is measured in tokens: the steps of a ramp are not of one size.
+    """
+
+    def __init__(self, run_dir: Path, batches: GlobalBatches, total_steps: int) -> None:
+        self.total_steps, self._tokens_before = total_steps, batches.tokens_before
         self._feed = StepFeed(run_dir)
         self._printed = 0.0
         self._seen: deque[StepRow] = deque(maxlen=_SMOOTHED_LOOKS)
         self._bar = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
+            TextColumn("step {task.fields[steps]}"),
             BarColumn(),
             TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
@@ -89,24 +91,27 @@ class RunProgress:
         text = f"loss {loss}  {row.tokens_per_second:,.0f} tok/s"
         if row.mfu is not None:
             text += f"  MFU {100 * row.mfu:.1f}%"
+        steps, tokens = f"{row.step}/{self.total_steps}", self._tokens_before(row.step)
         is_last = row.step == self.total_steps
         if not console.is_terminal:
             if is_last or time.monotonic() - self._printed > _PLAIN_SECONDS:
                 self._printed = time.monotonic()
-                eta = (self.total_steps - row.step) * self._seconds_per_step(row)
-                console.print(f"step {row.step}/{self.total_steps}  {text}  eta {eta:.0f} s", soft_wrap=True)
+                eta = (self._tokens_before(self.total_steps) - tokens) * self._seconds_per_token(row)
+                console.print(f"step {steps}  {text}  eta {eta:.0f} s", soft_wrap=True)
             return
         if self._task is None:
-            self._task = self._bar.add_task("train", total=self.total_steps, completed=row.step, text=text)
+            total = self._tokens_before(self.total_steps)
+            self._task = self._bar.add_task("train", total=total, completed=tokens, text=text, steps=steps)
             self._bar.start()
-        self._bar.update(self._task, completed=row.step, text=text)
+        self._bar.update(self._task, completed=tokens, text=text, steps=steps)
 
-    def _seconds_per_step(self, row: StepRow) -> float:
-        """Return how long a step took of late, with the saves and evaluations in between."""
+    def _seconds_per_token(self, row: StepRow) -> float:
+        """Return how long a token took of late, with the saves and evaluations in between."""
         first = self._seen[0]
         if row.step <= first.step or row.attempt != first.attempt:
-            return row.step_seconds
-        return (row.time - first.time).total_seconds() / (row.step - first.step)
+            return row.step_seconds / (self._tokens_before(row.step) - self._tokens_before(row.step - 1))
+        tokens = self._tokens_before(row.step) - self._tokens_before(first.step)
+        return (row.time - first.time).total_seconds() / tokens
 
     def close(self) -> None:
         """Leave the last state on the screen."""

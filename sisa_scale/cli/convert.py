@@ -1,11 +1,16 @@
 """`sisa-scale convert SRC DST --to FORM`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sisa_scale.cli.console import announce
 from sisa_scale.cli.progress import byte_progress
+from sisa_scale.cli.weights_option import weights_option
+
+if TYPE_CHECKING:
+    from sisa_scale.conversion.moving_average import Which
 
 
 @click.command("convert")
@@ -19,7 +24,10 @@ from sisa_scale.cli.progress import byte_progress
 )
 @click.option("--tokenizer", type=click.Path(path_type=Path, dir_okay=False), help="tokenizer.json for huggingface.")
 @click.option("--shard-gigabytes", default=5.0, show_default=True, help="Largest file, in 10^9 bytes.")
-def command(source: Path, destination: Path, form: str, tokenizer: Path | None, shard_gigabytes: float) -> None:
+@weights_option
+def command(
+    source: Path, destination: Path, form: str, tokenizer: Path | None, shard_gigabytes: float, which: "Which"
+) -> None:
     """Write the checkpoint SOURCE in another form.
 
     SOURCE is a run directory (its newest checkpoint), one checkpoint, a directory that this command wrote, or a
@@ -36,6 +44,7 @@ def command(source: Path, destination: Path, form: str, tokenizer: Path | None, 
             wanted,
             shard_bytes=int(shard_gigabytes * 1e9),
             tokenizer=tokenizer,
+            which=which,
             advance=advance,
         )
     announce(f"{destination} holds {source} as {form}; logits are equal")

@@ -2,14 +2,19 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sisa_scale.cli.console import announce, render
 from sisa_scale.cli.progress import item_progress
+from sisa_scale.cli.weights_option import weights_option
 from sisa_scale.config.tasks import check_tasks, task_names
 from sisa_scale.errors import ConfigError
 from sisa_scale.runs.layout import holds_run
+
+if TYPE_CHECKING:
+    from sisa_scale.conversion.moving_average import Which
 
 
 @click.command("evaluate")
@@ -37,6 +42,7 @@ from sisa_scale.runs.layout import holds_run
     metavar="KEY=VALUE",
     help="Change evaluation.*, the length or model.rope.",
 )
+@weights_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--record", is_flag=True, help="Note the scores in the run directory: its report then shows them.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -48,6 +54,7 @@ def command(
     lambada: str | None,
     questions: Path | None,
     overrides: tuple[str, ...],
+    which: "Which",
     device: str,
     record: bool,
     as_json: bool,
@@ -74,7 +81,7 @@ def command(
     run_dir = _recorded_in(run_or_checkpoint) if record else None
     if tasks is not None:
         check_tasks(tasks.split(","))
-    trained = open_trained(run_or_checkpoint, overrides)
+    trained = open_trained(run_or_checkpoint, overrides, which)
     config = trained.config
     evaluation = dataclasses.replace(
         config.evaluation,

@@ -3,11 +3,16 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sisa_scale.cli.console import render
+from sisa_scale.cli.weights_option import weights_option
 from sisa_scale.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sisa_scale.conversion.moving_average import Which
 
 
 @click.command("generate")
@@ -25,6 +30,7 @@ from sisa_scale.errors import ConfigError
     help="tokenizer.json, where the data set is not at hand.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the length or model.rope.")
+@weights_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -37,6 +43,7 @@ def command(
     data: Path | None,
     tokenizer_file: Path | None,
     overrides: tuple[str, ...],
+    which: "Which",
     device: str,
     as_json: bool,
 ) -> None:
@@ -57,7 +64,7 @@ def command(
     from sisa_scale.models.device import torch_device
     from sisa_scale.models.generate import generate
 
-    trained = open_trained(run_or_checkpoint, overrides)
+    trained = open_trained(run_or_checkpoint, overrides, which)
     config = trained.config
     if data:
         config = dataclasses.replace(config, data=config.data.at(str(data)))

@@ -6,6 +6,7 @@ import click
 
 from sisa_scale.cli.console import render
 from sisa_scale.cli.plan_gpu import chosen_gpu, plan_gpu
+from sisa_scale.config.data import DataConfig
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.attention_calls import attention_calls
 from sisa_scale.planning.communication import Network, NetworkKind
@@ -48,7 +49,8 @@ def command(
         overrides = (*overrides, f"resources.workers={gpus}")
     config = load_recipe(recipe, overrides).config
     counts, flops = count_parameters(config.model), flops_per_token(config.model, config.data.sequence_tokens)
-    tokens = config.total_steps * config.data.global_batch_tokens
+    tokens = config.total_tokens
+    batches = _batches(config.data)
     match, calls = match_of(config), attention_calls(config.model, config.data.sequence_tokens)
     value = {
         "name": config.name,
@@ -59,6 +61,7 @@ def command(
         "sequence_tokens": config.data.sequence_tokens,
         "total_steps": config.total_steps,
         "total_tokens": tokens,
+        "global_batches": batches,
         "train_flops": flops.train * tokens,
         "sisa": asdict(calls) if calls else None,
         "twin_of": config.twin_of,
@@ -84,8 +87,16 @@ def command(
         click.echo(f"SISA attends in {calls.calls} calls a layer, which is slower than one ({calls.why})")
     run = [{"steps": config.total_steps, "tokens": tokens, "training FLOPs": f"{value['train_flops']:.4g}"}]
     render(run, as_json=False, title="run")
+    if config.data.global_batch_ramp:
+        render(batches, as_json=False, title="global batch")
     if match:
         difference = f"{match.relative_difference:+.3%}"
         row = {"quantity": match.quantity, "original": match.original, "twin": match.twin, "difference": difference}
         render([row], as_json=False, title=f"twin of {config.twin_of}, d_ff {config.model.d_ff}")
     on_gpu.show()
+
+
+def _batches(data: DataConfig) -> list[dict[str, int]]:
+    """Return the stages of the global batch."""
+    stages = zip(data.batches.first_steps, data.batches.stage_tokens, strict=True)
+    return [{"first_step": step, "tokens": tokens} for step, tokens in stages]

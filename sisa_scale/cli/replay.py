@@ -9,10 +9,10 @@ import click
 
 from sisa_scale.cli.console import announce, console, render
 from sisa_scale.errors import ConfigError
+from sisa_scale.runs.cursor import read_cursor
 from sisa_scale.runs.recipe import read_recipe
 
 if TYPE_CHECKING:
-    from sisa_scale.config.run import RunConfig
     from sisa_scale.training.replay import Pass, Recorded
 
 _SNIPPET = 72
@@ -32,7 +32,8 @@ def command(run_dir: Path, *, step: int, rank_batch: str | None, whole_text: boo
     precision; nothing of the run is changed.
     """
     config = read_recipe(run_dir)
-    rank, world_size = _share(rank_batch, config)
+    num_sequences = config.data.batches.sequences(read_cursor(run_dir).data_step(step - 1))
+    rank, world_size = _share(rank_batch, num_sequences)
     from sisa_scale.data.read.trace import trace_sequence
     from sisa_scale.models.device import torch_device
     from sisa_scale.training.replay import load_before, recorded, replay_batch, run_pass
@@ -41,7 +42,7 @@ def command(run_dir: Path, *, step: int, rank_batch: str | None, whole_text: boo
     noted = recorded(run_dir, step)
     place = torch_device(device)
     model, origin = load_before(config, step, place)
-    first = rank * config.data.global_batch_sequences // world_size
+    first = rank * num_sequences // world_size
     precisions = dict.fromkeys(["fp32", config.execution.precision])
     passes = [run_pass(model, batch, precision, first) for precision in precisions]
     digest = f"{batch.digest:016x}"
@@ -68,16 +69,16 @@ def command(run_dir: Path, *, step: int, rank_batch: str | None, whole_text: boo
     _print(facts, noted, passes, rows, whole_text=whole_text)
 
 
-def _share(rank_batch: str | None, config: "RunConfig") -> tuple[int, int]:
+def _share(rank_batch: str | None, num_sequences: int) -> tuple[int, int]:
     if rank_batch is None:
         return 0, 1
     match = re.fullmatch(r"(\d+)/(\d+)", rank_batch)
     rank, world_size = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not rank < world_size <= config.data.global_batch_sequences:
+    if not rank < world_size <= num_sequences:
         raise ConfigError.at(
             "--rank-batch",
             found=rank_batch,
-            allowed=f"R/W with 0 <= R < W <= {config.data.global_batch_sequences} sequences of the global batch",
+            allowed=f"R/W with 0 <= R < W <= {num_sequences} sequences of the global batch",
             remedy="Give --rank-batch 0/2 for the first of two workers.",
         )
     return rank, world_size

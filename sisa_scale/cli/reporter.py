@@ -35,7 +35,7 @@ class ConsoleReporter(Reporter):
     @contextmanager
     def watch(self, config: RunConfig) -> Iterator[Callable[[], None]]:
         """Draw the steps of a run while it works."""
-        progress = RunProgress(config.directory, config.total_steps)
+        progress = RunProgress(config.directory, config.data.batches, config.total_steps)
         try:
             yield progress.update
         finally:

@@ -65,6 +65,22 @@ def partitioned_gradient_norm(engine: Any) -> float:
     return math.nan if wrapper.overflow else float(wrapper._global_grad_norm)
 
 
+def spread_weights(engine: Any, stage: int) -> None:
+    """Give the model on all ranks the weights that the optimizers of the ranks hold, after those were written to.
+
+    What a step does at its end; public functions (`safe_set_full_fp32_param`) take one parameter at a time.
+    """
+    wrapper = engine.optimizer
+    if stage in (1, 2):
+        wrapper.update_lp_params()
+    elif stage == 3:
+        wrapper._partition_all_parameters()
+        for sub_group in range(len(wrapper.fp16_groups)):
+            wrapper._reassign_or_swap_out_partitioned_parameters(sub_group)
+        if wrapper.persistent_parameters:
+            wrapper.persistent_parameters[0].all_gather(wrapper.persistent_parameters)
+
+
 def held_fragment(engine: Any, parameter: Any, stage: int, rank: int) -> Fragment | None:
     """Return what this rank has of a parameter; None, or under stage 3 a length of 0, if it has nothing of it.
 

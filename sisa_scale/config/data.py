@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+from sisa_scale.config.batches import GlobalBatches, RampStage
 from sisa_scale.config.fields import Violation, setting
 from sisa_scale.config.mixture import MixSource, MixStage
 
@@ -27,6 +28,11 @@ class DataConfig:
     )
     sequence_tokens: int = setting("length of a training sequence in tokens", minimum=2)
     global_batch_tokens: int = setting("tokens of one optimizer step over all workers", minimum=2)
+    global_batch_ramp: tuple[RampStage, ...] = setting(
+        "smaller global batches at the start: [{until: 1B tokens, global_batch_tokens: 131072}, ...]; "
+        "data.global_batch_tokens after the last",
+        default=(),
+    )
     seed: int = setting("seed of the order of the sequences", default=0, minimum=0)
     documents: Literal["joined", "separate"] = setting(
         "joined: a token sees all earlier tokens of its sequence, across documents. separate: a token "
@@ -48,8 +54,13 @@ class DataConfig:
 
     @property
     def global_batch_sequences(self) -> int:
-        """Sequences of one optimizer step over all workers."""
+        """Sequences of one optimizer step over all workers, after the ramp."""
         return self.global_batch_tokens // self.sequence_tokens
+
+    @property
+    def batches(self) -> GlobalBatches:
+        """The global batch of every step."""
+        return GlobalBatches(self.sequence_tokens, self.global_batch_tokens, self.global_batch_ramp)
 
     @property
     def sources(self) -> Mapping[str, MixSource]:
@@ -64,19 +75,45 @@ class DataConfig:
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""
-        if self.global_batch_tokens % self.sequence_tokens:
-            nearest = max(1, round(self.global_batch_tokens / self.sequence_tokens)) * self.sequence_tokens
-            yield Violation(
-                "global_batch_tokens",
-                str(self.global_batch_tokens),
-                f"must be a multiple of data.sequence_tokens {self.sequence_tokens}",
-                f"The nearest is {nearest}.",
-            )
+        for key, found, tokens in self.stated_batches():
+            if tokens % self.sequence_tokens:
+                nearest = max(1, round(tokens / self.sequence_tokens)) * self.sequence_tokens
+                yield Violation(
+                    key,
+                    found,
+                    f"must be a multiple of data.sequence_tokens {self.sequence_tokens}",
+                    f"The nearest is {nearest}.",
+                )
+        yield from self._ramp_rules()
         if bool(self.path) == bool(self.mix):
             found = "both path and mix" if self.mix else "neither path nor mix"
             yield Violation("path", found, "one of the two says what is read", "Set data.path or data.mix.")
         yield from self._mix_rules()
         yield from self._stage_rules()
+
+    def stated_batches(self) -> Iterator[tuple[str, str, int]]:
+        """Yield the global batches of the run: the setting that states one, in words, and its tokens."""
+        yield "global_batch_tokens", str(self.global_batch_tokens), self.global_batch_tokens
+        for stage in self.global_batch_ramp:
+            tokens = stage.global_batch_tokens
+            yield "global_batch_ramp", f"{tokens} until {stage.until}", tokens
+
+    def _ramp_rules(self) -> Iterator[Violation]:
+        batches = self.batches
+        if any(after <= before for before, after in pairwise(batches.stage_tokens)):
+            yield Violation(
+                "global_batch_ramp",
+                f"batches of {', '.join(map(str, batches.stage_tokens))} tokens, the last data.global_batch_tokens",
+                "every batch is larger than the one before",
+                "Put the stages in order, or leave out those that do not raise the batch.",
+            )
+        if any(after <= before for before, after in pairwise(batches.first_steps)):
+            yield Violation(
+                "global_batch_ramp",
+                f"stages until the steps {', '.join(map(str, batches.first_steps[1:]))}",
+                "every stage has at least one whole step and ends after the one before",
+                "Move the ends apart, or leave out a stage.",
+            )
 
     def _mix_rules(self) -> Iterator[Violation]:
         for name in self.mix:
@@ -96,7 +133,7 @@ class DataConfig:
                 )
             elif not any(stage.weights.values()):
                 yield Violation("stages", "only weights of 0", "at least one weight is above 0", "Raise one.")
-        starts = [0, *(stage.start.steps(self.global_batch_tokens) for stage in self.stages)]
+        starts = [0, *(self.batches.steps(stage.start) for stage in self.stages)]
         if any(after <= before for before, after in pairwise(starts)):
             yield Violation(
                 "stages",

@@ -28,10 +28,6 @@ class Duration:
             raise ValueError("a whole number of steps or tokens")
         return cls(int(count), "steps" if unit.startswith("step") else "tokens")
 
-    def steps(self, tokens_per_step: int) -> int:
-        """Return the number of whole steps; a token count is rounded down, as no step is ever half taken."""
-        return self.count if self.unit == "steps" else self.count // tokens_per_step
-
     def to_plain(self) -> str:
         """Return the duration as it stands in a recipe."""
         return str(self)

@@ -37,10 +37,22 @@ class OptimizerConfig:
         "learning rate of SISA's lambda relative to the rest (the paper's 0.1)", default=0.1, minimum=0.0
     )
 
+    ema_half_life_tokens: float | None = setting(
+        "keep an exponential moving average of the weights, in which a weight's share halves every so many tokens of "
+        "training; null keeps none",
+        default=None,
+        above=0.0,
+    )
+
     @property
     def spec(self) -> OptimizerSpec:
-        """The description of the optimizer."""
-        return OPTIMIZERS[self.kind]
+        """The description of the optimizer, with the average of the weights if there is one."""
+        spec = OPTIMIZERS[self.kind]
+        return spec if self.ema_half_life_tokens is None else spec.with_average()
+
+    def average_decay(self, tokens: int) -> float:
+        """Return the share of the average that is left after a step of so many tokens."""
+        return 1.0 if self.ema_half_life_tokens is None else 0.5 ** (tokens / self.ema_half_life_tokens)
 
     def violations(self) -> Iterator[Violation]:
         """Rules inside the section."""

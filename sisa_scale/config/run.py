@@ -59,11 +59,16 @@ class RunConfig:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return self.schedule.total.steps(self.data.global_batch_tokens)
+        return self.data.batches.steps(self.schedule.total)
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of the whole run."""
+        return self.data.batches.tokens_before(self.total_steps)
 
     @property
     def accumulation_steps(self) -> int:
-        """Micro-steps of one optimizer step on each worker."""
+        """Micro-steps of one optimizer step on each worker, after a ramp of the global batch."""
         groups = self.resources.workers // self.execution.sequence_parallel_size
         return self.data.global_batch_sequences // (groups * self.execution.micro_batch_sequences)
 
@@ -89,17 +94,20 @@ class RunConfig:
             yield from self._document_rules()
 
     def _batch_rules(self) -> Iterator[Violation]:
-        sequences, sizes = self.data.global_batch_sequences, self.resources.worker_range
+        sizes = self.resources.worker_range
         sharing = self.execution.sequence_parallel_size
         unit = max(1, math.lcm(*sizes) // sharing) * self.execution.micro_batch_sequences
-        if sequences % unit:
+        for key, found, tokens in self.data.stated_batches():
+            sequences = tokens // self.data.sequence_tokens
+            if sequences % unit == 0:
+                continue
             nearest = max(1, round(sequences / unit)) * unit * self.data.sequence_tokens
             workers = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(self.resources.workers)
             shared = f" / {sharing} that share a sequence" if sharing > 1 else ""
             micro_batch = self.execution.micro_batch_sequences
             yield Violation(
-                "data.global_batch_tokens",
-                f"{self.data.global_batch_tokens} ({sequences} sequences)",
+                f"data.{key}",
+                f"{found} ({sequences} sequences)",
                 f"must divide over {workers} workers{shared} x {micro_batch} micro_batch_sequences",
                 f"Change one of the three; the nearest global_batch_tokens is {nearest}.",
             )
@@ -280,15 +288,14 @@ class RunConfig:
             )
 
     def _schedule_rules(self) -> Iterator[Violation]:
-        batch = self.data.global_batch_tokens
-        total, warmup, decay = (
-            d.steps(batch) for d in (self.schedule.total, self.schedule.warmup, self.schedule.decay)
-        )
+        batches, schedule = self.data.batches, self.schedule
+        total, warmup = batches.steps(schedule.total), batches.steps(schedule.warmup)
+        decay = batches.final_steps(schedule.decay, total)
         if total < 1:
             yield Violation(
                 "schedule.total",
                 str(self.schedule.total),
-                f"must be at least one step of {batch} tokens",
+                f"must be at least one step of {batches.tokens(0)} tokens",
                 "Lengthen it.",
             )
         elif warmup + (decay if self.schedule.has_final_decay else 0) > total:

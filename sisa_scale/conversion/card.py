@@ -57,7 +57,7 @@ def _training(description: Description, kept: Run | None) -> list[tuple[str, obj
     rows: list[tuple[str, object]] = [
         ("written by", f"sisa-scale {sisa_scale.__version__}"),
         ("seed", run.seed),
-        ("tokens per step", f"{run.data.global_batch_tokens:,}"),
+        ("tokens per step", ", then ".join(f"{tokens:,}" for tokens in run.data.batches.stage_tokens)),
         ("sequence length", f"{run.data.sequence_tokens:,} tokens"),
         ("longest sequence", f"{run.model.max_length_tokens:,} tokens"),
         ("learning rate", f"{run.optimizer.learning_rate:g}, {run.schedule.kind}, {run.schedule.total}"),

@@ -14,6 +14,7 @@ from sisa_scale.conversion.forms.official import OfficialWeights, write_official
 from sisa_scale.conversion.forms.opening import open_weights
 from sisa_scale.conversion.forms.plain import PlainWeights, write_plain
 from sisa_scale.conversion.forms.universal import UniversalWeights, write_universal
+from sisa_scale.conversion.moving_average import Which, chosen_weights
 from sisa_scale.conversion.verify import check_equal_logits
 from sisa_scale.conversion.weights import Weights
 from sisa_scale.data.read.sources import tokenizer_path
@@ -35,18 +36,19 @@ def convert(
     *,
     shard_bytes: int = SHARD_BYTES,
     tokenizer: Path | None = None,
+    which: Which = "raw",
     advance: Advance = lambda num_bytes: None,
 ) -> None:
     """Convert a checkpoint of any form; `destination` must not exist.
 
     shard_bytes: largest file, where a form may have several; tokenizer: for huggingface, by default that of the run's
-    data set; advance: told of bytes as they are written. One tensor is in memory at a time, and one block while
-    verifying; `official` needs the whole model. `destination` appears only if the fp32 logits of a fixed batch are
-    bitwise those of the source.
+    data set; which: the weights with all states, or their moving average alone; advance: told of bytes as they are
+    written. One tensor is in memory at a time, and one block while verifying; `official` needs the whole model.
+    `destination` appears only if the fp32 logits of a fixed batch are bitwise those of the source.
     """
     if shard_bytes < 1:
         raise ConfigError.at("shard_bytes", found=str(shard_bytes), allowed="at least 1", remedy="Raise it.")
-    weights = open_weights(source)
+    weights = chosen_weights(open_weights(source), which)
     chosen = _tokenizer(weights, tokenizer) if form == "huggingface" else None
     with staged(destination) as staging:
         if form == "official":

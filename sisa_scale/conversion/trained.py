@@ -9,6 +9,7 @@ from sisa_scale.checkpoint.store import Location
 from sisa_scale.config.loading.extension import trained_config
 from sisa_scale.config.run import RunConfig
 from sisa_scale.conversion.forms.opening import open_weights
+from sisa_scale.conversion.moving_average import Which, chosen_weights
 from sisa_scale.conversion.weights import Weights
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.sdpa import portable_backend
@@ -39,12 +40,13 @@ class TrainedWeights:
         return model.to(device).eval()
 
 
-def open_trained(where: Location, overrides: Iterable[str] = ()) -> TrainedWeights:
+def open_trained(where: Location, overrides: Iterable[str] = (), which: Which = "raw") -> TrainedWeights:
     """Open a run directory's newest checkpoint, one checkpoint, a converted directory, or a published `.pt` file.
 
-    overrides: `key=value` for what may change after training. Raises CheckpointError or ConfigError.
+    overrides: `key=value` for what may change after training; which: the weights, or their moving average. Raises
+    CheckpointError or ConfigError.
     """
-    weights = open_weights(where)
+    weights = chosen_weights(open_weights(where), which)
     found = weights.description
     config = trained_config(dict(found.config), found.origin, overrides)
     return TrainedWeights(weights, config, found.step, found.tokens, found.origin)

@@ -97,7 +97,7 @@ def plan_time(config: RunConfig, gpu: Gpu, network: Network = _NETWORK) -> RunTi
     return RunTime(
         mfu=busy * mfu / (1 + recomputed_share(config)),
         tokens_per_second=config.data.global_batch_tokens / (computing + sending),
-        total_tokens=config.total_steps * config.data.global_batch_tokens,
+        total_tokens=config.total_tokens,
         num_gpus=workers,
         sending_share=1 - busy,
         uncertainty=FAR if assumptions else NEAR,

@@ -12,12 +12,13 @@ from typing import Any, Literal, cast
 from sisa_scale.checkpoint.manifest import Manifest, read_manifest
 from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.checkpoint.verifying import verified
+from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import CheckpointError
 from sisa_scale.reporting.goodput import Ledger, ledger
 from sisa_scale.runs.attempts import Attempt, read_attempts
 from sisa_scale.runs.diagnostics import Diagnostics, Heartbeat
 from sisa_scale.runs.events import describe, event_warnings, read_events
-from sisa_scale.runs.metrics import read_totals
+from sisa_scale.runs.metrics import StepTotals, read_totals
 from sisa_scale.runs.owner import is_foreign
 from sisa_scale.runs.recipe import read_recipe
 
@@ -88,13 +89,21 @@ def read_status(run_dir: Path, *, verify: bool = False, now: datetime | None = N
         loss=steps.loss,
         tokens_per_second=steps.tokens_per_second,
         mfu=steps.mfu,
-        eta_seconds=(config.total_steps - steps.step) * steps.seconds if is_alive and steps.seconds else None,
+        eta_seconds=_seconds_left(config, steps) if is_alive else None,
         attempts=attempts,
         goodput=ledger(attempts, steps.seconds_by_attempt, events, last_sign),
         checkpoint=checkpoint,
         latest=[(time, words) for time, words in spoken if words is not None][-_LATEST_EVENTS:],
         warnings=warnings,
     )
+
+
+def _seconds_left(config: RunConfig, steps: StepTotals) -> float | None:
+    """Return how long the steps that are left take at the speed of the last ones."""
+    if not steps.tokens_per_second:
+        return None
+    before = config.data.batches.tokens_before
+    return (before(config.total_steps) - before(steps.step)) / steps.tokens_per_second
 
 
 def _doing(

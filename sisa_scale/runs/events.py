@@ -136,6 +136,9 @@ EVENTS: Mapping[str, EventKind] = {
     "branch": EventKind(("step", "trunk")),
     "resumed": EventKind(("step", "world_size", "lost_steps", "lost_seconds", "down_seconds"), _resumed),
     "optimizer_replaced": EventKind(("step", "before", "after", "lost"), _replaced),
+    "weight_average": EventKind(
+        ("step", "change"), lambda e: f"the moving average of the weights is {e['change']} at step {e['step']:,}"
+    ),
     "float8_products": EventKind(("products", "blocks", "left_in_bf16"), _float8),
     "evaluation": EventKind(("step", "seconds"), stall=("evaluation", "seconds")),
     "evaluation_skipped": EventKind(("step", "reason")),

@@ -71,7 +71,6 @@ class StepTotals:
     loss: float | None = None
     mfu: float | None = None
     time: datetime | None = None
-    seconds: float | None = None
     tokens_per_second: float | None = None
     num_skipped: int = 0
     missing: int = 0
@@ -161,6 +160,5 @@ def read_totals(run_dir: Path) -> StepTotals:
     if last is not None:
         totals.tokens, totals.loss, totals.mfu = last["tokens"], last["loss"], last.get("mfu")
         totals.time = datetime.fromisoformat(last["time"])
-        totals.seconds = median(line["step_seconds"] for line in recent)
         totals.tokens_per_second = median(line["tokens_per_second"] for line in recent)
     return totals

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
+from sisa_scale.config.data import DataConfig
 from sisa_scale.config.loading.load import load_config
 from sisa_scale.config.run import RunConfig
 from sisa_scale.config.study import SAMPLE, ArchitectureConfig, SizeConfig, StudyConfig
@@ -113,10 +114,10 @@ def _tuning_runs(study: StudyConfig, shape: _Shape) -> Iterator[Trial]:
     rule, rates = study.learning_rate, study.sweep_of(shape.architecture)
     if rule is None or rule.at is None or rule.at.size != shape.size:
         return
-    batch = shape.config.data.global_batch_tokens
+    data = shape.config.data
     where = f"study {study.name}, learning_rate.at, {shape.architecture} at size {shape.size}"
-    length = _length(study, where, rule.at.tokens, batch, None)
-    label = f"tune-{shape.architecture}-{shape.size}-{_compact(length.steps * batch)}"
+    length = _length(study, where, rule.at.tokens, data, None)
+    label = f"tune-{shape.architecture}-{shape.size}-{_compact(data.batches.tokens_before(length.steps))}"
     for rate in rates:
         for seed in range(rule.seeds):
             name = f"{label}-lr{rate:g}" + (f"-seed{seed}" if rule.seeds > 1 else "")
@@ -128,9 +129,9 @@ def _runs(
 ) -> Iterator[Trial]:
     """Yield the runs of a shape and a seed, the longest first. rate_of: the rate of a run of so many steps."""
     lengths = sorted(_lengths(study, shape, original), key=lambda length: -length.steps)
-    batch = shape.config.data.global_batch_tokens
+    batches = shape.config.data.batches
     label = f"{shape.architecture}-{shape.size}" + (f"-seed{seed}" if len(study.seed_list) > 1 else "")
-    names = [f"{label}-{_compact(length.steps * batch)}" for length in lengths]
+    names = [f"{label}-{_compact(batches.tokens_before(length.steps))}" for length in lengths]
     if len(set(names)) < len(names):  # close budgets: name them by their steps
         names = [f"{label}-{length.steps}" for length in lengths]
     has_branches = study.schedule.trunk and len(lengths) > 1
@@ -175,7 +176,6 @@ def _trial(
 
 def _lengths(study: StudyConfig, shape: _Shape, original: RunConfig) -> Iterator[_Length]:
     config, budgets = shape.config, study.budgets
-    batch = config.data.global_batch_tokens
     per_token = flops_per_token(config.model, config.data.sequence_tokens).train
     wanted: list[tuple[float, float | None]] = [(float(tokens), None) for tokens in budgets.tokens]
     num_params = count_parameters(original.model).total
@@ -184,12 +184,12 @@ def _lengths(study: StudyConfig, shape: _Shape, original: RunConfig) -> Iterator
     where = f"study {study.name}, {shape.architecture} at size {shape.size}"
     seen: dict[int, float] = {}
     for tokens, budget in wanted:
-        length = _length(study, where, tokens, batch, budget)
+        length = _length(study, where, tokens, config.data, budget)
         steps = length.steps
         if steps in seen:
             raise ConfigError.at(
                 where,
-                found=f"budgets of {seen[steps]:,.0f} and {tokens:,.0f} tokens, both {steps} steps of {batch:,} tokens",
+                found=f"budgets of {seen[steps]:,.0f} and {tokens:,.0f} tokens, both {steps} steps",
                 allowed="every budget is a run of its own length",
                 remedy="Put them further apart, or lower data.global_batch_tokens.",
             )
@@ -197,9 +197,11 @@ def _lengths(study: StudyConfig, shape: _Shape, original: RunConfig) -> Iterator
         yield length
 
 
-def _length(study: StudyConfig, where: str, tokens: float, batch: int, budget: float | None) -> _Length:
-    warmup, steps = study.schedule.warmup.steps(batch), round(tokens / batch)
-    decay = max(1, round(study.schedule.decay_fraction * steps))
+def _length(study: StudyConfig, where: str, tokens: float, data: DataConfig, budget: float | None) -> _Length:
+    schedule, batches = study.schedule, data.batches
+    warmup, steps = batches.steps(schedule.warmup), batches.nearest_steps(tokens)
+    full_steps = batches.tokens_before(steps) / data.global_batch_tokens  # as many tokens, without a ramp
+    decay = max(1, round(schedule.decay_fraction * full_steps))
     if steps - decay <= max(warmup, 0) or steps < 2:
         raise ConfigError.at(
             where,
@@ -221,7 +223,7 @@ def _run_overrides(
     yield f"optimizer.learning_rate={float(f'{rate:.6g}')!r}"
     yield "schedule.kind=wsd"
     yield f"schedule.total={length.steps} steps"
-    yield f"schedule.warmup={study.schedule.warmup.steps(config.data.global_batch_tokens)} steps"
+    yield f"schedule.warmup={config.data.batches.steps(study.schedule.warmup)} steps"
     yield f"schedule.decay={length.decay_steps} steps"
     yield "checkpoint.directory=null"
     yield f"checkpoint.at_steps={list(forks)}"

@@ -23,5 +23,5 @@ def rate_of(
         value, width, tokens = sweep[len(sweep) // 2] if tuned is None else tuned, tuned_width, rule.at.tokens
     rate: float = value * (width / config.model.d_model) ** rule.exponent
     if tokens is not None:
-        rate *= (tokens / (steps * config.data.global_batch_tokens)) ** rule.tokens_exponent
+        rate *= (tokens / config.data.batches.tokens_before(steps)) ** rule.tokens_exponent
     return rate

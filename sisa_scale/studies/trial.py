@@ -24,6 +24,8 @@ _DECISIVE = ("seed", "model", "data", "optimizer", "schedule", "evaluation")
 _LATER: dict[tuple[str, str], Any] = {
     ("optimizer", "kind"): "adamw",
     ("evaluation", "context_multiples"): [0.25, 0.5, 1.0, 2.0, 4.0, 8.0],
+    ("optimizer", "ema_half_life_tokens"): None,
+    ("data", "global_batch_ramp"): [],
 }
 PARAMS_CONVENTION = "all parameters, the tied head counted once"
 
@@ -57,7 +59,7 @@ class Trial:
     @property
     def tokens(self) -> int:
         """Tokens that its model has been trained on, those of its trunk included."""
-        return self.config.total_steps * self.config.data.global_batch_tokens
+        return self.config.total_tokens
 
     @cached_property
     def counts(self) -> ParameterCounts:
@@ -72,7 +74,7 @@ class Trial:
     @property
     def own_flops(self) -> float:
         """FLOPs that the trial itself takes."""
-        return self.train_flops * (1 - self.branch_step / self.config.total_steps)
+        return self.train_flops * (1 - self.config.data.batches.tokens_before(self.branch_step) / self.tokens)
 
     @property
     def workers(self) -> int:

@@ -14,11 +14,12 @@ from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import Location, find_checkpoint
 from sisa_scale.checkpoint.verifying import Copies, Found, newest_sound
 from sisa_scale.config.loading.extension import check_begins
+from sisa_scale.config.optimizers.spec import AVERAGE
 from sisa_scale.data.read.storage import is_remote
 from sisa_scale.errors import CheckpointError, SisaScaleWarning
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.training.engine.engine import Engine
-from sisa_scale.training.engine.zero_layout import load_states
+from sisa_scale.training.engine.zero_layout import begin_states, load_states
 from sisa_scale.training.hooks.checkpoints import remove_surplus
 from sisa_scale.training.resume_rules import check_resumable, check_tokenizer, lost_states, tokenizer_of
 from sisa_scale.training.run import Run
@@ -40,6 +41,8 @@ def restore(run: Run) -> TrainState:
     if found is None:
         _begin_weights(run, model)
         run.engine = _engine(run, model)
+        if run.config.optimizer.ema_half_life_tokens is not None:
+            begin_states(run.engine)
     return _take_up(run, state)
 
 
@@ -51,6 +54,7 @@ def _load(run: Run, model: Decoder, found: Found) -> TrainState:
     reader.load_weights(model.named_parameters())
     run.engine = _engine(run, model)
     _note_replaced(run, manifest)
+    _note_average(run, manifest)
     load_states(run.engine, reader, manifest.step - manifest.skipped_steps)
     rng_state = reader.rng_state(run.workers.rank)
     if rng_state is not None:
@@ -164,6 +168,14 @@ def _note_replaced(run: Run, manifest: Manifest) -> None:
     if run.workers.is_main and kind != before:
         lost = lost_states(manifest, run.config)
         run.directory.event("optimizer_replaced", step=manifest.step, before=before, after=kind, lost=lost)
+
+
+def _note_average(run: Run, manifest: Manifest) -> None:
+    """Say where the average of the weights begins or ends, if not with the run."""
+    had = any(AVERAGE in states for states in manifest.optimizer_states.values())
+    has = run.config.optimizer.ema_half_life_tokens is not None
+    if run.workers.is_main and had != has:
+        run.directory.event("weight_average", step=manifest.step, change="begun" if has else "given up")
 
 
 def _note_float8(run: Run) -> None:

@@ -115,8 +115,8 @@ def tokenizer_of(manifest: Manifest) -> str | None:
 
 def _locked_until(step: int, config: RunConfig) -> dict[str, Any]:
     """Return the locked settings; a stage of the mixture that the run has not reached may still change."""
-    locked, batch = locked_settings(to_plain(config)), config.data.global_batch_tokens
-    locked["data.stages"] = [stage.to_plain() for stage in config.data.stages if stage.start.steps(batch) < step]
+    locked, batches = locked_settings(to_plain(config)), config.data.batches
+    locked["data.stages"] = [stage.to_plain() for stage in config.data.stages if batches.steps(stage.start) < step]
     return locked
 
 

@@ -85,7 +85,7 @@ class Run:
 
     def step(self, state: TrainState, batch: Batch) -> StepReport:
         """Take one optimizer step, or skip it, as all workers agree; and agree on whether to stop."""
-        step = state.step + 1
+        step, data_step = state.step + 1, self.cursor.data_step(state.step)
         learning_rate = self.schedule.learning_rate(state.step)
         stop = asked_to_stop(self.directory.stop_path if self.workers.is_main else None)
         is_first_reader = self.workers.rank % self.config.execution.sequence_parallel_size == 0
@@ -103,8 +103,8 @@ class Run:
             loss=vote.loss,
             gradient_norm=vote.gradient_norm,
             learning_rate=learning_rate,
-            num_tokens=self.config.data.global_batch_tokens,
-            data_step=self.cursor.data_step(state.step),
+            num_tokens=self.config.data.batches.tokens(data_step),
+            data_step=data_step,
             stream_digest=vote.stream_digest,
             step_seconds=result.seconds + self._timed.wait_seconds,
             wait_seconds=self._timed.wait_seconds,

@@ -17,6 +17,7 @@ def command(
     location: str,
     seed: int,
     global_batch_tokens: int,
+    global_batch_ramp: str | None,
     sequence_tokens: int,
     steps: str,
     world_size: int,
@@ -31,12 +32,14 @@ def command(
     from sisa_scale.data.read.stream import TokenStream
 
     start, stop = _steps(steps)
-    stream = TokenStream(order_config(location, seed, global_batch_tokens, sequence_tokens, loader_workers))
+    order = order_config(location, seed, global_batch_tokens, global_batch_ramp, sequence_tokens, loader_workers)
+    stream = TokenStream(order)
     value = {
         "sha256": stream.sha256(start, stop, world_size),
         "data_fingerprint": stream.fingerprint,
         "seed": seed,
         "global_batch_tokens": global_batch_tokens,
+        "global_batch_ramp": [stage.to_plain() for stage in order.global_batch_ramp],
         "sequence_tokens": sequence_tokens,
         "steps": [start, stop],
         "world_size": world_size,

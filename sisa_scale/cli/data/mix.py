@@ -38,5 +38,5 @@ def command(recipe_or_run: str, overrides: tuple[str, ...], steps: int | None, a
     render(rows, as_json=as_json, title=f"{num_steps:,} steps", value={"steps": num_steps, "sources": rows})
     if not as_json:
         for stage in config.data.stages:
-            announce(f"from step {stage.start.steps(config.data.global_batch_tokens):,} on: {dict(stage.weights)}")
+            announce(f"from step {config.data.batches.steps(stage.start):,} on: {dict(stage.weights)}")
     stream.check_limits(num_steps)

@@ -14,7 +14,14 @@ from sisa_scale.cli.data.order import order_config, order_options
 @click.option("--index", default=0, show_default=True, type=int, help="Sequence in the global batch of that step.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    location: str, seed: int, global_batch_tokens: int, sequence_tokens: int, step: int, index: int, as_json: bool
+    location: str,
+    seed: int,
+    global_batch_tokens: int,
+    global_batch_ramp: str | None,
+    sequence_tokens: int,
+    step: int,
+    index: int,
+    as_json: bool,
 ) -> None:
     """Print sequence --index of step --step of the data set at LOCATION, and where it came from.
 
@@ -22,7 +29,8 @@ def command(
     """
     from sisa_scale.data.read.trace import trace_sequence
 
-    found = trace_sequence(order_config(location, seed, global_batch_tokens, sequence_tokens), step, index)
+    order = order_config(location, seed, global_batch_tokens, global_batch_ramp, sequence_tokens)
+    found = trace_sequence(order, step, index)
     if as_json:
         render([], as_json=True, value=asdict(found))
         return

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from sisa_scale.config.optimizer import OptimizerConfig
 
+AVERAGE = "ema"  # name of the state that is the moving average of a weight
 STATE_BYTES = 4  # an element of a state is fp32, as a weight is
 
 
@@ -15,7 +16,8 @@ STATE_BYTES = 4  # an element of a state is fp32, as a weight is
 class State:
     """What an optimizer keeps of a parameter, by its name in torch's `optimizer.state[parameter]`.
 
-    shape: `weight`, fp32 and shaped like the parameter, zero before the first update, stored in checkpoints; or
+    shape: `weight`, fp32 and shaped like the parameter, zero before the first update (`AVERAGE`: the weight), stored in
+    checkpoints; or
     `update_count`, one number, the updates taken so far, which is set from the steps of a checkpoint.
     """
 
@@ -88,6 +90,11 @@ class OptimizerSpec:
     def count_names(self) -> tuple[str, ...]:
         """Names of all states that count updates."""
         return tuple(dict.fromkeys(name for group in self.groups for name in group.counts))
+
+    def with_average(self) -> "OptimizerSpec":
+        """Return the optimizer beside which a moving average of every weight is kept, as one more of its states."""
+        groups = (replace(group, states=(*group.states, State(AVERAGE))) for group in self.groups)
+        return replace(self, groups=tuple(groups))
 
     def state_elements(self, shapes: Mapping[str, Sequence[int]]) -> int:
         """Return how many elements the states of parameters of these shapes have."""

@@ -124,7 +124,7 @@ def _model_state(weights: Weights) -> dict[str, Any]:
         "module": {},
         "lr_scheduler": None,
         "global_steps": origin.step,
-        "global_samples": origin.step * origin.run.data.global_batch_sequences,
+        "global_samples": origin.run.data.batches.sequences_before(origin.step),
         "skipped_steps": origin.skipped_steps,
         "dp_world_size": 1,
         "mp_world_size": 1,

@@ -119,22 +119,14 @@ def permute(values: Int64Array, size: int, keys: UInt64Array) -> Int64Array:
     return result.astype(np.int64)
 
 
-def global_batch_positions(step: int, global_batch_sequences: int) -> Int64Array:
-    """Return the positions that step `step` (from 0) trains on: [step * G, (step + 1) * G)."""
-    return rank_positions(step, global_batch_sequences, rank=0, world_size=1)
-
-
-def rank_positions(step: int, global_batch_sequences: int, rank: int, world_size: int) -> Int64Array:
-    """Return the positions of one rank in step `step`: the slice [G * r // W, G * (r + 1) // W) of the global batch.
+def rank_positions(batch: range, rank: int, world_size: int) -> Int64Array:
+    """Return the positions of one rank: the slice [G * r // W, G * (r + 1) // W) of the G positions of a global batch.
 
     Any world size will do. Where it does not divide the batch the slices differ by one; they may be empty.
     """
-    if step < 0 or not 0 <= rank < world_size:
-        raise ValueError(f"step {step}, rank {rank} of {world_size}: a step is >= 0 and a rank is below the world size")
-    start = step * global_batch_sequences
-    return np.arange(
-        start + global_batch_sequences * rank // world_size, start + global_batch_sequences * (rank + 1) // world_size
-    )
+    if batch.start < 0 or not 0 <= rank < world_size:
+        raise ValueError(f"{batch}, rank {rank} of {world_size}: positions are >= 0 and a rank is below the world size")
+    return np.arange(batch.start + len(batch) * rank // world_size, batch.start + len(batch) * (rank + 1) // world_size)
 
 
 def _mix(values: UInt64Array) -> UInt64Array:

@@ -26,7 +26,7 @@ class SourceUse:
 
 def source_use(config: DataConfig, sources: tuple[Source, ...], mixture: Mixture, num_steps: int) -> list[SourceUse]:
     """Return what the first `num_steps` steps read of each source."""
-    total = num_steps * config.global_batch_sequences
+    total = config.batches.sequences_before(num_steps)
     length = config.sequence_tokens
     return [
         SourceUse(
@@ -61,6 +61,6 @@ def _last_step(mixture: Mixture, number: int, limit: int, config: DataConfig, nu
     low, high = 0, num_steps
     while high - low > 1:
         middle = (low + high) // 2
-        is_within = mixture.counts(middle * config.global_batch_sequences)[number] <= limit
+        is_within = mixture.counts(config.batches.sequences_before(middle))[number] <= limit
         low, high = (middle, high) if is_within else (low, middle)
     return low

@@ -78,7 +78,7 @@ def build_mixture(config: DataConfig) -> Mixture:
     weights = {name: source.weight for name, source in config.sources.items()}
     stages = [(0, weights)]
     for stage in config.stages:
-        start = stage.start.steps(config.global_batch_tokens) * config.global_batch_sequences
+        start = config.batches.sequences_before(config.batches.steps(stage.start))
         stages.append((start, dict(stage.weights)))
     shares = [(start, whole_shares({name: weights[name] for name in names})) for start, weights in stages]
     return Mixture(config.seed, [Stage(start, tuple(share.values())) for start, share in shares])

@@ -92,7 +92,7 @@ class TokenStream:
         self._pool = ArrayPool(_POOLED_ARRAYS)
         self.sources, self._mixture = open_sources(config), build_mixture(config)
         orders = [source.order for source in self.sources]
-        self.planner = Planner(orders, self._mixture, config.global_batch_sequences)
+        self.planner = Planner(orders, self._mixture, config.batches)
 
     @property
     def manifest(self) -> Manifest:

@@ -62,11 +62,12 @@ def trace_sequence(config: DataConfig, step: int, index: int) -> TracedSequence:
 
     Raises ConfigError for an index outside the batch, DataError if the block is damaged.
     """
-    if not 0 <= index < config.global_batch_sequences:
+    num_sequences = config.batches.sequences(step)
+    if not 0 <= index < num_sequences:
         raise ConfigError.at(
             "--index",
             found=str(index),
-            allowed=f"the batch has the sequences 0 to {config.global_batch_sequences - 1}",
+            allowed=f"the batch of step {step} has the sequences 0 to {num_sequences - 1}",
             remedy="Choose one of these.",
         )
     stream = TokenStream(config)

@@ -2,7 +2,8 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from sisa_scale.compat.deepspeed import import_deepspeed, partitioned_gradient_norm
+from sisa_scale.compat.deepspeed import import_deepspeed, partitioned_gradient_norm, spread_weights
 from sisa_scale.config.run import RunConfig
 from sisa_scale.data.read.documents import IGNORED_TARGET
 from sisa_scale.data.read.stream import Batch
@@ -20,6 +21,7 @@ from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.head import TokenScores
 from sisa_scale.models.kernels.float8 import Float8Modules, use_float8
 from sisa_scale.models.monitors import LayerMonitor
+from sisa_scale.training.engine.average import swap_average, update_average
 from sisa_scale.training.engine.communicator import Communicator
 from sisa_scale.training.engine.compile import (
     begin_cuda_graphs,
@@ -77,6 +79,7 @@ class Engine:
         self.optimizer.register_step_pre_hook(self._before_update)
         self.optimizer.register_step_post_hook(self._after_update)
         self._withheld: list[tuple[Tensor, Tensor | None]] = []
+        self._average_decay = 1.0
         self.model = model
         self._place_matrices()
 
@@ -102,7 +105,14 @@ class Engine:
         targets = batch.targets_BL.to(self.workers.device, non_blocking=True).split(self.micro_batch)
         documents = self._documents(batch, len(tokens))
         weights = self._weights(batch) if self.ignores_targets else [1.0] * len(tokens)
+        groups = self.workers.world_size // self.config.execution.sequence_parallel_size
+        step_tokens = len(tokens) * self.micro_batch * groups * self.config.data.sequence_tokens
+        self._average_decay = self.config.optimizer.average_decay(step_tokens)
+        if len(tokens) != self.engine.gradient_accumulation_steps():  # a ramp of the global batch
+            self.engine.set_train_batch_size(len(tokens) * self.micro_batch * self.workers.world_size)
         for tokens_BL, targets_BL, document, weight in zip(tokens, targets, documents, weights, strict=True):
+            # DeepSpeed would count micro-steps from the start of the process, as if every step had as many.
+            self.engine.set_gradient_accumulation_boundary(len(losses) + 1 == len(tokens))
             if self.uses_cuda_graphs:
                 begin_cuda_graphs()
             loss = self.engine(tokens_BL, targets_BL, **document)
@@ -141,8 +151,13 @@ class Engine:
         self._withheld = [(weight, weight.grad) for weight in weights]
         optimizer.zero_grad(set_to_none=True)
 
-    def _after_update(self, *_arguments: object) -> None:
-        """Give back what was withheld: on the host DeepSpeed has one buffer of gradients for all steps."""
+    def _after_update(self, optimizer: torch.optim.Optimizer, *_arguments: object) -> None:
+        """Move the average of the weights, or give back what was withheld.
+
+        On the host DeepSpeed has one buffer of gradients for all steps.
+        """
+        if not self._withheld:
+            update_average(optimizer, self._average_decay)
         for weight, gradient in self._withheld:
             weight.grad = gradient
         self._withheld = []
@@ -177,6 +192,19 @@ class Engine:
         if self.config.execution.zero_stage > 0:
             return None
         return get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the model the moving average of its weights for the time of the block; all workers do so together."""
+        self._swap_average()
+        try:
+            yield
+        finally:
+            self._swap_average()
+
+    def _swap_average(self) -> None:
+        swap_average(self.optimizer)
+        spread_weights(self.engine, self.config.execution.zero_stage)
 
     @torch.no_grad()
     def score(self, tokens_BL: Tensor, targets_BL: Tensor, document_BL: Tensor | None = None) -> TokenScores:

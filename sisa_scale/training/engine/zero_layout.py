@@ -11,6 +11,7 @@ import torch
 from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.checkpoint.slices import CheckpointReader, Slice
 from sisa_scale.compat.deepspeed import Fragment
+from sisa_scale.config.optimizers.spec import AVERAGE
 from sisa_scale.training.engine.engine import Engine
 from sisa_scale.training.engine.fragments import fragments
 
@@ -32,7 +33,7 @@ def local_slices(engine: Engine) -> Iterator[Slice]:
     """Yield views of all fp32 weights and states of the optimizer on this rank.
 
     An optimizer makes its states, all zero, in its first update, which does not come with the first step if that one
-    is skipped.
+    is skipped; those of a run with an average of its weights are there from the start.
     """
     for name, (start, length, flat, offset) in _fragments(engine):
         if not length:
@@ -47,8 +48,16 @@ def local_slices(engine: Engine) -> Iterator[Slice]:
 def load_states(engine: Engine, reader: CheckpointReader, updates: int) -> None:
     """Give the optimizer its states of a checkpoint, and the number of updates it has taken.
 
-    States that the checkpoint of another optimizer does not have begin at zero.
+    States that the checkpoint does not have, of another optimizer or without an average, begin as in a new run.
     """
+    begin_states(engine, updates)
+    for piece in local_slices(engine):
+        if piece.kind in reader.manifest.optimizer_states[piece.name]:
+            piece.values.copy_(reader.read(piece.kind, piece.name, piece.start, piece.values.numel()))
+
+
+def begin_states(engine: Engine, updates: int = 0) -> None:
+    """Give the optimizer the states before its first update: zero, but the average of the weights, which is they."""
     optimizer, spec = engine.optimizer, engine.config.optimizer.spec
     counts_on_device = any(group.get("fused") for group in optimizer.param_groups)
     for name, fragment in _fragments(engine):
@@ -56,12 +65,11 @@ def load_states(engine: Engine, reader: CheckpointReader, updates: int) -> None:
         if flat in optimizer.state:  # made for another parameter that lies in it
             continue
         states = {kind: torch.zeros_like(flat) for kind in engine.optimizer_states[name]}
+        if AVERAGE in states:
+            states[AVERAGE].copy_(flat.detach())
         for kind in spec.group(name, engine.shapes[name]).counts:
             states[kind] = torch.tensor(float(updates), device=flat.device if counts_on_device else "cpu")
         optimizer.state[flat] = states
-    for piece in local_slices(engine):
-        if piece.kind in reader.manifest.optimizer_states[piece.name]:
-            piece.values.copy_(reader.read(piece.kind, piece.name, piece.start, piece.values.numel()))
 
 
 def _fragments(engine: Engine) -> Iterator[tuple[str, Fragment]]:

@@ -1,11 +1,15 @@
 """What happens after a step, besides metrics, guard and checkpoints: monitors and evaluation."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from sisa_scale.evaluation.resources import load_resources
+from sisa_scale.evaluation.score import Score
 from sisa_scale.evaluation.suite import run_suite
+from sisa_scale.evaluation.tasks.heldout import TASK as HELDOUT
 from sisa_scale.faults import fault_point
 from sisa_scale.models.monitors import GradientShares, LayerMonitor, phase_change
 from sisa_scale.runs.evaluations import ScoreRow, scores_so_far
@@ -65,7 +69,10 @@ class ImportanceMonitor:
 
 
 class Evaluation:
-    """Scores the configured tasks every so many steps and at the end, on all workers together; and before step 1."""
+    """Scores the configured tasks every so many steps and at the end, on all workers together; and before step 1.
+
+    A moving average of the weights is scored on the held-out loss alone; its metrics begin with `ema_`.
+    """
 
     def __init__(self, run: Run, tracker: Tracker) -> None:
         self.run, self.tracker = run, tracker
@@ -97,18 +104,26 @@ class Evaluation:
         started = time.perf_counter()
         with self.run.heart.phase("evaluation", state.step):
             fault_point("evaluation.before_score")
-            scores = run_suite(
-                settings.tasks,
-                self.run.engine.score,
-                self.resources,
-                batch_size=settings.batch_sequences,
-                rank=workers.rank,
-                world_size=workers.world_size,
-                gather=workers.gather,
-            )
+            scores = self._scores(settings.tasks)
+            if self.run.config.optimizer.ema_half_life_tokens is not None and HELDOUT in settings.tasks:
+                with self.run.engine.averaged():
+                    found = [score for score in self._scores([HELDOUT]) if score.metric != "unigram_entropy"]
+                scores += [replace(score, metric=f"ema_{score.metric}") for score in found]
         self.run.check_fence()  # it may have taken long enough for another life to begin
         if workers.is_main:
             rows = [ScoreRow(step=state.step, tokens=state.tokens, **score.to_json()) for score in scores]
             self.run.directory.add_scores(rows)
             self.run.directory.event("evaluation", step=state.step, seconds=round(time.perf_counter() - started, 3))
             self.tracker.log(state.step, evaluation_values(rows))
+
+    def _scores(self, tasks: Sequence[str]) -> list[Score]:
+        workers = self.run.workers
+        return run_suite(
+            tasks,
+            self.run.engine.score,
+            self.resources,
+            batch_size=self.run.config.evaluation.batch_sequences,
+            rank=workers.rank,
+            world_size=workers.world_size,
+            gather=workers.gather,
+        )

@@ -50,11 +50,3 @@ def test_parts_of_a_step_or_token_are_refused(text: str) -> None:
 )
 def test_decimal_fractions_and_large_counts_are_exact(text: str, count: int) -> None:
     assert Duration.parse(text).count == count
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10**15), st.integers(1, 10**7))
-def test_tokens_give_whole_steps_and_no_more(count: int, tokens_per_step: int) -> None:
-    steps = Duration(count, "tokens").steps(tokens_per_step)
-    assert steps * tokens_per_step <= count < (steps + 1) * tokens_per_step
-    assert Duration(count, "steps").steps(tokens_per_step) == count

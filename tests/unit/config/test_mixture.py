@@ -37,7 +37,7 @@ def test_a_mixture_loads_and_comes_back(recipe: Path, tmp_path: Path) -> None:
     assert list(data.mix) == ["web", "books"]
     assert list(data.sources) == ["books", "web"]
     assert (data.mix["books"].path, data.mix["books"].weight, data.mix["books"].max_epochs) == ("b", 0.3, 2.0)
-    assert [stage.start.steps(4096) for stage in data.stages] == [1000, 1220]
+    assert [data.batches.steps(stage.start) for stage in data.stages] == [1000, 1220]
     assert data.stages[1].weights == {"web": 0.0, "books": 1.0}
     again = tmp_path / "again.yaml"
     again.write_text(dump_yaml(load(recipe)))

@@ -67,3 +67,14 @@ def test_an_optimizer_without_states_stores_weights() -> None:
 def test_descriptions_need_no_torch() -> None:
     program = "import sys, sisa_scale.config.optimizers.table; assert 'torch' not in sys.modules"
     assert run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_moving_average_is_one_more_state_of_every_weight(kind: str) -> None:
+    plain = OptimizerConfig(kind=kind, learning_rate=1e-3)
+    averaged = replace(plain, ema_half_life_tokens=1000.0)
+    before, after = plain.spec.stored_states(SHAPES), averaged.spec.stored_states(SHAPES)
+    assert after == {name: (*states, "ema") for name, states in before.items()}
+    num_elements = 24 + 4 + 2 + 1
+    assert averaged.spec.checkpoint_bytes(SHAPES) == plain.spec.checkpoint_bytes(SHAPES) + 4 * num_elements
+    assert [averaged.average_decay(tokens) for tokens in (0, 1000, 3000)] == [1, 0.5, 0.125]

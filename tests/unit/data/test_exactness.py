@@ -11,6 +11,7 @@ from data_sets import data_config, open_stream, serve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sisa_scale.config.batches import GlobalBatches, RampStage
 from sisa_scale.config.data import DataConfig
 from sisa_scale.config.duration import Duration
 from sisa_scale.config.mixture import MixSource, MixStage
@@ -22,6 +23,7 @@ from sisa_scale.data.read.stream import DIGEST_MODULUS, TokenStream
 
 STEPS = 30
 WORLD_SIZES = (1, 2, 3, 4, 8, 16)
+RAMP = (RampStage(Duration(5, "steps"), 1 * 64), RampStage(Duration(17, "steps"), 7 * 64))  # of 12 sequences at last
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def config_of(kind: str, built: Path, url: str, cache: Path, loader_workers: int
     if kind == "mixture":
         mix = {"here": MixSource(path=str(built), weight=2), "there": MixSource(path=url, weight=1)}
         stages = (MixStage(Duration(11, "steps"), {"here": 1.0, "there": 3.0}),)
-        return data_config(None, mix=mix, stages=stages, **remote)
+        return data_config(None, mix=mix, stages=stages, global_batch_ramp=RAMP, **remote)
     return data_config(url if kind == "http" else built, **remote)
 
 
@@ -89,6 +91,16 @@ def test_a_whole_epoch_by_many_ranks(built: Path) -> None:
         assert len(set(places)) == len(places) == num
 
 
+def test_a_ramp_reads_the_same_sequences_in_the_same_order(built: Path) -> None:
+    plain, ramped = open_stream(built).planner, open_stream(built, global_batch_ramp=RAMP).planner
+    expected = np.concatenate([plain.global_batch(step).row for step in range(20)])
+    for world_size in (1, 3):
+        steps = [ramped.share(step, rank, world_size) for step in range(STEPS) for rank in range(world_size)]
+        found = np.concatenate([step.row for step in steps])
+        assert found.size == 5 * 1 + 12 * 7 + 13 * 12
+        assert found[:240].tolist() == expected.tolist()
+
+
 @given(
     num_blocks=st.integers(1, 2_000_000),  # of 2**19 tokens: up to 10**12
     length=st.sampled_from((512, 2048, 8192)),
@@ -103,13 +115,14 @@ def test_order_up_to_4096_ranks_and_a_trillion_tokens(
     num_blocks: int, length: int, tail: int, seed: int, world_size: int, batch: int, step: int
 ) -> None:
     order = SequenceOrder(num_blocks, tail, (1 << 19) // length, seed)
-    sizes = [rank_positions(step, batch, rank, world_size).size for rank in range(world_size)]
+    batches = GlobalBatches(1, batch)
+    sizes = [rank_positions(batches.positions(step), rank, world_size).size for rank in range(world_size)]
     assert sum(sizes) == batch
     assert max(sizes) - min(sizes) <= 1
     epoch, block, row = order.locate(np.arange(step * batch, (step + 1) * batch))
     places = np.stack([epoch, block, row], axis=1)
     assert len(np.unique(places, axis=0)) == batch
-    planner = Planner([order], Mixture(seed, [Stage(0, (1,))]), batch)
+    planner = Planner([order], Mixture(seed, [Stage(0, (1,))]), batches)
     for rank in {0, world_size // 2, world_size - 1}:
         start = sum(sizes[:rank])
         share = planner.share(step, rank, world_size)
@@ -121,7 +134,7 @@ def test_order_up_to_4096_ranks_and_a_trillion_tokens(
 def test_the_order_of_a_trillion_tokens_takes_no_memory() -> None:
     tracemalloc.start()
     order = SequenceOrder(10**12 >> 19, 17, 256, seed=1)
-    planner = Planner([order], Mixture(1, [Stage(0, (1,))]), 4096)
+    planner = Planner([order], Mixture(1, [Stage(0, (1,))]), GlobalBatches(1, 4096))
     for step in (0, 10**5, 10**9):
         planner.share(step, 4095, 4096)
         planner.share(step, 0, 1)

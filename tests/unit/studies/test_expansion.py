@@ -141,7 +141,8 @@ def test_branches_begin_before_their_end_and_after_the_warmup(tokens: list[int],
         schedule=dataclasses.replace(SMALL.schedule, decay_fraction=decay),
     )
     trials = expand(study)
-    starts = {p.config.total_steps - p.config.schedule.decay.steps(256): p for p in trials if p.role == "branch"}
+    branches = [trial for trial in trials if trial.role == "branch"]
+    starts = {p.config.total_steps - p.config.data.batches.steps(p.config.schedule.decay): p for p in branches}
     for start, trial in starts.items():
         assert 2 < start < trial.config.total_steps
         assert trial.branch_step == start

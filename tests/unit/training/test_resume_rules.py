@@ -55,6 +55,10 @@ def test_how_and_where_may_change(manifest: Manifest, overrides: list[str]) -> N
     [
         (["seed=1"], ["seed"]),
         (["data.seed=1"], ["data.seed"]),
+        (
+            ["global_batch_ramp=[{until: 200 steps, global_batch_tokens: 2048}]", "micro_batch_sequences=4"],
+            ["data.global_batch_ramp"],
+        ),
         (["d_ff=100", "global_batch_tokens=8192"], ["data.global_batch_tokens", "model.d_ff"]),
         (["d_s=32", "decay_range_nats=70"], ["model.sisa.d_s", "model.sisa.decay_range_nats"]),
         (["sequence_tokens=128", "needle_lengths=[64]"], ["data.sequence_tokens"]),

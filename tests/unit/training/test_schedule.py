@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sisa_scale.config import load_config
+from sisa_scale.config.batches import RampStage
 from sisa_scale.config.duration import Duration
 from sisa_scale.errors import ConfigError
 from sisa_scale.training.schedule import LearningRateSchedule
@@ -102,3 +103,25 @@ def test_tokens_are_steps_of_the_batch() -> None:
     overrides = ["schedule.total=409_600 tokens", "warmup=40_960 tokens", "decay=0 steps", "global_batch_tokens=4096"]
     made = LearningRateSchedule(load_config("quickstart", overrides).config)
     assert (made.total_steps, made.warmup_steps, made.decay_steps) == (100, 10, 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.sampled_from(["wsd", "cosine", "linear", "inverse_sqrt"]), st.integers(1, 15), st.integers(0, 10))
+def test_a_ramp_of_the_batch_does_not_bend_the_rate(kind: str, warmup: int, decay: int) -> None:
+    plain = schedule(kind, total=40, warmup=warmup, decay=decay, final=0.1)
+    size = QUICKSTART.data.global_batch_tokens
+    ramp = tuple(RampStage(Duration(steps, "steps"), size // part) for steps, part in ((8, 4), (20, 2)))
+    config = replace(QUICKSTART, data=replace(QUICKSTART.data, global_batch_ramp=ramp))
+    total, warm, end = (Duration(steps * size, "tokens") for steps in (40, warmup, decay))
+    made = replace(config.schedule, kind=kind, final_fraction=0.1, total=total, warmup=warm, decay=end)
+    ramped = LearningRateSchedule(replace(config, schedule=made))
+    tokens_before, compared = config.data.batches.tokens_before, 0
+    assert ramped.total_steps == 20 + 32  # 8 steps of a quarter, 12 of a half
+    for step in range(52):
+        # The rate of a step is that of the tokens before it; while it rises with them, of those after it.
+        is_at_end = (kind == "inverse_sqrt" and step < 52 - decay) or step < ramped.warmup_steps
+        steps, rest = divmod(tokens_before(step + is_at_end), size)
+        if not rest:
+            assert ramped.learning_rate(step) == pytest.approx(plain.learning_rate(steps - is_at_end), rel=1e-12)
+            compared += 1
+    assert compared >= 38
