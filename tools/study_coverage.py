@@ -4,7 +4,7 @@ rates: sweeps with steps of a factor of two around optima drawn inside them, the
 z = log(rate / optimum), an offset for each seed. How often the 95 % interval holds the optimum (an unknown one holds
 everything), its median width as high / low, and how often it is unknown or the optimum at an edge. pairs: two
 architectures over six sizes and lengths, whose runs share what a seed's order of data does; how often the intervals of
-the mean and of single cells hold the planted effect, and how often 0. docs/scaling-laws.md has the tables of
+the mean and of single cells hold the planted effect, and how often 0. docs/studies.md has the tables of
 `python tools/study_coverage.py rates|pairs`.
 """
 

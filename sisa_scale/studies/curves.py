@@ -44,8 +44,8 @@ def loss_curves(directory: StudyDirectory, axis: CostAxis | None = None) -> Plot
             index = sizes.index(trial.values["size"])
             is_branch = trial.values["role"] == "branch"
             style = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))} if is_branch else {"linewidth": 1.3}
-            label = f"{trial.values['params_scaling']:,} parameters"
-            label = None if is_branch or label in panel.get_legend_handles_labels()[1] else label
+            size = f"{trial.values['params_scaling']:,} parameters"
+            label = None if is_branch or size in panel.get_legend_handles_labels()[1] else size
             panel.plot(*thin(cost, losses), color=color(index), label=label, **style)
             ends = [s for s in run.scores if (s.step, s.task, s.metric) == (trial.total_steps, "loss", "loss")]
             for score in ends:
