@@ -55,10 +55,6 @@ def test_how_and_where_may_change(manifest: Manifest, overrides: list[str]) -> N
     [
         (["seed=1"], ["seed"]),
         (["data.seed=1"], ["data.seed"]),
-        (
-            ["global_batch_ramp=[{until: 200 steps, global_batch_tokens: 2048}]", "micro_batch_sequences=4"],
-            ["data.global_batch_ramp"],
-        ),
         (["d_ff=100", "global_batch_tokens=8192"], ["data.global_batch_tokens", "model.d_ff"]),
         (["d_s=32", "decay_range_nats=70"], ["model.sisa.d_s", "model.sisa.decay_range_nats"]),
         (["sequence_tokens=128", "needle_lengths=[64]"], ["data.sequence_tokens"]),
@@ -69,6 +65,12 @@ def test_what_is_trained_may_not(manifest: Manifest, overrides: list[str], keys:
         check(manifest, *overrides)
     assert [problem.where for problem in caught.value.problems] == [f"run {key}" for key in keys]
     assert all(override.partition("=")[2] in str(caught.value) for override in overrides if "needle" not in override)
+
+
+def test_a_ramp_stays_as_it_is(manifest: Manifest) -> None:
+    ramp = "global_batch_ramp=[{until: 200 steps, global_batch_tokens: 2048}]"
+    with pytest.raises(CheckpointError, match=r"run data\.global_batch_ramp: found .*200 steps.*begun with \[\]"):
+        check(manifest, ramp, "micro_batch_sequences=4")
 
 
 def test_another_architecture_is_refused(manifest: Manifest) -> None:
