@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ EOS_NAMES = (
 )
 
 _NUM_BYTES_AND_SPECIALS = 256 + 2
+# While it works the library takes about 200 bytes a character.
+_GROUP_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,11 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without any special token."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        ids: list[list[int]] = []
+        for group in _groups(texts):
+            encodings = self._backend.encode_batch_fast(group, add_special_tokens=False)
+            ids += [encoding.ids for encoding in encodings]
+        return ids
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of one text, without any special token."""
@@ -57,6 +62,20 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens by their names."""
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts, in order, as many at a time as the library is given."""
+    group: list[str] = []
+    num_characters = 0
+    for text in texts:
+        if group and num_characters + len(text) > _GROUP_CHARACTERS:
+            yield group
+            group, num_characters = [], 0
+        group.append(text)
+        num_characters += len(text)
+    if group:
+        yield group
 
 
 def load_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:

@@ -11,7 +11,7 @@ from sisa_scale.data.build.inputs import Input
 from sisa_scale.data.build.records import BadRecordError, decode
 from sisa_scale.data.build.unpack import unpacked_chunks
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 19
 
 _MAX_LINE_CHARACTERS = 1 << 22
 
