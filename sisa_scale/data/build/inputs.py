@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from unicodedata import category
 from urllib.parse import urlparse
 
 from sisa_scale.data.build.web import ENCODINGS, RETRY_SECONDS, FileChangedError, is_web, web_chunks, web_options
@@ -37,7 +38,7 @@ class Input:
     @property
     def label(self) -> str:
         """The path or URL as messages show it: without a signature."""
-        return without_query(self.url)
+        return printable(without_query(self.url))
 
     @property
     def kind(self) -> str:
@@ -91,6 +92,12 @@ def is_remote(path: str | Path) -> bool:
 def without_query(url: str) -> str:
     """Return a local path or URL without the query of the latter, which may hold a signature."""
     return url.partition("?")[0] if is_remote(url) else url
+
+
+def printable(path: str) -> str:
+    """Return a path with what is no text in it (bytes that are not UTF-8, ends of lines) written as escapes."""
+    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(repr(character)[1:-1] if category(character) == "Cc" else character for character in text)
 
 
 def file_name(url: str) -> str:
