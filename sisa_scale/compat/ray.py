@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray._private import services, utils
 from ray.job_config import JobConfig
+from ray.train.torch.config import _TorchBackend as TorchBackend
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import ResizingState
 
@@ -18,6 +19,7 @@ __all__ = [
     "ControllerCallback",
     "OwnPathJob",
     "ResizingState",
+    "TorchBackend",
     "away_from",
     "draining_nodes",
     "scratch_in",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 # ControllerCallback: Ray's public callbacks are told of failures, not of the next attempt's workers before they start.
+# TorchBackend: what joins the workers to a process group; the environment of each is to be right before.
 # ResizingState: the only word that running workers are to be replaced by more or fewer.
 
 

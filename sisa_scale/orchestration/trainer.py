@@ -25,10 +25,11 @@ def build_trainer(config: RunConfig, device: Device, token: str) -> Any:
     token: of the life that owns the run.
     """
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     from sisa_scale.orchestration.failure_callback import DeathWatch
     from sisa_scale.orchestration.placement_callback import Placement
+    from sisa_scale.orchestration.process_group import ReachableTorchConfig
 
     resources = config.resources
     environment = {"OMP_NUM_THREADS": str(resources.cpus_per_worker), "TOKENIZERS_PARALLELISM": "false"}
@@ -41,7 +42,7 @@ def build_trainer(config: RunConfig, device: Device, token: str) -> Any:
     return TorchTrainer(
         _work,
         train_loop_config={"config": config, "device": device, "token": token, "command": sys.argv},
-        torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),
+        torch_config=ReachableTorchConfig(backend="nccl" if device == "cuda" else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers,
             use_gpu=device == "cuda",

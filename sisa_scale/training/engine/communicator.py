@@ -12,6 +12,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from sisa_scale.errors import ConfigError
 from sisa_scale.models.sequence_parallel import SequenceGroup
 from sisa_scale.runs.exit_codes import end_process
+from sisa_scale.training.engine.interface import use_reachable_interface
 
 _ASIDE_TIMEOUT = timedelta(hours=1)
 _ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -87,6 +88,7 @@ def connect(device: str) -> Communicator:
     else:
         place = torch.device("cpu")
     if not dist.is_initialized():
+        use_reachable_interface(os.environ["MASTER_ADDR"])
         dist.init_process_group(
             "nccl" if device == "cuda" else "gloo", store=_store(), rank=rank, world_size=world_size
         )
