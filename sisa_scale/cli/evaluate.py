@@ -7,7 +7,8 @@ import click
 
 from sisa_scale.cli.console import announce, render
 from sisa_scale.cli.progress import item_progress
-from sisa_scale.config.tasks import check_tasks, task_names
+from sisa_scale.config.tasks import CHOICE_TASKS, check_tasks, task_names
+from sisa_scale.errors import ConfigError
 
 
 @click.command("evaluate")
@@ -52,7 +53,8 @@ def command(
 
     With --tokenizer the data set need not be there: the multiple-choice tasks, and lambada with --lambada, need none.
     Without --lambada (and without evaluation.lambada_path in the recipe) the lambada task scores a cloze set made from
-    the held-out text, and says so. --lambada scores all of its file, whatever evaluation.num_cloze_items.
+    the held-out text, and says so. --lambada scores all of its file, whatever evaluation.num_cloze_items and whether or
+    not the run's tasks hold lambada.
 
     Beyond the trained length: --set model.max_length_tokens=8192 --set model.rope.scaling=yarn
     --set evaluation.context_tokens=8192 --set evaluation.needle_lengths=[4096,8192].
@@ -69,9 +71,14 @@ def command(
         check_tasks(tasks.split(","))
     trained = open_trained(run_or_checkpoint, overrides)
     config = trained.config
+    chosen = tuple(tasks.split(",")) if tasks else config.evaluation.tasks
+    if lambada and not tasks and "lambada" not in chosen:
+        chosen = (*chosen, "lambada")
+    _check_used("--lambada", lambada, chosen, ("lambada",))
+    _check_used("--questions", questions, chosen, CHOICE_TASKS)
     evaluation = dataclasses.replace(
         config.evaluation,
-        tasks=tuple(tasks.split(",")) if tasks else config.evaluation.tasks,
+        tasks=chosen,
         lambada_path=str(lambada_file(lambada)) if lambada else config.evaluation.lambada_path,
         questions_directory=str(questions) if questions else config.evaluation.questions_directory,
     )
@@ -97,3 +104,13 @@ def command(
     render(rows, as_json=as_json, value={"checkpoint": trained.origin, "step": trained.step, "scores": rows})
     if not as_json:
         print_beside_paper(config.name, config.model, scores)
+
+
+def _check_used(option: str, value: object, tasks: tuple[str, ...], readers: tuple[str, ...]) -> None:
+    if value and not set(readers) & set(tasks):
+        raise ConfigError.at(
+            option,
+            found=f"the tasks {', '.join(tasks)}, none of which reads {value}",
+            allowed=f"it is for {', '.join(readers)}",
+            remedy=f"Add the task, for example with --tasks {','.join((*tasks, readers[0]))}, or leave {option} out.",
+        )

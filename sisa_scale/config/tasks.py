@@ -20,6 +20,9 @@ class TaskSpec:
     headlines: tuple[tuple[str, str], ...] = ()
 
 
+# Tasks of questions with choices, each on a file of its name.
+CHOICE_TASKS = ("hellaswag", "arc_easy", "piqa", "winogrande")
+
 _HELDOUT = "sisa_scale.evaluation.tasks.heldout:build"
 _CHOICES = "sisa_scale.evaluation.tasks.choices:build"
 _TASKS = {
@@ -29,10 +32,7 @@ _TASKS = {
         TaskSpec("lambada", "sisa_scale.evaluation.tasks.lambada:build", (("accuracy", "Last word"),)),
         TaskSpec("needle", "sisa_scale.evaluation.tasks.needle:build", (("exact_match", "Needle"),)),
         TaskSpec("needle-paper", "sisa_scale.evaluation.tasks.needle_paper:build"),
-        TaskSpec("hellaswag", _CHOICES),
-        TaskSpec("arc_easy", _CHOICES),
-        TaskSpec("piqa", _CHOICES),
-        TaskSpec("winogrande", _CHOICES),
+        *(TaskSpec(name, _CHOICES) for name in CHOICE_TASKS),
     )
 }
 

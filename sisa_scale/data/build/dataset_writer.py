@@ -147,7 +147,9 @@ def _count_removed(
         for source, part in zip(result.unit.sources, result.summary.parts, strict=True):
             for reason, count in part.removed.items():
                 removed[REASONS.index(reason), source] += count
-        for rows in result.documents(directory) if is_duplicate is not None else ():
+        if is_duplicate is None:
+            continue
+        for rows in result.documents(directory):
             is_removed = is_duplicate[num_before : num_before + rows.size] & (rows["is_continued"] == 0)
             parts = rows["part"][is_removed]
             np.add.at(removed[REASONS.index("duplicate")], np.array(result.unit.sources)[parts], 1)

@@ -163,7 +163,7 @@ def _find_remote(url: str) -> tuple[str, list[tuple[str, str | None, dict[str, A
         else:
             _check_ending(url)
             names, root, is_json_read = [path], plain.rpartition("/")[0], True
-        found = []
+        found: list[tuple[str, str | None, dict[str, Any] | None]] = []
         for name in names:
             full = name if is_remote(name) else system.unstrip_protocol(name)
             reason = _why_not(full, is_json_read=is_json_read)
