@@ -7,11 +7,13 @@ import sys
 import ray
 from ray._private import services
 from ray._private.state import GlobalState
+from ray.train.torch import TorchConfig
 
 from sisa_scale.compat.ray import (
     ControllerCallback,
     OwnPathJob,
     ResizingState,
+    TorchBackend,
     away_from,
     scratch_in,
     signals_left_alone,
@@ -27,6 +29,12 @@ def test_callbacks_are_asked_before_workers_start() -> None:
     for name, arguments in hooks.items():
         assert arguments <= set(inspect.signature(getattr(ControllerCallback, name)).parameters)
     assert inspect.isclass(ResizingState)
+
+
+def test_workers_are_asked_before_they_join_a_process_group() -> None:
+    source = inspect.getsource(TorchBackend.on_start)
+    assert 0 < source.index("worker_group.execute(") < source.index("setup_futures")
+    assert TorchConfig().backend_cls is TorchBackend
 
 
 def test_workers_import_nothing_from_where_the_driver_runs() -> None:
