@@ -9,7 +9,7 @@ import click
 from sisa_scale.cli.console import announce, render
 from sisa_scale.cli.progress import item_progress
 from sisa_scale.cli.weights_option import weights_option
-from sisa_scale.config.tasks import check_tasks, task_names
+from sisa_scale.config.tasks import CHOICE_TASKS, check_tasks, task_names
 from sisa_scale.errors import ConfigError
 from sisa_scale.runs.layout import holds_run
 
@@ -63,7 +63,8 @@ def command(
 
     With --tokenizer the data set need not be there: the multiple-choice tasks, and lambada with --lambada, need none.
     Without --lambada (and without evaluation.lambada_path in the recipe) the lambada task scores a cloze set made from
-    the held-out text, and says so. --lambada scores all of its file, whatever evaluation.num_cloze_items.
+    the held-out text, and says so. --lambada scores all of its file, whatever evaluation.num_cloze_items and whether or
+    not the run's tasks hold lambada.
 
     Beyond the trained length: --tasks needle-curve,needle-multikey,variable-tracking
     --set model.max_length_tokens=8192 --set model.rope.scaling=yarn. Their lengths are evaluation.context_multiples.
@@ -83,9 +84,14 @@ def command(
         check_tasks(tasks.split(","))
     trained = open_trained(run_or_checkpoint, overrides, which)
     config = trained.config
+    chosen = tuple(tasks.split(",")) if tasks else config.evaluation.tasks
+    if lambada and not tasks and "lambada" not in chosen:
+        chosen = (*chosen, "lambada")
+    _check_used("--lambada", lambada, chosen, ("lambada",))
+    _check_used("--questions", questions, chosen, CHOICE_TASKS)
     evaluation = dataclasses.replace(
         config.evaluation,
-        tasks=tuple(tasks.split(",")) if tasks else config.evaluation.tasks,
+        tasks=chosen,
         lambada_path=str(lambada_file(lambada)) if lambada else config.evaluation.lambada_path,
         questions_directory=str(questions) if questions else config.evaluation.questions_directory,
     )
@@ -128,3 +134,13 @@ def _recorded_in(run_or_checkpoint: str) -> Path:
         allowed="scores are noted in the run directory of a run or of its checkpoint",
         remedy="Give a run directory, or leave out --record and keep what --json prints.",
     )
+
+
+def _check_used(option: str, value: object, tasks: tuple[str, ...], readers: tuple[str, ...]) -> None:
+    if value and not set(readers) & set(tasks):
+        raise ConfigError.at(
+            option,
+            found=f"the tasks {', '.join(tasks)}, none of which reads {value}",
+            allowed=f"it is for {', '.join(readers)}",
+            remedy=f"Add the task, for example with --tasks {','.join((*tasks, readers[0]))}, or leave {option} out.",
+        )

@@ -20,6 +20,9 @@ class TaskSpec:
     headlines: tuple[tuple[str, str], ...] = ()
 
 
+# Tasks of questions with choices, each on a file of its name.
+CHOICE_TASKS = ("hellaswag", "arc_easy", "piqa", "winogrande")
+
 _HELDOUT = "sisa_scale.evaluation.tasks.heldout:build"
 _CURVE = "sisa_scale.evaluation.tasks.needle_curve:build"
 _CHOICES = "sisa_scale.evaluation.tasks.choices:build"
@@ -35,10 +38,7 @@ _TASKS = {
         TaskSpec("variable-tracking", "sisa_scale.evaluation.tasks.variable_tracking:build"),
         TaskSpec("recall", "sisa_scale.evaluation.tasks.recall:build"),
         TaskSpec("position-loss", "sisa_scale.evaluation.tasks.position_loss:build"),
-        TaskSpec("hellaswag", _CHOICES),
-        TaskSpec("arc_easy", _CHOICES),
-        TaskSpec("piqa", _CHOICES),
-        TaskSpec("winogrande", _CHOICES),
+        *(TaskSpec(name, _CHOICES) for name in CHOICE_TASKS),
     )
 }
 

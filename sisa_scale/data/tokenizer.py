@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ EOS_NAMES = (
 )
 
 _NUM_BYTES_AND_SPECIALS = 256 + 2
+# While it works the library takes about 200 bytes a character.
+_GROUP_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without any special token."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        return encode_batch(self._backend, texts)
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of one text, without any special token."""
@@ -59,6 +60,29 @@ class Tokenizer:
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
 
+def encode_batch(backend: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of each text, without any special token. backend: of `load_backend`."""
+    ids: list[list[int]] = []
+    for group in _groups(texts):
+        encodings = backend.encode_batch_fast(group, add_special_tokens=False)
+        ids += [encoding.ids for encoding in encodings]
+    return ids
+
+
+def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts, in order, as many at a time as the library is given."""
+    group: list[str] = []
+    num_characters = 0
+    for text in texts:
+        if group and num_characters + len(text) > _GROUP_CHARACTERS:
+            yield group
+            group, num_characters = [], 0
+        group.append(text)
+        num_characters += len(text)
+    if group:
+        yield group
+
+
 def load_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
     """Load a `tokenizer.json` file.
 
@@ -66,6 +90,29 @@ def load_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
     the first of `EOS_NAMES` that the file holds, special ones before others.
 
     Raises DataError when it is missing, cannot be read, has no end-of-document token, or would let a document forge it.
+    """
+    raw, backend, randomness = load_backend(path)
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    special = sorted(token.content for token in backend.get_added_tokens_decoder().values() if token.special)
+    eos_id = _eos_id(path, eos_token, vocabulary, special)
+    digest = hashlib.sha256(raw).hexdigest()
+    tokenizer = Tokenizer(path, digest, max(vocabulary.values()) + 1, eos_id, backend, randomness)
+    eos_name = backend.id_to_token(eos_id)
+    if eos_id in tokenizer.encode(f"a{eos_name} {eos_name}"):
+        raise DataError.at(
+            path,
+            found=f"that the characters {eos_name} inside a text become the id {tokenizer.eos_id}",
+            allowed="no text can forge the end of a document",
+            remedy=f'Mark {eos_name} as "special": true among the added tokens'
+            + (f", or end documents with one that is: --eos-token '{special[0]}'." if special else "."),
+        )
+    return tokenizer
+
+
+def load_backend(path: Path) -> tuple[bytes, Any, str]:
+    """Return a `tokenizer.json` file, what encodes as it says, and what of it was switched off since it is random.
+
+    Raises DataError when it is missing or cannot be read.
     """
     import tokenizers
 
@@ -90,21 +137,7 @@ def load_tokenizer(path: Path, eos_token: str | None = None) -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True
-    vocabulary = backend.get_vocab(with_added_tokens=True)
-    special = sorted(token.content for token in backend.get_added_tokens_decoder().values() if token.special)
-    eos_id = _eos_id(path, eos_token, vocabulary, special)
-    digest = hashlib.sha256(raw).hexdigest()
-    tokenizer = Tokenizer(path, digest, max(vocabulary.values()) + 1, eos_id, backend, randomness)
-    eos_name = backend.id_to_token(eos_id)
-    if eos_id in tokenizer.encode(f"a{eos_name} {eos_name}"):
-        raise DataError.at(
-            path,
-            found=f"that the characters {eos_name} inside a text become the id {tokenizer.eos_id}",
-            allowed="no text can forge the end of a document",
-            remedy=f'Mark {eos_name} as "special": true among the added tokens'
-            + (f", or end documents with one that is: --eos-token '{special[0]}'." if special else "."),
-        )
-    return tokenizer
+    return raw, backend, randomness
 
 
 def _eos_id(path: Path, eos_token: str | None, vocabulary: Mapping[str, int], special: Sequence[str]) -> int:

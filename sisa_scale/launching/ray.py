@@ -15,6 +15,7 @@ from sisa_scale.errors import ConfigError
 from sisa_scale.launching.doctor.finding import Finding
 from sisa_scale.launching.launcher import ClusterLauncher
 from sisa_scale.launching.profiles.ray import RayProfile
+from sisa_scale.launching.proxies import proxy_advice
 from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.submission import Job, Submission, job_name, save_submission, write_files
 from sisa_scale.runs.layout import STOP, holds_run
@@ -172,11 +173,13 @@ def _connect(address: str) -> Any:
         return JobSubmissionClient(address)
     except Exception as error:  # ConnectionError, RuntimeError and Ray's own, by release
         reason = " ".join(str(error).split())[:300]
+        way, advice = proxy_advice(address)
         raise ConfigError.at(
             address,
-            found=f"no job server that lets us in ({reason})",
+            found=f"no job server that lets us in ({reason}){way}",
             allowed="the address of Ray's dashboard, with the cluster's token",
-            remedy="Check the address, the tunnel to it, and token_file or RAY_AUTH_TOKEN_PATH.",
+            remedy="Check the address, the tunnel to it, and token_file or RAY_AUTH_TOKEN_PATH."
+            + (f" {advice}" if advice else ""),
         ) from error
 
 

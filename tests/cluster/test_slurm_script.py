@@ -160,6 +160,18 @@ def test_a_job_that_slurm_does_not_put_back_has_failed(
     assert state(cluster, job).endswith("FAILED")
     assert "loaded x" in log(run_dir)
     assert "submit it again to continue" in log(run_dir)
+    # The same for a successor that Slurm does not take.
+    run_dir = submit("--set", "when_interrupted=resubmit", run_dir=tmp_path / "other")
+    job = newest_submission(run_dir).job_id
+    wait_for(lambda: len(starts(notes)) == 2, lambda: log(run_dir))
+    cluster.run("scontrol", "update", "partitionname=main", "state=drain")
+    try:
+        signal(cluster, job)
+        assert follow(cluster, run_dir) == 1
+    finally:
+        cluster.run("scontrol", "update", "partitionname=main", "state=up")
+    assert state(cluster, job).endswith("FAILED")
+    assert "no successor could be submitted; submit it again to continue" in log(run_dir)
 
 
 def test_a_job_leaves_and_takes_in_nothing(

@@ -20,7 +20,7 @@ from sisa_scale.data.build.units import Unit
 from sisa_scale.data.manifest import SplitInfo
 from sisa_scale.data.shards import SplitWriter
 
-_CHUNK_TOKENS = 1 << 22
+_CHUNK_TOKENS, _CHUNK_DOCUMENTS = 1 << 22, 1 << 18
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -34,12 +34,11 @@ class UnitResult:
     summary: UnitSummary
     first_records: tuple[int, ...]
 
-    def documents(self, directory: Path) -> npt.NDArray[Any]:
-        """Return its `DOCUMENT` records: a read-only view of the file."""
-        path = unit_path(directory, self.key, "documents")
-        if not path.stat().st_size:
-            return np.zeros(0, dtype=DOCUMENT)
-        return np.memmap(path, dtype=DOCUMENT, mode="r")
+    def documents(self, directory: Path) -> Iterator[npt.NDArray[Any]]:
+        """Yield its `DOCUMENT` records, some at a time: a unit that is not cut may have any number."""
+        with unit_path(directory, self.key, "documents").open("rb") as stream:
+            while (rows := np.fromfile(stream, dtype=DOCUMENT, count=_CHUNK_DOCUMENTS)).size:
+                yield rows
 
     def tokens(self, directory: Path, split: str, dtype: str) -> Tokens:
         """Return the tokens of a split: a read-only view of the file."""
@@ -63,30 +62,31 @@ def read_chunks(
     """Yield what is kept, in order."""
     num_before = 0
     for result in results:
-        rows = result.documents(directory)
-        is_kept = np.ones(rows.size, dtype=np.bool_)
-        if is_duplicate is not None:
-            is_kept = ~is_duplicate[num_before : num_before + rows.size]
-        num_before += rows.size
         sources = np.array(result.unit.sources, dtype=np.uint32)
         first_records = np.array(result.first_records, dtype=np.uint64)
-        for number, split in enumerate(SPLITS):
-            is_here = rows["split"] == number
-            mine, kept = rows[is_here], is_kept[is_here]
-            tokens = result.tokens(directory, split, dtype)
-            ends = np.cumsum(mine["num_tokens"]).astype(np.int64)
-            start = first = 0
-            while first < mine.size:
-                last = max(int(np.searchsorted(ends, start + _CHUNK_TOKENS, side="right")), first + 1)
-                chosen, here = mine[first:last].copy(), kept[first:last]
-                stretch = tokens[start : ends[last - 1]]
-                if not here.all():
-                    stretch = stretch[np.repeat(here, chosen["num_tokens"].astype(np.int64))]
-                    chosen = chosen[here]
-                chosen["index"] += first_records[chosen["part"]]
-                if chosen.size:
-                    yield Chunk(split, chosen, sources[chosen["part"]], stretch)
-                first, start = last, int(ends[last - 1])
+        tokens = [result.tokens(directory, split, dtype) for split in SPLITS]
+        for rows in result.documents(directory):
+            is_kept = np.ones(rows.size, dtype=np.bool_)
+            if is_duplicate is not None:
+                is_kept = ~is_duplicate[num_before : num_before + rows.size]
+            num_before += rows.size
+            for number, split in enumerate(SPLITS):
+                is_here = rows["split"] == number
+                mine, kept = rows[is_here], is_kept[is_here]
+                ends = np.cumsum(mine["num_tokens"]).astype(np.int64)
+                start = first = 0
+                while first < mine.size:
+                    last = max(int(np.searchsorted(ends, start + _CHUNK_TOKENS, side="right")), first + 1)
+                    chosen, here = mine[first:last].copy(), kept[first:last]
+                    stretch = tokens[number][start : ends[last - 1]]
+                    if not here.all():
+                        stretch = stretch[np.repeat(here, chosen["num_tokens"].astype(np.int64))]
+                        chosen = chosen[here]
+                    chosen["index"] += first_records[chosen["part"]]
+                    if chosen.size:
+                        yield Chunk(split, chosen, sources[chosen["part"]], stretch)
+                    first, start = last, int(ends[last - 1])
+                tokens[number] = tokens[number][start:]
 
 
 class SplitAssembler:

@@ -2,9 +2,11 @@
 
 import shutil
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -120,16 +122,19 @@ def write_dataset(
 
 
 def _find_duplicates(results: Sequence[UnitResult], staging: Staging) -> npt.NDArray[np.bool_]:
-    num_rows = sum(result.documents(staging.units).size for result in results)
-    hashes = (result.documents(staging.units)["hash"] for result in results)
+    num_rows = sum(rows.size for rows in _all_documents(results, staging.units))
+    hashes = (rows["hash"] for rows in _all_documents(results, staging.units))
     is_duplicate = find_duplicates(hashes, num_rows, staging.scratch())
     num_before = 0
-    for result in results:
-        rows = result.documents(staging.units)
+    for rows in _all_documents(results, staging.units):
         for number in np.flatnonzero(rows["is_continued"]).tolist():
             is_duplicate[num_before + number] = is_duplicate[num_before + number - 1]
         num_before += rows.size
     return is_duplicate
+
+
+def _all_documents(results: Sequence[UnitResult], directory: Path) -> Iterator[npt.NDArray[Any]]:
+    return chain.from_iterable(result.documents(directory) for result in results)
 
 
 def _count_removed(
@@ -142,8 +147,9 @@ def _count_removed(
         for source, part in zip(result.unit.sources, result.summary.parts, strict=True):
             for reason, count in part.removed.items():
                 removed[REASONS.index(reason), source] += count
-        if is_duplicate is not None:
-            rows = result.documents(directory)
+        if is_duplicate is None:
+            continue
+        for rows in result.documents(directory):
             is_removed = is_duplicate[num_before : num_before + rows.size] & (rows["is_continued"] == 0)
             parts = rows["part"][is_removed]
             np.add.at(removed[REASONS.index("duplicate")], np.array(result.unit.sources)[parts], 1)
@@ -155,8 +161,7 @@ def _num_train_documents(
     results: Sequence[UnitResult], directory: Path, is_duplicate: npt.NDArray[np.bool_] | None
 ) -> int:
     total = num_before = 0
-    for result in results:
-        rows = result.documents(directory)
+    for rows in _all_documents(results, directory):
         is_train = (rows["split"] == 0) & (rows["is_continued"] == 0)
         if is_duplicate is not None:
             is_train = is_train & ~is_duplicate[num_before : num_before + rows.size]

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sisa_scale.data.tokenizer import Tokenizer, load_tokenizer
+from sisa_scale.data.tokenizer import Tokenizer, encode_batch, load_backend
 from sisa_scale.errors import ConfigError
 
 REFERENCE = "tokenizers"
@@ -26,6 +26,7 @@ FAST_ENGINES = ("fastokens", "gigatoken")
 ENGINES = ("auto", REFERENCE, *FAST_ENGINES)
 
 _SAMPLE_CHARACTERS = 1 << 20
+_REMEMBERED_CHARACTERS = 1 << 27
 _SAMPLE_DOCUMENT_CHARACTERS = 1 << 15
 
 Ids = npt.NDArray[np.uint32]
@@ -51,27 +52,36 @@ class EngineInfo:
 
 class _Reference:
     def __init__(self, path: Path) -> None:
-        self._tokenizer = load_tokenizer(path)
+        _, self._backend, _ = load_backend(path)
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, Offsets]:
-        return _reference_ids(self._tokenizer, texts)
+        return _flat(encode_batch(self._backend, texts))
 
 
-def _reference_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Ids, Offsets]:
-    ids = tokenizer.encode_batch(texts)
+def _flat(ids: Sequence[Sequence[int]]) -> tuple[Ids, Offsets]:
     offsets = np.zeros(len(ids) + 1, dtype=np.int64)
     np.cumsum([len(part) for part in ids], out=offsets[1:])
     return np.fromiter(chain.from_iterable(ids), dtype=np.uint32, count=int(offsets[-1])), offsets
 
 
 class _Fastokens:
+    """It keeps the ids of every word that it has seen, about 100 bytes a word, so it begins anew now and then."""
+
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begin()
+
+    def _begin(self) -> None:
         import fastokens
 
-        self._backend = fastokens.Tokenizer.from_file(str(path))
+        self._backend = fastokens.Tokenizer.from_file(str(self._path))
         self._backend.no_truncation()
+        self._num_characters = 0
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, Offsets]:
+        if self._num_characters > _REMEMBERED_CHARACTERS:
+            self._begin()
+        self._num_characters += sum(map(len, texts))
         ids, offsets = self._backend.encode_batch_flat(list(texts), split_special_tokens=True)
         return np.frombuffer(ids, "<u4"), np.frombuffer(offsets, "<u8").astype(np.int64)
 
@@ -138,7 +148,7 @@ def choose_engine(
         if version is not None:
             if expected is None:
                 texts = awkward_texts(tokenizer) + _cut(sample)
-                expected = _reference_ids(tokenizer, texts)
+                expected = _flat(tokenizer.encode_batch(texts))
             reason = _difference(candidate, tokenizer, texts, expected)
         if version is not None and reason is None:
             return EngineInfo(candidate, version, len(texts))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from sisa_scale.data.build.inputs import (
     ENDINGS,
@@ -21,6 +20,7 @@ from sisa_scale.data.build.inputs import (
     without_query,
 )
 from sisa_scale.data.build.names import Namer
+from sisa_scale.data.build.web import ENCODINGS, is_web, web_info
 from sisa_scale.data.problems import os_errors
 from sisa_scale.errors import DataError, Problem
 
@@ -156,20 +156,22 @@ def _find_remote(url: str) -> tuple[str, list[tuple[str, str | None, dict[str, A
         if "*" in path:
             names = sorted(system.glob(path))
             root, is_json_read = plain.partition("*")[0].rpartition("/")[0], plain.lower().endswith(".json")
-        elif not _exists(system, path):
+        elif not is_web(url) and not _exists(system, path):
             raise _missing(plain)
-        elif not urlparse(url).scheme.startswith("http") and system.isdir(path):
+        elif not is_web(url) and system.isdir(path):
             names = sorted(system.find(path))
         else:
             _check_ending(url)
             names, root, is_json_read = [path], plain.rpartition("/")[0], True
-        found = []
+        found: list[tuple[str, str | None, dict[str, Any] | None]] = []
         for name in names:
             full = name if is_remote(name) else system.unstrip_protocol(name)
             reason = _why_not(full, is_json_read=is_json_read)
-            found.append((full, reason, {} if reason else system.info(name)))
+            found.append((full, reason, {} if reason else _info(system, full if is_web(url) else name)))
     except DataError:
         raise
+    except FileNotFoundError as error:
+        raise _missing(plain) from error
     except Exception as error:  # each protocol has its own
         refuse_access(url, error)
         raise DataError.at(
@@ -192,12 +194,29 @@ def _exists(system: Any, path: str) -> bool:
     return True
 
 
+def _info(system: Any, name: str) -> dict[str, Any]:
+    if not is_web(name):
+        entry: dict[str, Any] = system.info(name)
+        return entry
+    info = web_info(system, name)
+    encoding = info["encoding"]
+    if info["size"] is None or (encoding and (encoding not in ENCODINGS or endings(file_name(name))[0] == "parquet")):
+        raise DataError.at(
+            without_query(name),
+            found=f"an answer packed as {encoding}" if encoding else "an answer without Content-Length",
+            allowed="a server says how many bytes it sends, and packs texts, if at all, as gzip or zstd",
+            remedy="Download the file, and build from that: curl --compressed -fLO URL",
+        )
+    return info
+
+
 def _input(url: str, info: dict[str, Any] | None, name: str) -> Input:
     if info is None:
         status = Path(url).stat()
         return Input(url, status.st_size, str(status.st_mtime_ns), name)
-    version = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime", "updated") if info.get(key)), "")
-    return Input(url, int(info.get("size") or 0), str(version), name)
+    keys = ("version", "ETag", "etag", "LastModified", "mtime", "updated")
+    version = next((info[key] for key in keys if info.get(key)), "")
+    return Input(url, int(info.get("size") or 0), str(version), name, info.get("encoding", ""))
 
 
 def _check_readable(paths: Sequence[str]) -> None:

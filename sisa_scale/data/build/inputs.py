@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from unicodedata import category
 from urllib.parse import urlparse
 
+from sisa_scale.data.build.web import ENCODINGS, RETRY_SECONDS, FileChangedError, is_web, web_chunks, web_options
 from sisa_scale.errors import DataError
 
 PACKINGS = (".gz", ".zst", ".xz", ".bz2")
@@ -16,9 +18,6 @@ ENDINGS = f".txt, .jsonl, .ndjson and .json (plain or with {', '.join(PACKINGS)}
 
 _CHUNK_BYTES = 1 << 18
 _REMOTE_BLOCK_BYTES = 4 << 20
-_RETRY_SECONDS = (0.5, 2.0, 8.0)
-# Servers that pack an answer on the way would make sizes and offsets those of other bytes.
-_HTTP_OPTIONS = {"client_kwargs": {"headers": {"Accept-Encoding": "identity"}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +25,20 @@ class Input:
     """One input file.
 
     url: a local path or a URL; num_bytes: as stored; version: what changes when the file does (time of change, ETag);
-    name: what the data set calls it, a path relative to what the files have in common.
+    name: what the data set calls it, a path relative to what the files have in common; encoding: how a web server says
+    that the bytes are packed (`Content-Encoding`).
     """
 
     url: str
     num_bytes: int
     version: str
     name: str = ""
+    encoding: str = ""
 
     @property
     def label(self) -> str:
         """The path or URL as messages show it: without a signature."""
-        return without_query(self.url)
+        return printable(without_query(self.url))
 
     @property
     def kind(self) -> str:
@@ -47,21 +48,20 @@ class Input:
     @property
     def packing(self) -> str:
         """One of "", ".gz", ".zst", ".xz", ".bz2"."""
-        return endings(file_name(self.url))[1]
+        return endings(file_name(self.url))[1] or ENCODINGS.get(self.encoding, "")
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """Yield the stored bytes from the offset `start` on. Raises DataError where they cannot be read to the end."""
-        read = _remote_chunks if is_remote(self.url) else _local_chunks
         position = start
-        for chunk in read(self.url, start):
+        for chunk in _remote_chunks(self, start) if is_remote(self.url) else _local_chunks(self.url, start):
             position += len(chunk)
             yield chunk
-        if position < self.num_bytes:
+        if position != self.num_bytes:
             raise DataError.at(
                 self.label,
                 found=f"an end after {position} of {self.num_bytes} bytes",
-                allowed="a file is read to its end",
-                remedy="It changed or the connection broke; run the command again.",
+                allowed="a file stays as it is while a build reads it",
+                remedy="Run the command again when nothing writes to it.",
             )
 
     @contextmanager
@@ -94,6 +94,12 @@ def without_query(url: str) -> str:
     return url.partition("?")[0] if is_remote(url) else url
 
 
+def printable(path: str) -> str:
+    """Return a path with what is no text in it (bytes that are not UTF-8, ends of lines) written as escapes."""
+    text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(repr(character)[1:-1] if category(character) == "Cc" else character for character in text)
+
+
 def file_name(url: str) -> str:
     """Return the last part of a local path or URL, without the query of the latter."""
     return (urlparse(url).path if is_remote(url) else url).rpartition("/")[2]
@@ -106,32 +112,48 @@ def _local_chunks(url: str, start: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _remote_chunks(url: str, start: int) -> Iterator[bytes]:
-    """Read on where the connection broke, a few times with growing pauses."""
-    system, path = open_file_system(url)
+def _remote_chunks(file: Input, start: int) -> Iterator[bytes]:
+    """Read on where the connection broke, or an answer ended early, a few times with growing pauses."""
+    system, path = open_file_system(file.url)
     position = start
-    pauses = iter(_RETRY_SECONDS)
-    while True:
+    pauses = iter(RETRY_SECONDS)
+    while position < file.num_bytes:
         try:
-            with system.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES) as stream:
-                if position:
-                    stream.seek(position)
-                while chunk := stream.read(_CHUNK_BYTES):
-                    position += len(chunk)
-                    yield chunk
-                    pauses = iter(_RETRY_SECONDS)
-            return
+            for chunk in _answered_chunks(system, path, file, position):
+                position += len(chunk)
+                yield chunk
+                pauses = iter(RETRY_SECONDS)
+            if position < file.num_bytes:
+                raise ConnectionError(f"an answer that ends after {position} of {file.num_bytes} bytes")
+        except FileChangedError as error:
+            raise DataError.at(
+                file.label,
+                found=str(error),
+                allowed="a file stays as it is while a build reads it",
+                remedy="Run the command again: what was done of other files is not done again.",
+            ) from error
         except Exception as error:  # each protocol has its own
-            refuse_access(url, error)
+            refuse_access(file.url, error)
             pause = next(pauses, None)
             if pause is None:
                 raise DataError.at(
-                    without_query(url),
-                    found=f"a failed read at byte {position}, {len(_RETRY_SECONDS) + 1} times ({reason_of(error)})",
+                    file.label,
+                    found=f"a failed read at byte {position}, {len(RETRY_SECONDS) + 1} times ({reason_of(error)})",
                     allowed="inputs can be read",
                     remedy="Check the connection, then run the command again.",
                 ) from error
             time.sleep(pause)
+
+
+def _answered_chunks(system: Any, path: str, file: Input, start: int) -> Iterator[bytes]:
+    if is_web(file.url):
+        yield from web_chunks(system, path, start, file.num_bytes, file.version)
+        return
+    with system.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES) as stream:
+        if start:
+            stream.seek(start)
+        while chunk := stream.read(_CHUNK_BYTES):
+            yield chunk
 
 
 def open_file_system(url: str) -> tuple[Any, str]:
@@ -139,7 +161,7 @@ def open_file_system(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     try:
-        system, path = url_to_fs(url, **(_HTTP_OPTIONS if urlparse(url).scheme.startswith("http") else {}))
+        system, path = url_to_fs(url, **(web_options() if is_web(url) else {}))
     except (ImportError, ValueError) as error:
         raise DataError.at(
             without_query(url),

@@ -6,6 +6,8 @@ from typing import Any
 
 from sisa_scale.data.build.records import BadRecord, BadRecordError, Record, decode
 
+_ONE_A_LINE = "Write the objects one a line, for example with: jq -c 'if type == \"array\" then .[] else . end'"
+
 
 def json_record(line: bytes, number: int, field: str, where: Callable[[], str]) -> Record | BadRecord:
     """Return the record of a line. number: becomes its index; where: asked for only if the line is bad."""
@@ -31,7 +33,7 @@ def _text_field(line: str, where: str, field: str) -> str:
             where,
             found=f"a line that is not JSON ({error})",
             allowed="every line of a .jsonl file is one JSON object",
-            remedy="Correct or remove the line.",
+            remedy=_ONE_A_LINE if line.strip() in ("[", "{") else "Correct or remove the line.",
         ) from error
     text, is_there = _look_up(record, field)
     if not is_there:
@@ -39,7 +41,9 @@ def _text_field(line: str, where: str, field: str) -> str:
             where,
             found=f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}",
             allowed=f'every line is an object whose field "{field}" is a string',
-            remedy="Name the field that holds the document with --text-field, or correct the line.",
+            remedy=_ONE_A_LINE
+            if isinstance(record, list)
+            else "Name the field that holds the document with --text-field, or correct the line.",
         )
     if not isinstance(text, str):
         raise BadRecordError.at(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from sisa_scale.data.build.cleaning import HASH_BYTES, Cleaning, heldout_digest
 from sisa_scale.data.build.cuts import WINDOW_BYTES, Cutting, IsExact, find_cut
 from sisa_scale.data.build.inputs import Input
-from sisa_scale.data.build.records import BadRecordError, decode
+from sisa_scale.data.build.records import BOM, BadRecordError, decode
 from sisa_scale.data.build.unpack import unpacked_chunks
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 19
 
 _MAX_LINE_CHARACTERS = 1 << 22
 
@@ -40,13 +40,14 @@ def digest_text(
     """
     heldout, content = heldout_digest(seed), hashlib.blake2b(digest_size=HASH_BYTES)
     decoder = codecs.getincrementaldecoder("utf-8")()
-    num_bytes = num_characters = 0
+    num_bytes, num_characters, is_begun = 0, 0, False
     cuts, window = [0], bytearray()
     pending: list[str] = []
 
     def flush(text: str) -> None:
-        nonlocal num_characters
-        normal = cleaning.normalize(text)
+        nonlocal num_characters, is_begun
+        normal = cleaning.normalize(text if is_begun else text.removeprefix("\ufeff"))
+        is_begun = is_begun or bool(text)
         num_characters += len(normal)
         raw = normal.encode()
         heldout.update(raw)
@@ -148,7 +149,8 @@ def open_bytes(file: Input, start: int) -> _Bytes:
 
 def read_pieces(file: Input, start: int, stop: int, is_exact: IsExact) -> Iterator[str]:
     """Yield the text between two offsets in pieces of about `PIECE_BYTES`, cut where the ids show no trace of it."""
-    stream, raw = open_bytes(file, start), b""
+    stream = open_bytes(file, start)
+    raw = b"" if start else stream.read(len(BOM)).removeprefix(BOM)
     while True:
         wanted = min(PIECE_BYTES + WINDOW_BYTES - len(raw), stop - stream.position)
         raw += stream.read(max(0, wanted))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from sisa_scale.data.build.inputs import is_remote, without_query
+from sisa_scale.data.build.inputs import is_remote, printable, without_query
 
 
 class Namer:
@@ -23,4 +23,4 @@ class Namer:
         """Return the name of a file, or of a folder whose path ends with a slash."""
         if is_remote(url):
             return without_query(url).removeprefix(self._remote)
-        return os.path.relpath(Path(url).absolute(), self._local) + ("/" if url.endswith("/") else "")
+        return printable(os.path.relpath(Path(url).absolute(), self._local) + ("/" if url.endswith("/") else ""))

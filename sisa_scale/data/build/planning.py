@@ -38,7 +38,7 @@ def plan_build(found: Found, settings: BuildSettings, survey: Surveyor, announce
     empty = [file for file in files if not file.num_bytes]
     if empty and not is_skipping:
         raise DataError.many(_shown([no_document(file) for file in empty], len(empty), "empty files"))
-    surveyed = [file for file in files if file.num_bytes and is_surveyed(file, settings.unit_bytes)]
+    surveyed = [file for file in files if file.num_bytes and is_surveyed(file)]
     results = _survey(list(dict.fromkeys(surveyed)), settings.unit_bytes, survey)
     problems = [entry.problem for result in results.values() for entry in result.bad]
     num_bad = sum(result.num_bad for result in results.values())

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sisa_scale.errors import DataError, Problem
 
+BOM = "\ufeff".encode()
 SKIP_REMEDY = "or leave such records out with --on-bad-record skip."
 
 

@@ -47,7 +47,7 @@ class Staging:
 
 def staging_path(out: Path) -> Path:
     """Return where a build that can be continued keeps what is done."""
-    return out.with_name(f".{out.name}.building")
+    return out.parent / f".{out.name}.building"
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def open_staging(out: Path, *, is_resumable: bool) -> Iterator[Staging]:
     process builds there.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    path = staging_path(out) if is_resumable else out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    path = staging_path(out) if is_resumable else out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
     path.mkdir(exist_ok=is_resumable)
     with (path / _LOCK_NAME).open("wb") as lock:
         try:

@@ -1,6 +1,6 @@
 """The inputs read once before anything is tokenized: what is bad, how many documents there are, how long texts are.
 
-Files on servers are not read twice: of them a survey knows nothing, but for long plain texts.
+JSON lines and parquet on servers are not read twice: of them a survey knows nothing.
 """
 
 import heapq
@@ -18,9 +18,9 @@ from sisa_scale.data.build.text import Part, read_records, text_chunks
 NUM_LOWEST = 64
 
 
-def is_surveyed(file: Input, unit_bytes: int) -> bool:
-    """Say whether a file is read in a survey."""
-    return not is_remote(file.url) or (file.kind == "txt" and not file.packing and file.num_bytes > unit_bytes)
+def is_surveyed(file: Input) -> bool:
+    """Say whether a file is read in a survey: a text anywhere, since it may be long, the others on this machine."""
+    return not is_remote(file.url) or file.kind == "txt"
 
 
 def survey_part(

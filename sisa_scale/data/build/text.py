@@ -12,13 +12,11 @@ from sisa_scale.data.build.find import find_inputs
 from sisa_scale.data.build.inputs import Input
 from sisa_scale.data.build.json_record import json_record
 from sisa_scale.data.build.parquet import parquet_records
-from sisa_scale.data.build.records import BadRecord, BadRecordError, Record, decode
+from sisa_scale.data.build.records import BOM, BadRecord, BadRecordError, Record, decode
 from sisa_scale.data.build.unpack import unpacked_chunks
 from sisa_scale.errors import DataError, Problem
 
 TEXT_FIELD = "text"
-
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ def read_records(part: Part, field: str, chunks: Iterable[bytes] | None = None) 
         if part.file.kind == "parquet":
             yield from parquet_records(part.file, part.start, part.stop, field)
         elif part.file.kind == "txt":
-            raw = b"".join(text_chunks(part) if chunks is None else chunks)
+            raw = b"".join(text_chunks(part) if chunks is None else chunks).removeprefix(BOM)
             if raw:
                 yield Record(decode(raw, part.file.label), 0)
         else:
@@ -170,7 +168,7 @@ def part_lines(part: Part, chunks: Iterable[bytes] | None = None) -> Iterator[by
             continue  # the end of a line that belongs to the part before
         if part.stop is not None and begin >= part.stop:
             return
-        yield line.removeprefix(_BOM) if begin == 0 else line
+        yield line.removeprefix(BOM)
 
 
 def _packed_lines(part: Part, chunks: Iterable[bytes] | None) -> Iterator[bytes]:
@@ -189,7 +187,7 @@ def _packed_lines(part: Part, chunks: Iterable[bytes] | None) -> Iterator[bytes]
         begin = state.previous = state.offset
         state.offset, state.pending = begin + len(line) + 1, None
         if begin >= part.start:
-            yield line.removeprefix(_BOM) if begin == 0 else line
+            yield line.removeprefix(BOM)  # also where files were put together
 
 
 def _first_line(part: Part) -> int:

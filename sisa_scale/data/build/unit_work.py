@@ -51,6 +51,7 @@ DOCUMENT = np.dtype(
 
 _BATCH_CHARACTERS = 1 << 21
 _BATCH_DOCUMENTS = 1024
+_PIECE_CHARACTERS = 1 << 19
 
 
 Report = Callable[[UnitSummary, str], None]
@@ -171,11 +172,11 @@ def _encode_texts(
     texts: list[str], engine: Engine, settings: WorkSettings
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
     """Tokenize texts; those that are long in pieces, which takes far less memory and gives the same ids."""
-    if max(map(len, texts)) <= 2 * _BATCH_CHARACTERS:
+    if max(map(len, texts)) <= 2 * _PIECE_CHARACTERS:
         return engine.encode_batch(texts)
     ids, lengths = [], []
     for text in texts:
-        pieces = [engine.encode_batch([piece])[0] for piece in split_text(text, _BATCH_CHARACTERS, exactness(settings))]
+        pieces = [engine.encode_batch([piece])[0] for piece in split_text(text, _PIECE_CHARACTERS, exactness(settings))]
         ids += [np.array(piece) for piece in pieces]
         lengths.append(sum(piece.size for piece in pieces))
     return np.concatenate(ids), np.cumsum([0, *lengths], dtype=np.int64)

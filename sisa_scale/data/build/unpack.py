@@ -14,7 +14,9 @@ _FED_BYTES = 1 << 14
 # The longest window that the format's own tool makes (`zstd --long=31`); a decoder takes the memory of the window.
 _MAX_WINDOW_BYTES = 1 << 31
 _PACKED_BEGINNINGS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"\xfd7zXZ\x00": ".xz", b"BZh": ".bz2"}
-_UTF16_BEGINNINGS = (b"\xff\xfe", b"\xfe\xff")
+# Byte order marks, the longer ones first.
+_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_LOOKED_AT_BYTES = 64
 
 
 def unpacked_chunks(file: Input, chunks: Iterable[bytes] | None = None) -> Iterator[bytes]:
@@ -52,12 +54,16 @@ def _check_beginning(chunk: bytes, file: Input) -> None:
             allowed="the ending of a name says how a file is packed",
             remedy=f"Unpack it{' once' if file.packing else f', or let its name end in {packing}'}.",
         )
-    if chunk.startswith(_UTF16_BEGINNINGS):
+    encoding = next((encoding for mark, encoding in _MARKS.items() if chunk.startswith(mark)), None)
+    num_zeros = chunk[:_LOOKED_AT_BYTES].count(0)
+    if encoding or 3 * num_zeros > len(chunk[:_LOOKED_AT_BYTES]):
+        # Without a mark the order of the bytes tells where the zeros of Latin letters lie.
+        guess = encoding or f"UTF-16{'BE' if chunk[0] == 0 else 'LE'}"
         raise BadRecordError.at(
             file.label,
-            found="a byte order mark of UTF-16",
+            found=f"a byte order mark of {encoding}" if encoding else "zero bytes between the others, as in UTF-16",
             allowed="text is UTF-8",
-            remedy="Convert it first, for example with: iconv -f UTF-16 -t UTF-8",
+            remedy=f"Convert it first, for example with: iconv -f {guess} -t UTF-8",
         )
 
 

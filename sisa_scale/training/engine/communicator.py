@@ -12,6 +12,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from sisa_scale.errors import ConfigError
 from sisa_scale.models.sequence_parallel import SequenceGroup
 from sisa_scale.runs.exit_codes import end_process
+from sisa_scale.training.engine.interface import use_reachable_interface
 
 _TIMEOUT = timedelta(minutes=30)  # a watchdog of ours is quicker
 _ASIDE_TIMEOUT = timedelta(hours=1)
@@ -88,6 +89,7 @@ def connect(device: str) -> Communicator:
     else:
         place = torch.device("cpu")
     if not dist.is_initialized():
+        use_reachable_interface(os.environ["MASTER_ADDR"])
         backend = "nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, store=_store(), rank=rank, world_size=world_size, timeout=_TIMEOUT)
     return Communicator(rank, local_rank, world_size, place)

@@ -96,6 +96,14 @@ def test_a_file_of_passages_is_scored_whole_without_a_data_set(
         run(evaluate, place / "moved", *chosen, "--tasks", "lambada,loss")
     with pytest.raises(DataError, match="gone"):
         run(evaluate, place / "moved", *chosen[:2], "--tasks", "lambada")
+    # A file that is named is scored, or nothing is: the run's own tasks hold no lambada.
+    none = ["--set", "evaluation.tasks=[]"]
+    scores = run(evaluate, place / "moved", *chosen, *none)["scores"]  # type: ignore[index]
+    assert [score["task"] for score in scores] == ["lambada", "lambada"]
+    with pytest.raises(ConfigError, match=r"--lambada: found the tasks needle.*--tasks needle,lambada"):
+        run(evaluate, place / "moved", *chosen, "--tasks", "needle")
+    with pytest.raises(ConfigError, match=r"--questions: found the tasks needle.*--tasks needle,hellaswag"):
+        run(evaluate, place / "moved", *chosen[:2], "--tasks", "needle", "--questions", tmp_path)
 
 
 def test_a_tokenizer_that_is_not_the_models_is_refused(place: Path, tmp_path: Path) -> None:

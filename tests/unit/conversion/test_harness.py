@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from conversion_cases import native, small
 
+from sisa_scale.config.tasks import CHOICE_TASKS
 from sisa_scale.conversion.convert import convert
 from sisa_scale.data.tokenizer import load_tokenizer, train_tokenizer
 from sisa_scale.evaluation.loading import model_scorer
 from sisa_scale.evaluation.score import Score
 from sisa_scale.evaluation.scoring import score_items
-from sisa_scale.evaluation.tasks.choices import CHOICE_TASKS, choice_task
+from sisa_scale.evaluation.tasks.choices import choice_task
 from sisa_scale.evaluation.tasks.lambada import lambada_task
 
 lm_eval = pytest.importorskip("lm_eval")

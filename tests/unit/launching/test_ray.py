@@ -2,10 +2,12 @@ import socket
 from pathlib import Path
 
 import pytest
+import ray
+from web_server import web_server
 
 from sisa_scale.errors import ConfigError
 from sisa_scale.launching.profiles.load import load_profile
-from sisa_scale.launching.ray import RayLauncher
+from sisa_scale.launching.ray import RayLauncher, _connect
 from sisa_scale.launching.submission import Submission
 
 LAUNCHER = RayLauncher()
@@ -39,6 +41,36 @@ def test_an_address_that_is_missing_or_does_not_answer_is_one_clear_error() -> N
         port = taken.getsockname()[1]
     with pytest.raises(ConfigError, match="no job server that lets us in"):
         list(LAUNCHER.check(load_profile("ray", None, [f"address='http://127.0.0.1:{port}'"])))  # type: ignore[arg-type]
+
+
+def test_a_proxy_in_the_way_is_named_and_the_remedy_goes_round_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = taken.getsockname()[1]
+    with web_server() as server:
+        server.add_json("/api/version", {"version": "4", "ray_version": ray.__version__, "ray_commit": ""})
+
+        def refusal() -> str:
+            with pytest.raises(ConfigError) as caught:
+                _connect(server.url)
+            return str(caught.value)
+
+        for name, before in (("http_proxy", {}), ("ALL_PROXY", {"no_proxy": "10.0.0.1"})):
+            with monkeypatch.context() as patch:
+                patch.setenv(name, f"http://me:secret@127.0.0.1:{closed}")
+                for other, value in before.items():
+                    patch.setenv(other, value)
+                said = refusal()
+                assert f"asked through the proxy 127.0.0.1:{closed} of {name}" in said
+                assert f"{server.url}: found no job server" in said
+                variable, _, value = said.rpartition("export ")[2].partition("=")
+                assert value == ",".join([*before.values(), "127.0.0.1"])
+                patch.setenv(variable, value)  # the remedy
+                _connect(server.url)
+                server.files.clear()
+                assert f"asked without the proxy of {name}, because {variable} names it" in refusal()
+                server.add_json("/api/version", {"version": "4", "ray_version": ray.__version__, "ray_commit": ""})
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,12 @@ def test_patterns_without_a_match_and_strange_names(tree: Path) -> None:
         find_inputs([f"{tree}/r*"])
     (tree / "x[1].jsonl").write_bytes(LINE)  # a file of that name is no pattern
     assert [file.name for file in find_inputs([tree / "x[1].jsonl"]).files] == ["x[1].jsonl"]
+    strange = os.fsdecode(os.fsencode(tree) + b"/100%d\n\xff.jsonl")  # with an end of a line and a byte that is no text
+    Path(strange).write_bytes(LINE)
+    (file,) = find_inputs([strange]).files
+    assert file.name == r"100%d\n\xff.jsonl"
+    assert file.label.isprintable()
+    assert b"".join(file.chunks()) == LINE
 
 
 def test_names_are_relative_to_what_the_inputs_share(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,9 +68,14 @@ def test_any_token_can_be_named_and_the_data_set_remembers(corpus: Path, tokeniz
     assert texts_of(out)
 
 
-def test_tokenizers_without_an_end_say_which_token_could_be_it(tokenizer_path: Path, tmp_path: Path) -> None:
+def test_tokenizers_without_an_end_say_which_token_could_be_it(
+    corpus: Path, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    path = renamed(tokenizer_path, tmp_path / "t.json", "<|stop|>")
     with pytest.raises(DataError, match=r"no end-of-document token.*--eos-token: <\|padding\|>, <\|stop\|>"):
-        load_tokenizer(renamed(tokenizer_path, tmp_path / "t.json", "<|stop|>"))
+        load_tokenizer(path)
+    manifest = build([corpus], tokenizer=path, out=tmp_path / "out", eos_token="<|stop|>")
+    assert load_tokenizer(tmp_path / "out" / "tokenizer.json").eos_id == manifest.eos_id
 
 
 def test_random_tokenizers_are_refused_for_building_and_quiet_elsewhere(

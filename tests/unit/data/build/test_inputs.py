@@ -161,7 +161,7 @@ class Flaky:
 
 def test_broken_connections_are_taken_up_where_they_broke(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = corpus.read_bytes()
-    monkeypatch.setattr("sisa_scale.data.build.inputs._RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("sisa_scale.data.build.inputs.RETRY_SECONDS", (0.0, 0.0))
     monkeypatch.setattr("sisa_scale.data.build.inputs.open_file_system", lambda url: (Flaky(raw, 3), url))
     assert b"".join(Input("far://a.jsonl", len(raw), "").chunks()) == raw
     assert b"".join(Input("far://a.jsonl", len(raw), "").chunks(5000)) == raw[5000:]

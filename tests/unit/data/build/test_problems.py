@@ -9,6 +9,7 @@ from data_sets import contents
 
 from sisa_scale.data.build import unit_work
 from sisa_scale.data.build.pipeline import build_dataset
+from sisa_scale.data.build.staging import staging_path
 from sisa_scale.data.problems import os_errors
 from sisa_scale.errors import DataError
 
@@ -46,6 +47,10 @@ def test_places_that_cannot_be_written_are_named(corpus: Path, tokenizer_path: P
             build([corpus], tokenizer=tokenizer_path, out=out)
         assert caught.value.exit_code == 3
         assert str(out.parent) in str(caught.value)
+    for out in (Path(), Path("/")):
+        assert staging_path(out).name
+        with pytest.raises(DataError, match="an existing file or directory"):
+            build([corpus], tokenizer=tokenizer_path, out=out)
     with pytest.raises(DataError, match="found a file where a directory should be"):
         build([corpus], tokenizer=tokenizer_path, out=tmp_path / "file" / "out")
 

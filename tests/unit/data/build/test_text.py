@@ -78,9 +78,14 @@ def test_lines_do_not_depend_on_chunks(chunks: list[bytes]) -> None:
         ("a.jsonl", b'{"body": "a"}\n', "line 1: found the fields ['body']"),
         ("a.jsonl", b'{"text": 1}\n', "line 1: found int 1 in the field 'text'"),
         ("a.jsonl", b'["text"]\n', "line 1: found a list"),
+        ("a.json", b'[{"text": "a"}]\n', "jq -c"),
         ("a.jsonl", b'{"text": "\\ud83d"}\n', "surrogate"),
         ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "a byte order mark of UTF-16"),
         ("a.txt", "a".encode("utf-16"), "iconv -f UTF-16"),
+        ("a.txt", "a".encode("utf-32"), "iconv -f UTF-32"),
+        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16-be"), "iconv -f UTF-16BE"),
+        ("a.txt", "a whale".encode("utf-16-le"), "iconv -f UTF-16LE"),
+        ("a.json", b'[\n {\n  "text": "a"\n }\n]\n', "jq -c"),
         ("a.jsonl", gzip.compress(b'{"text": "a"}\n'), "bytes packed as .gz; "),
         ("a.txt.zst", zstandard.compress(gzip.compress(b"text")), "bytes packed as .gz inside"),
         ("a.jsonl", b'{"text": null}\n', "found null in the field 'text'"),
@@ -103,7 +108,9 @@ def test_missing_and_empty_inputs_are_refused(tmp_path: Path) -> None:
     assert "without any text file" in refusal(tmp_path)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    marked = b'\xef\xbb\xbf{"text": "a"}\r\n'
     for packing, pack in PACKERS.items():
-        (tmp_path / f"a.jsonl{packing}").write_bytes(pack(b'\xef\xbb\xbf{"text": "a"}\n'))
-    assert [document.text for document in read_documents([tmp_path])] == ["a"] * len(PACKERS)
+        (tmp_path / f"a.jsonl{packing}").write_bytes(pack(marked + marked))  # two files put together
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfb")
+    assert [document.text for document in read_documents([tmp_path])] == ["a"] * 2 * len(PACKERS) + ["b"]

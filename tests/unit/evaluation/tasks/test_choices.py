@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from sisa_scale.config.tasks import CHOICE_TASKS
 from sisa_scale.errors import DataError
 from sisa_scale.evaluation.scoring import ItemResult
-from sisa_scale.evaluation.tasks.choices import CHOICE_TASKS, Question, choice_scores, choice_task, read_questions
+from sisa_scale.evaluation.tasks.choices import Question, choice_scores, choice_task, read_questions
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "hellaswag": {
@@ -60,6 +61,9 @@ def test_rows_that_are_ready_are_read_as_they_are(tmp_path: Path) -> None:
     assert read_questions("piqa", write(tmp_path / "a", ready)) == [
         Question(("One plus one is",) * 2, (" two", " six"), 0)
     ]
+    line = json.dumps({**ready, "ctx": "One\u2028plus"}, ensure_ascii=False)  # ends a line for Unicode alone
+    (tmp_path / "c").write_text(f"{line}\n\n{line}\n", encoding="utf-8")
+    assert len(read_questions("piqa", tmp_path / "c")) == 2
     assert read_questions("winogrande", write(tmp_path / "b", both)) == [Question(("He", "She"), (" sang.",) * 2, 1)]
 
 
