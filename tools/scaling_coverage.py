@@ -5,8 +5,9 @@ the surface fitted to the same runs) and of the vertices holds the truth, the me
 that the spread over worlds asks for. nested: two architectures with one law, whose trunks share an error: how often a
 larger law is better by p < 0.05. multipliers: the same worlds, and how often the interval holds 1. exponents: one
 architecture of trunks, and how often percentile and BCa intervals, with and without the expansion for few clusters,
-hold α and β/(α+β); clusters: the same of a mean of clusters, which is what a fit is to first order. misfit: how often a law is warned of that is right, and that is wrong. docs/scaling-laws.md has the
-tables of `python tools/scaling_coverage.py PART`.
+hold α and β/(α+β). clusters: the same of a mean of clusters, which is what a fit is to first order. misfit: how often a
+law is warned of that is right, and that is wrong. docs/scaling-laws.md has the tables of
+`python tools/scaling_coverage.py PART`.
 """
 
 import argparse
