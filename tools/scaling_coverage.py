@@ -5,8 +5,9 @@ the surface fitted to the same runs) and of the vertices holds the truth, the me
 that the spread over worlds asks for. nested: two architectures with one law, whose trunks share an error: how often a
 larger law is better by p < 0.05. multipliers: the same worlds, and how often the interval holds 1. exponents: one
 architecture of trunks, and how often percentile and BCa intervals, with and without the expansion for few clusters,
-hold α and β/(α+β). misfit: how often a law is warned of that is right, and that is wrong. docs/scaling-laws.md has the
-tables of `python tools/scaling_coverage.py PART`.
+hold α and β/(α+β). clusters: the same of a mean of clusters, which is what a fit is to first order. misfit: how often a
+law is warned of that is right, and that is wrong. docs/scaling-laws.md has the tables of
+`python tools/scaling_coverage.py PART`.
 """
 
 import argparse
@@ -155,6 +156,26 @@ def exponent_row(num_trunks: int, of_trunk: float, of_run: float, worlds: int) -
     return f"| {num_trunks} | {of_trunk:.1%} | {of_run:.1%} | {shares} | {refused} |"
 
 
+def cluster_row(num_clusters: int, worlds: int) -> str:
+    """Return a line of the table: intervals of a mean of clusters with normal errors."""
+    generator = np.random.default_rng(num_clusters)
+    holds, wide = [], expanded(LEVEL, num_clusters)
+    for _ in range(worlds):
+        value_C = generator.normal(size=num_clusters)
+        count_BC = generator.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=NUM_RESAMPLES)
+        drawn_B, mean = count_BC @ value_C / num_clusters, float(value_C.mean())
+        without_C = (value_C.sum() - value_C) / (num_clusters - 1)
+        found = (
+            percentile(drawn_B),
+            percentile(drawn_B, LEVEL, wide),
+            bca(drawn_B, mean, without_C),
+            bca(drawn_B, mean, without_C, LEVEL, wide),
+        )
+        holds.append([interval is not None and interval[0] <= 0 <= interval[1] for interval in found])
+    shares = " | ".join(f"{share:.1%}" for share in np.mean(holds, axis=0))
+    return f"| {num_clusters} | {shares} |"
+
+
 def misfit_row(truth: str, num_trunks: int, of_trunk: float, of_run: float, worlds: int) -> str:
     """Return a line of the table: Chinchilla's form fitted to the truth, independent runs where there are no trunks."""
     warned, start = 0, None
@@ -184,7 +205,7 @@ TRUTHS = ("the form", "overtrained runs 1 % worse at 10x", "large runs badly tun
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["isoflop", "nested", "multipliers", "exponents", "misfit"])
+    parser.add_argument("part", choices=["isoflop", "nested", "multipliers", "exponents", "clusters", "misfit"])
     parser.add_argument("--worlds", type=int, default=200)
     arguments = parser.parse_args()
     if arguments.part == "isoflop":
@@ -200,6 +221,12 @@ def main() -> None:
         for truth in TRUTHS:
             for trunks, of_trunk, of_run in ((0, 0, 0.001), (0, 0, 0.003), (8, 0.004, 0.001), (16, 0.004, 0.001)):
                 print(misfit_row(truth, trunks, of_trunk, of_run, arguments.worlds), flush=True)
+        return
+    if arguments.part == "clusters":
+        print("| clusters | percentile | expanded | BCa | expanded |")
+        print("|---|---|---|---|---|")
+        for num_clusters in (4, 5, 8, 16, 32):
+            print(cluster_row(num_clusters, arguments.worlds), flush=True)
         return
     if arguments.part == "exponents":
         print("| trunks | noise of trunks | of runs | α: percentile | expanded | BCa | expanded "

@@ -1,10 +1,12 @@
 """Lost resamples and few clusters make intervals wider, never narrower."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scaling_tables import planted
 
-from sisa_scale.scaling.fit.bootstrap import bootstrap, expanded, percentile
+from sisa_scale.scaling.fit.bootstrap import Draws, bca, bootstrap, expanded, percentile
 from sisa_scale.scaling.fit.fitting import fit
 from sisa_scale.scaling.table.notices import RefusalError
 from sisa_scale.scaling.table.table import clusters_of, table_of
@@ -88,6 +90,15 @@ LOSSES = [
     2.8075,
     2.7119,
 ]
+
+
+def test_bca_is_expanded_for_few_clusters_as_percentiles_are() -> None:
+    values = np.linspace(-1.0, 1.0, 4001)
+    draws = Draws(np.zeros((4001, 1)), values[:, None], None, np.ones(4001, dtype=bool), num_clusters=5)
+    without = np.array([-0.1, -0.05, 0.0, 0.05, 0.1])  # no skew, so nothing is corrected
+    assert draws.bca(values, 0.0, without) == pytest.approx(draws.interval(values), abs=1e-3)
+    assert draws.bca(values, 0.0, without)[1] > bca(values, 0.0, without)[1] + 0.04
+    assert replace(draws, num_clusters=1).bca(values, 0.0, without) is None
 
 
 def test_a_law_whose_resamples_are_lost_to_one_side_is_refused() -> None:
