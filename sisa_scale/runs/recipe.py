@@ -6,7 +6,8 @@ from pathlib import Path
 from sisa_scale.config.loading.load import parse_override, resolve
 from sisa_scale.config.loading.yaml_source import Setting, merge, read_settings
 from sisa_scale.config.run import RunConfig
-from sisa_scale.runs.layout import config_path, holds_run
+from sisa_scale.errors import ConfigError
+from sisa_scale.runs.layout import JOBS, config_path, holds_run
 
 
 def read_recipe(run_dir: Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -22,7 +23,18 @@ def read_recipe(run_dir: Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 
 def own_settings(run_dir: Path) -> dict[str, Setting]:
-    """Return the recorded settings of a run; paths inside the directory it was begun in are those inside this one."""
+    """Return the recorded settings of a run; paths inside the directory it was begun in are those inside this one.
+
+    Raises ConfigError where there is no run.
+    """
+    if not holds_run(run_dir):
+        is_submitted = (run_dir / JOBS).is_dir()
+        raise ConfigError.at(
+            run_dir,
+            found="a submitted run that has not begun" if is_submitted else "no run",
+            allowed="the directory of a run that has begun",
+            remedy=f"`sisa-scale logs {run_dir}` says what its job does." if is_submitted else "Check the path.",
+        )
     settings = read_settings(config_path(run_dir))
     before = _recorded_directory(settings)
     if before is None or before == run_dir.resolve():

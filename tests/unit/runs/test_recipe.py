@@ -10,6 +10,7 @@ from sisa_scale.checkpoint.store import store_in
 from sisa_scale.config import load_config
 from sisa_scale.config.loading.load import dump_yaml
 from sisa_scale.errors import ConfigError
+from sisa_scale.runs.layout import JOBS
 from sisa_scale.runs.recipe import original_of, read_recipe
 
 
@@ -43,4 +44,12 @@ def test_a_copy_knows_its_original(run_dir: Path, tmp_path: Path) -> None:
 
 def test_where_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
+        read_recipe(tmp_path)
+
+
+def test_a_directory_without_a_run_says_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="found no run;"):
+        read_recipe(tmp_path)
+    (tmp_path / JOBS).mkdir()
+    with pytest.raises(ConfigError, match=r"submitted run that has not begun.*sisa-scale logs"):
         read_recipe(tmp_path)
