@@ -1,10 +1,13 @@
-"""Sections `checkpoint`, `evaluation` and `wandb`: what a run keeps and shows of itself."""
+"""Sections `checkpoint`, `evaluation`, `observation` and `wandb`: what a run keeps and shows of itself."""
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 
 from sisa_scale.config.fields import setting
 from sisa_scale.config.tasks import task_names
+
+WRITERS = ("wandb", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +75,39 @@ class EvaluationConfig:
     needle_lengths: tuple[int, ...] = setting(
         "context lengths of the needle task in tokens", default=(512, 1024, 2048), minimum=32
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObservationConfig:
+    """Where a run that lives can be looked at. May change on resume; nothing here changes a number of the training."""
+
+    writers: tuple[str, ...] = setting(
+        "who is told of every step and score: wandb, as section wandb says, and tensorboard, with files in the run"
+        " directory",
+        default=("wandb",),
+        choices=lambda: WRITERS,
+    )
+    metrics_port: int | None = setting(
+        "port at which the main worker serves metrics to Prometheus; the next free one where it is taken; null serves"
+        " none",
+        default=None,
+        minimum=1,
+        maximum=65535,
+    )
+    metrics_address: str = setting(
+        "address at which metrics are served; 127.0.0.1 answers this machine alone, 0.0.0.0 everyone",
+        default="127.0.0.1",
+    )
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether another machine can fetch the metrics."""
+        if self.metrics_port is None or self.metrics_address == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.metrics_address).is_loopback
+        except ValueError:  # the name of a host
+            return True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -163,6 +163,8 @@ EVENTS: Mapping[str, EventKind] = {
         ("checkpoint", "stall_seconds"),
     ),
     "stop_requested": EventKind(("step", "reason", "seconds_left")),
+    "metrics_served": EventKind(("host", "url", "wanted_port"), lambda e: f"metrics on {e['host']}: {e['url']}"),
+    "metrics_not_served": EventKind(("host", "reason"), lambda e: f"no metrics are served: {e['reason']}"),
     "error": EventKind(("rank", "error")),
     "taken_over": EventKind(
         ("process", "of"), lambda e: f"{e['process']} takes the run over from {e['of']}, which ends without saving"

@@ -20,6 +20,7 @@ alive                   its sign of life                             owner
 attempts/               recipe and provenance of each attempt        directory
 begun_from.json         whose weights the run began with             directory
 wandb_id                the id of the run at Weights & Biases
+tensorboard/            files of TensorBoard's writer, where it is turned on
 report.html             drawn at the end
 jobs/                   submissions to a cluster                     launching.submission
 ray/                    what Ray Train keeps
@@ -47,6 +48,7 @@ ALIVE = "alive"
 ATTEMPT_RECORDS = "attempts"
 BEGUN_FROM = "begun_from.json"
 WANDB_ID = "wandb_id"
+TENSORBOARD = "tensorboard"
 REPORT = "report.html"
 JOBS = "jobs"
 RAY = "ray"

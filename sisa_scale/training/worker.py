@@ -25,6 +25,7 @@ from sisa_scale.training.health.determinism import apply_determinism
 from sisa_scale.training.health.votes import asked_together
 from sisa_scale.training.health.watchdog import Watchdog
 from sisa_scale.training.hooks.checkpoints import Checkpointer
+from sisa_scale.training.hooks.exporter import Exporter, serving
 from sisa_scale.training.hooks.metrics import MetricsLog
 from sisa_scale.training.hooks.monitors import Evaluation, ImportanceMonitor
 from sisa_scale.training.hooks.rollback import RefusedSteps
@@ -100,8 +101,12 @@ def _train(
         record(run.directory, recipe, run.stream.fingerprint, command)
     check_vocabulary(config, {source.name: source.manifest for source in run.stream.sources})
     tracker = Tracker(config, workers.is_main)
-    with Watchdog(run), Checkpointer(run) as checkpointer:
-        run.hooks = [*build_hooks(run, tracker), checkpointer]
+    with (
+        Watchdog(run),
+        serving(config, workers.is_main) as exporter,
+        Checkpointer(run) as checkpointer,
+    ):
+        run.hooks = [*build_hooks(run, tracker, exporter), checkpointer]
         state = train(run)
     tracker.finish()
     if state.step >= config.total_steps:
@@ -114,12 +119,12 @@ def _headline(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def build_hooks(run: Run, tracker: Tracker) -> list[Hook]:
+def build_hooks(run: Run, tracker: Tracker, exporter: Exporter | None = None) -> list[Hook]:
     """Return the hooks of a worker in the order they are called; the main worker alone writes logs.
 
     Checkpoints come after them: what a checkpoint has passed is already in the logs.
     """
-    hooks: list[Hook] = [MetricsLog(run, tracker)] if run.workers.is_main else []
+    hooks: list[Hook] = [MetricsLog(run, tracker, exporter)] if run.workers.is_main else []
     hooks.append(RefusedSteps(run))
     if run.config.evaluation.monitor_every_steps and run.config.model.sisa is not None:
         config = run.config.data

@@ -29,6 +29,7 @@ SECTIONS = (
     "resources",
     "checkpoint",
     "evaluation",
+    "observation",
     "guard",
     "watchdog",
 )
