@@ -7,6 +7,7 @@ attention_backend.json  the attention kernel that was measured to be the fastest
 attempts.jsonl          one line for each life of the processes      attempts
 metrics.jsonl           one line a step                              metrics
 monitors.jsonl          half-life and lambda                         monitors
+health.jsonl            gradients, logits, updates of every layer    health
 evaluations.jsonl       scores by step                               evaluations
 data_events.jsonl       damaged sequences that were skipped          step_logs
 events.jsonl            what happened to the run, never rewound      events
@@ -14,6 +15,7 @@ rollbacks.json          rollbacks, and the data they leave out       cursor
 checkpoints/            one folder for each checkpoint               checkpoint.storage
 diagnostics/            heartbeats, stacks of a hang, by attempt     diagnostics
 stop                    asks the run to save and stop                stop_request
+profile_request.json    asks for a look into the next steps          profile_request
 failure.json            an error that would come again               failure
 owner.json              which life may write to the run              owner
 alive                   its sign of life                             owner
@@ -35,6 +37,7 @@ ATTENTION_BACKEND = "attention_backend.json"
 ATTEMPTS = "attempts.jsonl"
 METRICS = "metrics.jsonl"
 MONITORS = "monitors.jsonl"
+HEALTH = "health.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 DATA_EVENTS = "data_events.jsonl"
 EVENT_LOG = "events.jsonl"
@@ -42,6 +45,7 @@ ROLLBACKS = "rollbacks.json"
 CHECKPOINTS = "checkpoints"
 DIAGNOSTICS = "diagnostics"
 STOP = "stop"
+PROFILE_REQUEST = "profile_request.json"
 FAILURE = "failure.json"
 OWNER = "owner.json"
 ALIVE = "alive"
@@ -52,6 +56,7 @@ TENSORBOARD = "tensorboard"
 REPORT = "report.html"
 JOBS = "jobs"
 RAY = "ray"
+_DEPTH = 4
 
 
 def config_path(run_dir: Path) -> Path:
@@ -67,3 +72,19 @@ def attempt_path(run_dir: Path, attempt: int) -> Path:
 def holds_run(directory: Path) -> bool:
     """Whether a directory holds a run."""
     return config_path(directory).is_file()
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """Return a run, or the runs in a directory and the directories in it, four deep, as studies have them; sorted."""
+    level, found = [directory], list[Path]()
+    for _ in range(_DEPTH + 1):
+        found += [place for place in level if holds_run(place)]
+        level = [inner for place in level if not holds_run(place) for inner in _folders(place)]
+    return sorted(found)
+
+
+def _folders(directory: Path) -> list[Path]:
+    try:
+        return [inner for inner in directory.iterdir() if inner.is_dir() and not inner.name.startswith(".")]
+    except OSError:  # another's, or removed meanwhile
+        return []

@@ -70,6 +70,7 @@ class StepTotals:
     tokens: int = 0
     loss: float | None = None
     mfu: float | None = None
+    peak_memory_bytes: int | None = None
     time: datetime | None = None
     seconds: float | None = None
     tokens_per_second: float | None = None
@@ -160,6 +161,7 @@ def read_totals(run_dir: Path) -> StepTotals:
         recent.append(line)
     if last is not None:
         totals.tokens, totals.loss, totals.mfu = last["tokens"], last["loss"], last.get("mfu")
+        totals.peak_memory_bytes = last.get("peak_memory_bytes")
         totals.time = datetime.fromisoformat(last["time"])
         totals.seconds = median(line["step_seconds"] for line in recent)
         totals.tokens_per_second = median(line["tokens_per_second"] for line in recent)

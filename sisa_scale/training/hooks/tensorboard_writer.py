@@ -35,7 +35,7 @@ class TensorboardWriter:
         from torch.utils.tensorboard import SummaryWriter
 
         is_new = not self._directory.exists()
-        self._writer = SummaryWriter(str(self._directory), purge_step=step)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(self._directory), purge_step=step)
         for before, values in logged_values(self._run_dir, 1, step).items() if is_new else ():
             self._add(before, values)
 
