@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 _PLAIN = str.maketrans({"·": "-", "━": "=", "█": "#", "–": "-", "…": "...", "─": "-", "│": "|"})
-_PLAIN |= str.maketrans("▁▂▃▄▅▆▇", "_.:-=+*")
+_CURVE = str.maketrans("▁▂▃▄▅▆▇", "_.:-=+*")
 
 
 class Terminal(io.TextIOBase):
@@ -17,7 +17,7 @@ class Terminal(io.TextIOBase):
         try:
             _stdout().write(text)
         except UnicodeEncodeError:  # a terminal of few letters
-            plain = text.translate(_PLAIN).encode(self.encoding, "replace").decode(self.encoding)
+            plain = text.translate(_PLAIN).translate(_CURVE).encode(self.encoding, "replace").decode(self.encoding)
             _stdout().write(plain)
         except (OSError, ValueError):
             drop(_stdout())
@@ -36,7 +36,7 @@ class Terminal(io.TextIOBase):
 
     def fileno(self) -> int:
         """Return the descriptor of standard output."""
-        return _stdout().fileno()
+        return int(_stdout().fileno())
 
     @property
     def encoding(self) -> str:  # type: ignore[override]

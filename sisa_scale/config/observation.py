@@ -54,6 +54,11 @@ class EvaluationConfig:
         default=("loss", "lambada", "needle"),
         choices=task_names,
     )
+    samples: tuple[str, ...] = setting(
+        "prompts that are continued at every evaluation by the most probable tokens; they stand in the report",
+        default=(),
+    )
+    sample_tokens: int = setting("tokens by which each of them is continued", default=64, minimum=1)
     context_tokens: int | None = setting(
         "longest context that is scored; null is data.sequence_tokens",
         default=None,
@@ -86,6 +91,12 @@ class ObservationConfig:
         " directory",
         default=("wandb",),
         choices=lambda: WRITERS,
+    )
+    health_every_steps: int = setting(
+        "steps between readings of every layer: norms of gradients and activations, largest attention logits, size of"
+        " updates; 0 turns them off",
+        default=0,
+        minimum=0,
     )
     metrics_port: int | None = setting(
         "port at which the main worker serves metrics to Prometheus; the next free one where it is taken; null serves"

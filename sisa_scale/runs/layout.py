@@ -9,6 +9,7 @@ metrics.jsonl           one line a step                              metrics
 monitors.jsonl          half-life and lambda                         monitors
 health.jsonl            gradients, logits, updates of every layer    health
 evaluations.jsonl       scores by step                               evaluations
+samples.jsonl           prompts that were continued, by step         evaluations
 data_events.jsonl       damaged sequences that were skipped          step_logs
 events.jsonl            what happened to the run, never rewound      events
 rollbacks.json          rollbacks, and the data they leave out       cursor
@@ -39,6 +40,7 @@ METRICS = "metrics.jsonl"
 MONITORS = "monitors.jsonl"
 HEALTH = "health.jsonl"
 EVALUATIONS = "evaluations.jsonl"
+SAMPLES = "samples.jsonl"
 DATA_EVENTS = "data_events.jsonl"
 EVENT_LOG = "events.jsonl"
 ROLLBACKS = "rollbacks.json"
@@ -56,7 +58,6 @@ TENSORBOARD = "tensorboard"
 REPORT = "report.html"
 JOBS = "jobs"
 RAY = "ray"
-_DEPTH = 4
 
 
 def config_path(run_dir: Path) -> Path:
@@ -74,10 +75,10 @@ def holds_run(directory: Path) -> bool:
     return config_path(directory).is_file()
 
 
-def find_runs(directory: Path) -> list[Path]:
-    """Return a run, or the runs in a directory and the directories in it, four deep, as studies have them; sorted."""
+def find_runs(directory: Path, depth: int = 4) -> list[Path]:
+    """Return a run, or the runs in a directory and below, as deep as studies have them; sorted."""
     level, found = [directory], list[Path]()
-    for _ in range(_DEPTH + 1):
+    for _ in range(depth + 1):
         found += [place for place in level if holds_run(place)]
         level = [inner for place in level if not holds_run(place) for inner in _folders(place)]
     return sorted(found)

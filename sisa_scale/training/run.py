@@ -12,6 +12,7 @@ from sisa_scale.runs.cursor import read_cursor, settle_rollbacks
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.metrics import last_steps
 from sisa_scale.runs.owner import Fence
+from sisa_scale.runs.profile_request import request_path
 from sisa_scale.runs.stop_request import Reason, StopRequest, asked_to_stop
 from sisa_scale.training.engine.attention_backend import choose_backend
 from sisa_scale.training.engine.communicator import Communicator
@@ -86,7 +87,8 @@ class Run:
         stop = asked_to_stop(self.directory.stop_path if self.workers.is_main else None)
         is_first_reader = self.workers.rank % self.config.execution.sequence_parallel_size == 0
         digest = batch.digest if is_first_reader else 0
-        vote = StepVote(self.workers, self.guard, step, digest, stop, self.fence)
+        is_asked = self.workers.is_main and request_path(self.directory.path).exists()
+        vote = StepVote(self.workers, self.guard, step, digest, stop, self.fence, is_profile_asked=is_asked)
         with self.heart.phase("step", step):
             result = self.engine.step(batch, learning_rate, vote)
         if vote.is_fenced:
@@ -106,6 +108,7 @@ class Run:
             is_last=step == self.config.total_steps,
             stop_requested=vote.stop_requested,
             is_preempted=vote.is_preempted,
+            profile_requested=vote.profile_requested,
             refusal=vote.refusal,
             micro_losses=result.micro_losses,
         )

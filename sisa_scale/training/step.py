@@ -51,5 +51,6 @@ class StepReport:
     is_last: bool
     stop_requested: bool
     is_preempted: bool = False
+    profile_requested: bool = False
     refusal: Refusal | None = None
     micro_losses: tuple[float, ...] = ()

@@ -22,13 +22,17 @@ from sisa_scale.runs.problems import RunDirectoryError
 from sisa_scale.training.engine.communicator import Communicator, connect
 from sisa_scale.training.health.crash_loop import loop_error
 from sisa_scale.training.health.determinism import apply_determinism
+from sisa_scale.training.health.out_of_memory import out_of_memory
 from sisa_scale.training.health.votes import asked_together
 from sisa_scale.training.health.watchdog import Watchdog
 from sisa_scale.training.hooks.checkpoints import Checkpointer
 from sisa_scale.training.hooks.exporter import Exporter, serving
+from sisa_scale.training.hooks.health import HealthMonitor
 from sisa_scale.training.hooks.metrics import MetricsLog
 from sisa_scale.training.hooks.monitors import Evaluation, ImportanceMonitor
+from sisa_scale.training.hooks.profile import Profiling
 from sisa_scale.training.hooks.rollback import RefusedSteps
+from sisa_scale.training.hooks.samples import Samples
 from sisa_scale.training.hooks.tracker import Tracker
 from sisa_scale.training.loop import train
 from sisa_scale.training.record import record
@@ -106,8 +110,11 @@ def _train(
         serving(config, workers.is_main) as exporter,
         Checkpointer(run) as checkpointer,
     ):
-        run.hooks = [*build_hooks(run, tracker, exporter), checkpointer]
-        state = train(run)
+        run.hooks = [*build_hooks(run, tracker, exporter), checkpointer, Profiling(run)]
+        try:
+            state = train(run)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(run, error) from error
     tracker.finish()
     if state.step >= config.total_steps:
         return "finished"
@@ -126,12 +133,18 @@ def build_hooks(run: Run, tracker: Tracker, exporter: Exporter | None = None) ->
     """
     hooks: list[Hook] = [MetricsLog(run, tracker, exporter)] if run.workers.is_main else []
     hooks.append(RefusedSteps(run))
-    if run.config.evaluation.monitor_every_steps and run.config.model.sisa is not None:
+    has_monitor = bool(run.config.evaluation.monitor_every_steps) and run.config.model.sisa is not None
+    if has_monitor or run.config.observation.health_every_steps:
         config = run.config.data
         tokens = read_heldout(config, config.sequence_tokens, _MONITOR_SEQUENCES).sequences[:, :-1]
         is_separate, eos_id = config.documents == "separate", run.stream.manifest.eos_id
         document_BL = torch.from_numpy(number_documents(tokens, eos_id)) if is_separate else None
-        hooks.append(ImportanceMonitor(run, torch.from_numpy(tokens), document_BL))
+        if has_monitor:
+            hooks.append(ImportanceMonitor(run, torch.from_numpy(tokens), document_BL))
+        if run.config.observation.health_every_steps:
+            hooks.append(HealthMonitor(run, tracker, torch.from_numpy(tokens), document_BL))
     if run.config.evaluation.tasks:
         hooks.append(Evaluation(run, tracker))
+    if run.config.evaluation.samples:
+        hooks.append(Samples(run, tracker))
     return hooks

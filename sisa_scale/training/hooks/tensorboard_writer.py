@@ -1,5 +1,6 @@
 """TensorBoard, through the writer that comes with torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ class TensorboardWriter:
         if self._writer is None:
             self._begin(step)
         self._add(step, values)
+        self._writer.flush()
+
+    def log_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
+        """Write prompts and continuations; TensorBoard reads markdown, in which indented text is left as it is."""
+        if self._writer is None:
+            self._begin(step)
+        for number, (prompt, text) in enumerate(samples):
+            lines = f"{prompt}\u2502{text}".splitlines()
+            self._writer.add_text(f"eval/sample {number}", "\n".join(f"    {line}" for line in lines), step)
         self._writer.flush()
 
     def finish(self) -> None:

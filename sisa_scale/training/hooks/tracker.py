@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sisa_scale.config.run import RunConfig
@@ -35,18 +36,21 @@ class Tracker:
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Tell numbers of a step."""
-        for name, writer in list(self._writers.items()):
-            try:
-                writer.log(step, values)
-            except Exception as error:  # writers raise what they like
-                self._give_up(name, error)
+        self._tell(lambda writer: writer.log(step, values))
+
+    def log_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
+        """Tell prompts and their continuations."""
+        self._tell(lambda writer: writer.log_samples(step, samples))
 
     def finish(self) -> None:
         """Flush and close."""
+        self._tell(lambda writer: writer.finish())
+
+    def _tell(self, call: Callable[[Writer], None]) -> None:
         for name, writer in list(self._writers.items()):
             try:
-                writer.finish()
-            except Exception as error:
+                call(writer)
+            except Exception as error:  # writers raise what they like
                 self._give_up(name, error)
 
     def _give_up(self, name: str, error: Exception) -> None:

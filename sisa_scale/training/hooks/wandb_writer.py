@@ -2,6 +2,7 @@
 
 import secrets
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from sisa_scale.compat.wandb import last_step
@@ -64,6 +65,15 @@ class WandbWriter:
                 self._run.log(missed, step=missing)
         if step > self._known:
             self._run.log(values, step=step)
+
+    def log_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
+        """Send prompts and their continuations as a table."""
+        if self._run is None or step <= self._known:
+            return
+        import wandb
+
+        table = wandb.Table(columns=["step", "prompt", "text"], data=[[step, *sample] for sample in samples])
+        self._run.log({"eval/samples": table}, step=step)
 
     def finish(self) -> None:
         """Flush and close."""

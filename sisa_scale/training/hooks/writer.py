@@ -1,7 +1,7 @@
 """What a writer is, and what it is told."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,10 @@ class Writer(Protocol):
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Take numbers of a step."""
+        ...
+
+    def log_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
+        """Take prompts and their continuations."""
         ...
 
     def finish(self) -> None:
