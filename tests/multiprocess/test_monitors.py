@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import metrics, start_workers
+from processes import free_port, metrics, start_workers
 
 from sisa_scale.reporting.status import read_status
 from sisa_scale.runs.evaluations import read_samples
@@ -69,6 +69,7 @@ def test_losses_with_and_without_monitors_are_equal_to_the_last_bit(recipe: Path
         )
         for every in (0, 1, 3)
     ]
+    jobs[-1][2].extend([f"metrics_port={free_port()}", "observation.writers=[tensorboard]"])
     (tmp_path / "3").mkdir()
     write_profile_request(tmp_path / "3", ProfileRequest(2, (1,)))  # taken after the first step
     start_workers(2, jobs)
@@ -77,9 +78,11 @@ def test_losses_with_and_without_monitors_are_equal_to_the_last_bit(recipe: Path
         for key in ("loss", "gradient_norm"):
             assert [line[key] for line in other] == [line[key] for line in plain]
     check_profile(tmp_path / "3")
+    assert [event for event in read_events(tmp_path / "3") if event["event"] == "metrics_served"]
+    assert list((tmp_path / "3" / "tensorboard").iterdir())
     check_health(tmp_path)
     check_samples(tmp_path)
-    assert not (tmp_path / "0" / "samples.jsonl").exists()
+    assert not {"samples.jsonl", "tensorboard"} & {path.name for path in (tmp_path / "0").iterdir()}
     assert not (tmp_path / "0" / "health.jsonl").exists()
     assert not list((tmp_path / "0").glob("diagnostics/*/profile_*"))
     assert not (tmp_path / "0" / "monitors.jsonl").exists()
