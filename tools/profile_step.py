@@ -37,21 +37,7 @@ from sisa_scale.training.engine.compile import (
 )
 from sisa_scale.training.engine.engine import Engine
 from sisa_scale.training.engine.optimizers import build_optimizer
-
-KINDS = {
-    "attention": ("cudnn_generated", "sdpa", "flash", "fmha", "efficient_attention"),
-    "matrix products": ("nvjet", "gemm", "cutlass", "cublas", "sm90_xmma", "splitkreduce"),
-    "compiled elementwise and reductions": ("triton",),
-    "optimizer": ("adam", "multi_tensor"),
-    "copies and casts": ("copy", "memcpy", "memset", "fill", "catarray"),
-    "loss": ("softmax", "nll"),
-}
-
-
-def kind_of(kernel: str) -> str:
-    """Return the row of the table that a kernel belongs to."""
-    name = kernel.lower()
-    return next((kind for kind, marks in KINDS.items() if any(mark in name for mark in marks)), "other")
+from sisa_scale.training.kernel_table import KernelTable, kernel_table
 
 
 def synchronize() -> None:
@@ -94,7 +80,7 @@ def bare_step(config: RunConfig, model: Decoder, device: torch.device) -> Callab
     return step
 
 
-def kernel_table(step: Callable[[Batch], Any], batches: list[Batch], trace: Path | None) -> dict[str, Any]:
+def profiled(step: Callable[[Batch], Any], batches: list[Batch], trace: Path | None) -> KernelTable:
     """Return GPU milliseconds a step by kind of kernel, and the longest kernels."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -104,19 +90,7 @@ def kernel_table(step: Callable[[Batch], Any], batches: list[Batch], trace: Path
         torch.cuda.synchronize()
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
-    kernels = [e for e in profiler.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
-    by_kind: dict[str, float] = {}
-    for kernel in kernels:
-        share = kernel.self_device_time_total / 1e3 / len(batches)
-        by_kind[kind_of(kernel.key)] = by_kind.get(kind_of(kernel.key), 0.0) + share
-    longest = sorted(kernels, key=lambda e: -e.self_device_time_total)[:24]
-    return {
-        "by_kind_ms": {k: round(v, 2) for k, v in sorted(by_kind.items(), key=lambda item: -item[1])},
-        "longest": [
-            (round(e.self_device_time_total / 1e3 / len(batches), 2), e.count // len(batches), e.key[:110])
-            for e in longest
-        ],
-    }
+    return kernel_table(profiler, len(batches))
 
 
 def build(config: RunConfig, backend: str) -> Decoder:
@@ -164,7 +138,7 @@ def measure(recipe: str, arguments: argparse.Namespace) -> dict[str, Any]:
         }
         if name == "engine" and on_gpu and not arguments.no_profile:
             trace = arguments.trace / f"{recipe.replace('/', '-')}.json" if arguments.trace else None
-            row["kernels"] = kernel_table(step, batches[:2], trace)
+            row["kernels"] = profiled(step, batches[:2], trace)
         print(json.dumps({k: v for k, v in row.items() if k != "kernels"}), flush=True)
         if name == "engine":
             engine.engine.destroy()
@@ -193,9 +167,7 @@ def main() -> None:
         torch.compiler.reset()
         row = measure(recipe, arguments)
         if "kernels" in row:
-            print(recipe, json.dumps(row["kernels"]["by_kind_ms"]))
-            for milliseconds, count, name in row["kernels"]["longest"]:
-                print(f"  {milliseconds:8.2f} ms {count:5d} x {name}")
+            print(recipe, *row["kernels"].lines(), sep="\n")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ COMMANDS = {
     "cancel": ("cancel", "Tell a submitted run to save and stop."),
     "doctor": ("doctor", "Check this machine or a cluster before a long run."),
     "status": ("status", "Say how a run stands: what it does now, its attempts, where the time went."),
+    "profile": ("profile", "Look into the next steps of a run that lives: traces, kernels by kind, GPU memory."),
     "replay": ("replay", "Take one step of a run again, alone: its text, its losses, its gradients."),
     "evaluate": ("evaluate", "Score a run or a checkpoint."),
     "generate": ("generate", "Continue prompts with a trained model."),

@@ -13,7 +13,7 @@ from sisa_scale.reporting.goodput import CATEGORIES, Ledger
 from sisa_scale.reporting.status import CheckpointStatus, Status
 from sisa_scale.runs.attempts import Attempt
 
-_STYLES = {
+STYLES = {
     "running": "bold green",
     "starting": "bold yellow",
     "finished": "bold blue",
@@ -29,6 +29,7 @@ _NAMES = {
     "data_wait": "waiting for data",
     "checkpoint": "checkpoint stall",
     "evaluation": "evaluation",
+    "profile": "profiling",
     "lost": "lost steps",
     "restart": "start and restart",
     "other": "other",
@@ -39,12 +40,12 @@ _MOST_ATTEMPTS = 10
 
 def print_status(status: Status) -> None:
     """Print the page."""
-    style = _STYLES.get(status.state, "bold")
+    style = STYLES.get(status.state, "bold")
     console.print(
         f"[bold]{escape(status.name)}[/bold]  [{style}]{status.state}[/{style}]  [dim]{escape(status.path)}[/dim]"
     )
     console.print(f"  {escape(status.doing)}")
-    console.print(f"  {_progress(status)}")
+    console.print(f"  {progress_line(status)}")
     console.print(f"  {_checkpoint(status.checkpoint)}", soft_wrap=True)
     for warning in status.warnings:
         console.print(f"  [yellow]! {escape(warning)}[/yellow]", soft_wrap=True)
@@ -52,7 +53,7 @@ def print_status(status: Status) -> None:
         console.print(_attempts(status.attempts, status.goodput))
         console.print(_goodput(status.goodput))
     for time, words in status.latest:
-        console.print(f"  [dim]{_clock(time)}[/dim]  {escape(words)}")
+        console.print(f"  [dim]{clock(time)}[/dim]  {escape(words)}")
     if status.state in _RESUMABLE:
         console.print(f"  next: [bold]sisa-scale resume {escape(status.path)}[/bold]", soft_wrap=True)
 
@@ -71,21 +72,22 @@ def status_json(status: Status) -> dict[str, Any]:
     return plain
 
 
-def _progress(status: Status) -> str:
+def progress_line(status: Status) -> str:
+    """Return a bar with step, tokens, loss, rate and the time left, as markup."""
     share = status.step / status.total_steps
     filled = round(_BAR_CELLS * share)
     parts = [f"step {status.step:,} of {status.total_steps:,} ({100 * share:.1f} %)", f"{status.tokens:,} tokens"]
     parts += [f"loss {status.loss:.4f}"] if status.loss is not None else []
     parts += [f"{status.tokens_per_second:,.0f} tokens/s"] if status.tokens_per_second is not None else []
     parts += [f"MFU {100 * status.mfu:.1f} %"] if status.mfu is not None else []
-    parts += [f"[bold]{_duration(status.eta_seconds)} left[/bold]"] if status.eta_seconds is not None else []
+    parts += [f"[bold]{duration(status.eta_seconds)} left[/bold]"] if status.eta_seconds is not None else []
     return f"[green]{'━' * filled}[/green][dim]{'━' * (_BAR_CELLS - filled)}[/dim]  " + "  ".join(parts)
 
 
 def _checkpoint(checkpoint: CheckpointStatus | None) -> str:
     if checkpoint is None:
         return "[yellow]no checkpoint yet[/yellow]: a failure now would begin the run anew"
-    age = f", {_duration(checkpoint.seconds_old)} old" if checkpoint.seconds_old is not None else ""
+    age = f", {duration(checkpoint.seconds_old)} old" if checkpoint.seconds_old is not None else ""
     checked = "every checksum compared" if checkpoint.is_verified else "manifest and sizes checked"
     size = (
         f"{checkpoint.num_bytes / 1e9:,.2f} GB"
@@ -114,14 +116,14 @@ def _attempt(attempt: Attempt, seconds: Any) -> list[Text | str]:
     lost_seconds = attempt.lost_seconds or 0.0
     return [
         str(attempt.attempt),
-        _clock(attempt.started),
-        _duration(lasted),
+        clock(attempt.started),
+        duration(lasted),
         str(attempt.world_size),
         "-" if attempt.from_step is None else f"{attempt.from_step:,}",
         "-" if attempt.reached_step is None else f"{attempt.reached_step:,}",
         f"{attempt.lost_steps:,}" if attempt.lost_steps else "-",
-        _duration(lost_seconds) if lost_seconds else "-",
-        Text(outcome, style=_STYLES.get(outcome, "")),
+        duration(lost_seconds) if lost_seconds else "-",
+        Text(outcome, style=STYLES.get(outcome, "")),
         Text(attempt.reason or ""),
     ]
 
@@ -133,11 +135,12 @@ def _goodput(book: Ledger) -> Table:
     seconds, hours, shares = book.seconds, book.worker_hours, book.shares
     for name in CATEGORIES:
         bar = Text("█" * round(_BAR_CELLS * shares[name]), style="green" if name == "compute" else "yellow")
-        table.add_row(_NAMES[name], f"{100 * shares[name]:.1f} %", _duration(seconds[name]), f"{hours[name]:,.3g}", bar)
+        table.add_row(_NAMES[name], f"{100 * shares[name]:.1f} %", duration(seconds[name]), f"{hours[name]:,.3g}", bar)
     return table
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Return seconds in words, a dash for None."""
     if seconds is None:
         return "-"
     if seconds < 100:
@@ -147,7 +150,8 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds / 86400:,.1f} days"
 
 
-def _clock(time: datetime) -> str:
+def clock(time: datetime) -> str:
+    """Return a time of day of this machine's zone."""
     return time.astimezone().strftime("%m-%d %H:%M:%S")
 
 

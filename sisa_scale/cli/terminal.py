@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 _PLAIN = str.maketrans({"·": "-", "━": "=", "█": "#", "–": "-", "…": "...", "─": "-", "│": "|"})
+_CURVE = str.maketrans("▁▂▃▄▅▆▇", "_.:-=+*")
 
 
 class Terminal(io.TextIOBase):
@@ -14,33 +15,38 @@ class Terminal(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write a text."""
         try:
-            sys.stdout.write(text)
+            _stdout().write(text)
         except UnicodeEncodeError:  # a terminal of few letters
-            plain = text.translate(_PLAIN).encode(self.encoding, "replace").decode(self.encoding)
-            sys.stdout.write(plain)
+            plain = text.translate(_PLAIN).translate(_CURVE).encode(self.encoding, "replace").decode(self.encoding)
+            _stdout().write(plain)
         except (OSError, ValueError):
-            drop(sys.stdout)
+            drop(_stdout())
         return len(text)
 
     def flush(self) -> None:
         """Write what is buffered."""
         try:
-            sys.stdout.flush()
+            _stdout().flush()
         except (OSError, ValueError):
-            drop(sys.stdout)
+            drop(_stdout())
 
     def isatty(self) -> bool:
         """Whether a person may look on."""
-        return not sys.stdout.closed and sys.stdout.isatty()
+        return not _stdout().closed and _stdout().isatty()
 
     def fileno(self) -> int:
         """Return the descriptor of standard output."""
-        return sys.stdout.fileno()
+        return int(_stdout().fileno())
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
         """The encoding of standard output."""
-        return getattr(sys.stdout, "encoding", None) or "utf-8"
+        return getattr(_stdout(), "encoding", None) or "utf-8"
+
+
+def _stdout() -> Any:
+    """Return standard output itself: while a live page is drawn, rich stands in its place and would send all to us."""
+    return getattr(sys.stdout, "rich_proxied_file", sys.stdout)
 
 
 def drop(stream: Any) -> None:

@@ -1,5 +1,6 @@
 """Private parts of torch, checked with 2.11 (CUDA) and 2.13 (CPU). What is slow to import, a function imports."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,6 +51,19 @@ def nccl_trace() -> bytes:
     from torch._C._distributed_c10d import _dump_nccl_trace  # type: ignore[attr-defined]
 
     return bytes(_dump_nccl_trace())
+
+
+def record_memory_history(*, is_on: bool) -> None:
+    """Begin or end to keep the GPU's allocations with the Python stacks that made them, the newest 100,000."""
+    if is_on:
+        torch.cuda.memory._record_memory_history(max_entries=100_000, stacks="python")
+    else:
+        torch.cuda.memory._record_memory_history(enabled=None)
+
+
+def write_memory_snapshot(path: Path) -> None:
+    """Write what the GPU's allocator holds, and the history of it where one is kept."""
+    torch.cuda.memory._dump_snapshot(str(path))
 
 
 def spin_gpu(cycles: int) -> None:

@@ -1,10 +1,13 @@
-"""Sections `checkpoint`, `evaluation` and `wandb`: what a run keeps and shows of itself."""
+"""Sections `checkpoint`, `evaluation`, `observation` and `wandb`: what a run keeps and shows of itself."""
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 
 from sisa_scale.config.fields import setting
 from sisa_scale.config.tasks import task_names
+
+WRITERS = ("wandb", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +63,11 @@ class EvaluationConfig:
         default=("loss", "lambada", "needle"),
         choices=task_names,
     )
+    samples: tuple[str, ...] = setting(
+        "prompts that are continued at every evaluation by the most probable tokens; they stand in the report",
+        default=(),
+    )
+    sample_tokens: int = setting("tokens by which each of them is continued", default=64, minimum=1)
     context_tokens: int | None = setting(
         "longest context that is scored; null is data.sequence_tokens",
         default=None,
@@ -87,6 +95,45 @@ class EvaluationConfig:
         default=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
         above=0.0,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObservationConfig:
+    """Where a run that lives can be looked at. May change on resume; nothing here changes a number of the training."""
+
+    writers: tuple[str, ...] = setting(
+        "who is told of every step and score: wandb, as section wandb says, and tensorboard, with files in the run"
+        " directory",
+        default=("wandb",),
+        choices=lambda: WRITERS,
+    )
+    health_every_steps: int = setting(
+        "steps between readings of every layer: norms of gradients and activations, largest attention logits, size of"
+        " updates; 0 turns them off",
+        default=0,
+        minimum=0,
+    )
+    metrics_port: int | None = setting(
+        "port at which the main worker serves metrics to Prometheus; the next free one where it is taken; null serves"
+        " none",
+        default=None,
+        minimum=1,
+        maximum=65535,
+    )
+    metrics_address: str = setting(
+        "address at which metrics are served; 127.0.0.1 answers this machine alone, 0.0.0.0 everyone",
+        default="127.0.0.1",
+    )
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether another machine can fetch the metrics."""
+        if self.metrics_port is None or self.metrics_address == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.metrics_address).is_loopback
+        except ValueError:  # the name of a host
+            return True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from sisa_scale.config.execution import FLOAT8_MULTIPLE, ExecutionConfig, Resour
 from sisa_scale.config.fields import Parsed, Violation, setting, values_of
 from sisa_scale.config.mixers.table import mixer_specs
 from sisa_scale.config.model import ModelConfig
-from sisa_scale.config.observation import CheckpointConfig, EvaluationConfig, WandbConfig
+from sisa_scale.config.observation import CheckpointConfig, EvaluationConfig, ObservationConfig, WandbConfig
 from sisa_scale.config.optimizer import OptimizerConfig, ScheduleConfig
 from sisa_scale.config.reliability import GuardConfig, WatchdogConfig
 
@@ -49,6 +49,7 @@ class RunConfig:
     guard: GuardConfig = setting("skipped steps and rollbacks at a bad loss or gradient", default_factory=GuardConfig)
     watchdog: WatchdogConfig = setting("when a worker counts as hung", default_factory=WatchdogConfig)
     evaluation: EvaluationConfig = setting("evaluation tasks and monitors", default_factory=EvaluationConfig)
+    observation: ObservationConfig = setting("where a living run is looked at", default_factory=ObservationConfig)
     wandb: WandbConfig = setting("Weights & Biases", default_factory=WandbConfig)
 
     @property

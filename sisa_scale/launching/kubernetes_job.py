@@ -47,8 +47,10 @@ class KubernetesJob:
 
     def manifest(self) -> str:
         """Return the ConfigMap and the RayJob; raises ConfigError for what the operator would refuse."""
+        observation = self.job.config.observation
         text = render(
             "kubernetes/job.yaml.j2",
+            metrics_port=observation.metrics_port if observation.is_reachable else None,
             name=self.name,
             labels=self._labels(),
             owner=getpass.getuser(),

@@ -103,6 +103,17 @@ class GradientShares:
         total = sum(squares.values())
         return {group: square / total for group, square in squares.items()} if 0 < total < math.inf else None
 
+    def block_norms(self, num_blocks: int) -> list[float]:
+        """Return the norm of the gradient of every block and forget it; NaN where none was read."""
+        squares = [math.nan] * num_blocks
+        for name, groups in self._squares.items():
+            place = name.split(".")
+            if place[0] == "blocks":
+                block, square = int(place[1]), sum(value.item() for value in groups.values())
+                squares[block] = square if math.isnan(squares[block]) else squares[block] + square
+        self._is_waiting, self._squares = False, {}
+        return [math.sqrt(square) for square in squares]
+
     @torch.no_grad()
     def _read(self, name: str, gradient: Tensor) -> None:
         if not self._is_waiting or name in self._squares:

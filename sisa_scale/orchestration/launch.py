@@ -23,7 +23,7 @@ from sisa_scale.runs.layout import RAY_LOG
 from sisa_scale.runs.outcome import Outcome
 from sisa_scale.runs.owner import Life
 from sisa_scale.training.health.crash_loop import unsaved
-from sisa_scale.training.hooks.tracker import unreachable
+from sisa_scale.training.hooks.wandb_writer import unreachable
 
 _POLL_SECONDS = 0.2
 _FAREWELL_SECONDS = 120.0
@@ -57,7 +57,8 @@ def _launch(
         "starting Ray" if config.resources.ray_address is None else f"joining Ray at {config.resources.ray_address}"
     )
     feed = EventFeed(config.directory)
-    if config.wandb.mode == "online" and (reason := unreachable()) is not None:
+    uses_wandb = "wandb" in config.observation.writers
+    if uses_wandb and config.wandb.mode == "online" and (reason := unreachable()) is not None:
         announce(f"{reason}; wandb will work offline in this attempt, and `wandb sync` sends its files later")
 
     def look() -> None:

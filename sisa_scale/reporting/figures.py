@@ -8,6 +8,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from sisa_scale.reporting.context_figures import context_curve_figure
 from sisa_scale.reporting.goodput_figure import goodput_figure
+from sisa_scale.reporting.health_figures import health_figures
 from sisa_scale.reporting.importance_figures import (
     gradient_shares_figure,
     half_life_figure,
@@ -54,7 +55,7 @@ def run_figures(run: Run) -> list[str]:
         phase_change_figure,
         gradient_shares_figure,
     )
-    return [svg for figure in draw if (svg := figure(run)) is not None]
+    return [*(svg for figure in draw if (svg := figure(run)) is not None), *health_figures(run)]
 
 
 def loss_figure(run: Run) -> str | None:

@@ -4,6 +4,7 @@
     data_wait    steps waiting for data
     checkpoint   training stalled by a checkpoint
     evaluation   evaluations
+    profile      training stalled by a profile that was asked for
     lost         steps that were taken, and taken again after a failure
     restart      from the end of an attempt, or from the command, until the next one has restored its checkpoint
     other        the rest of an attempt: monitors, logs, a step that was under way when it died
@@ -19,7 +20,7 @@ from typing import Any
 from sisa_scale.runs.attempts import Attempt
 from sisa_scale.runs.events import stalled_seconds
 
-CATEGORIES = ("compute", "data_wait", "checkpoint", "evaluation", "lost", "restart", "other")
+CATEGORIES = ("compute", "data_wait", "checkpoint", "evaluation", "profile", "lost", "restart", "other")
 _HOUR = 3600.0
 
 

@@ -10,7 +10,9 @@ from sisa_scale.runs.files import Run
 
 _MOST_ATTEMPTS = 8
 _LEAST_LABELLED = 0.06
-_COLORS = dict(zip(CATEGORIES, (SERIES[2], SERIES[5], SERIES[0], SERIES[3], SERIES[1], SERIES[4], GRID), strict=True))
+_COLORS = dict(
+    zip(CATEGORIES, (SERIES[2], SERIES[5], SERIES[0], SERIES[3], MUTED, SERIES[1], SERIES[4], GRID), strict=True)
+)
 _PALE = ("other", "restart", "data_wait")
 _NAMES = {"data_wait": "waiting for data", "lost": "lost steps"}
 

@@ -1,6 +1,7 @@
 """Write the report of one or several runs as one self-contained HTML file."""
 
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from markupsafe import Markup
 from sisa_scale.errors import DataError
 from sisa_scale.files import write_text
 from sisa_scale.reporting.comparison import comparison_figures
+from sisa_scale.reporting.curves import curves
 from sisa_scale.reporting.figures import run_figures
 from sisa_scale.reporting.refused_steps import refused_sentence, refused_series
 from sisa_scale.reporting.summary import changes, flatten, headline_facts, score_text
@@ -29,8 +31,11 @@ def write_report(run_dirs: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def render_report(runs: Sequence[Run]) -> str:
-    """Return the HTML page; every value from a run is escaped, only our own figures are markup."""
+def render_report(runs: Sequence[Run], *, refresh_seconds: float = 0.0) -> str:
+    """Return the HTML page; every value from a run is escaped, only our own figures and script are markup.
+
+    refresh_seconds: of a page that is served; it has curves that can be zoomed, and asks for news as often.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sisa_scale.reporting", "."),
         autoescape=True,
@@ -42,7 +47,11 @@ def render_report(runs: Sequence[Run]) -> str:
     # matplotlib escapes all text it writes into an SVG.
     comparison = [Markup(svg) for svg in comparison_figures(runs)]
     title = " · ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else "")
-    return environment.get_template("report.html.j2").render(title=title, pages=pages, comparison=comparison)
+    script = Markup(resources.files("sisa_scale.reporting").joinpath("curves.js").read_text("utf-8"))
+    zoomed = {"data": curves(runs), "script": script, "seconds": refresh_seconds} if refresh_seconds else None
+    return environment.get_template("report.html.j2").render(
+        title=title, pages=pages, comparison=comparison, zoomed=zoomed
+    )
 
 
 def _page(run: Run, anchor: str) -> dict[str, Any]:

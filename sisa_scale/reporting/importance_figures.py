@@ -19,6 +19,7 @@ from sisa_scale.reporting.style import (
     to_svg,
 )
 from sisa_scale.runs.files import Run
+from sisa_scale.runs.health import HealthRow
 from sisa_scale.runs.monitors import MonitorRow
 
 _STEP = "optimizer step"
@@ -29,7 +30,7 @@ def half_life_figure(run: Run) -> str | None:
     if not any(np.isfinite(row.half_life_tokens).any() for row in run.monitors):
         return None
     figure, axes = new_figure("Half-life of importance, by layer", _STEP, "half-life (tokens, log scale)")
-    _layers(axes, run, [row.half_life_tokens for row in run.monitors], run.monitors)
+    layer_lines(axes, run, [row.half_life_tokens for row in run.monitors], run.monitors)
     log_axis(axes)
     return to_svg(figure, f"half-life {run.path}")
 
@@ -39,7 +40,7 @@ def lambda_figure(run: Run) -> str | None:
     if not run.monitors or not all(run.monitors[-1].lambda_):
         return None
     figure, axes = new_figure("Weight λ of importance, mean over heads, by layer", _STEP, "λ")
-    _layers(axes, run, [[float(np.mean(heads)) for heads in row.lambda_] for row in run.monitors], run.monitors)
+    layer_lines(axes, run, [[float(np.mean(heads)) for heads in row.lambda_] for row in run.monitors], run.monitors)
     return to_svg(figure, f"lambda {run.path}")
 
 
@@ -66,7 +67,7 @@ def logits_figure(run: Run) -> str | None:
     if not rows:
         return None
     figure, axes = new_figure("Largest importance logit, by layer", _STEP, "absolute logit (log scale)")
-    _layers(axes, run, [row.largest_importance_logit for row in rows], rows)
+    layer_lines(axes, run, [row.largest_importance_logit for row in rows], rows)
     content = [np.max(row.largest_content_logit) for row in rows]
     dashes = (0, (5, 4))
     axes.plot([row.step for row in rows], content, color=INK, linestyle=dashes, label="largest content logit")
@@ -103,7 +104,7 @@ def phase_change_figure(run: Run) -> str | None:
         return None
     title = "Change of the phase at the last token in one step, by layer"
     figure, axes = new_figure(title, _STEP, "radians, root mean square (log scale)")
-    _layers(axes, run, [row.phase_change_radians for row in rows], rows)
+    layer_lines(axes, run, [row.phase_change_radians for row in rows], rows)
     log_axis(axes)
     return to_svg(figure, f"phase change {run.path}")
 
@@ -134,7 +135,9 @@ def gradient_shares_figure(run: Run) -> str | None:
     return to_svg(figure, f"gradient shares {run.path}")
 
 
-def _layers(axes: Axes, run: Run, per_step: Sequence[Sequence[float]], rows: Sequence[MonitorRow]) -> None:
+def layer_lines(
+    axes: Axes, run: Run, per_step: Sequence[Sequence[float]], rows: Sequence[MonitorRow] | Sequence[HealthRow]
+) -> None:
     """One line a layer on a colour ramp; the first and the last layer are named at their right ends."""
     steps = np.array([row.step for row in rows], dtype=float)
     ends = per_step[-1]

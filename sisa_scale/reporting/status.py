@@ -39,6 +39,18 @@ class CheckpointStatus:
 
 
 @dataclass(frozen=True)
+class RankStatus:
+    """What a worker last said of itself, and how many seconds ago; phase_seconds: how long it was in the phase then."""
+
+    rank: int
+    host: str
+    phase: str
+    step: int
+    phase_seconds: float
+    seconds_old: float
+
+
+@dataclass(frozen=True)
 class Status:
     """Everything that `sisa-scale status` shows; times in seconds."""
 
@@ -53,6 +65,8 @@ class Status:
     tokens_per_second: float | None
     mfu: float | None
     eta_seconds: float | None
+    peak_memory_bytes: int | None
+    ranks: Sequence[RankStatus]
     attempts: Sequence[Attempt]
     goodput: Ledger
     checkpoint: CheckpointStatus | None
@@ -90,6 +104,8 @@ def read_status(run_dir: Path, *, verify: bool = False, now: datetime | None = N
         tokens_per_second=steps.tokens_per_second,
         mfu=steps.mfu,
         eta_seconds=_seconds_left(config, steps) if is_alive else None,
+        peak_memory_bytes=steps.peak_memory_bytes,
+        ranks=sorted((_rank(beat, (now - time).total_seconds()) for beat, time in beats), key=lambda rank: rank.rank),
         attempts=attempts,
         goodput=ledger(attempts, steps.seconds_by_attempt, events, last_sign),
         checkpoint=checkpoint,
@@ -104,6 +120,10 @@ def _seconds_left(config: RunConfig, steps: StepTotals) -> float | None:
         return None
     before = config.data.batches.tokens_before
     return (before(config.total_steps) - before(steps.step)) / steps.tokens_per_second
+
+
+def _rank(beat: Heartbeat, seconds_old: float) -> RankStatus:
+    return RankStatus(beat.rank, beat.host, beat.phase, beat.step, beat.phase_seconds, round(seconds_old, 1))
 
 
 def _doing(

@@ -4,6 +4,8 @@ heartbeat_R.json    what rank R does, overwritten about once a second
 hang.json           the alarm of the watchdog that noticed a hang, then its verdict
 answer_R            rank R has seen the alarm and written its stacks
 rank_R.txt          stacks of rank R            rank_R.nccl.pickle    NCCL's flight recorder, on GPUs
+profile_N/          traces and tables of kernels from step N on, or memory snapshots
+out_of_memory_R.pickle  what the GPU of rank R held when its memory ran out
 error_R.txt         the traceback of an error that ended rank R
 """
 
@@ -78,6 +80,14 @@ class Diagnostics:
     def nccl_path(self, rank: int) -> Path:
         """Return where a rank writes what NCCL's flight recorder holds."""
         return self.directory / f"rank_{rank}.nccl.pickle"
+
+    def profile_directory(self, step: int) -> Path:
+        """Return where what was profiled from a step on is written."""
+        return self.directory / f"profile_{step:08d}"
+
+    def out_of_memory_path(self, rank: int) -> Path:
+        """Return where a rank writes what its GPU held when its memory ran out."""
+        return self.directory / f"out_of_memory_{rank}.pickle"
 
     def write_traceback(self, rank: int, text: str) -> None:
         """Keep the traceback of an error that ended a rank."""

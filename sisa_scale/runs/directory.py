@@ -16,8 +16,9 @@ from sisa_scale.errors import ConfigError, SisaScaleWarning
 from sisa_scale.files import remove_abandoned, write_json, write_text
 from sisa_scale.runs import layout, metrics, step_logs
 from sisa_scale.runs.attempts import Attempt, count_attempts, read_attempts, with_cause_of_death, write_attempts
-from sisa_scale.runs.evaluations import ScoreRow, append_scores
+from sisa_scale.runs.evaluations import SampleRow, ScoreRow, append_samples, append_scores
 from sisa_scale.runs.events import Event, append_event, last_events, new_event, read_events
+from sisa_scale.runs.health import HealthRow, append_health
 from sisa_scale.runs.monitors import MonitorRow, append_monitor
 from sisa_scale.runs.problems import RunDirectoryError, file_errors
 
@@ -68,9 +69,17 @@ class RunDirectory:
         """Note what the monitors read after a step."""
         self._append(lambda: append_monitor(self.path, row))
 
+    def add_health(self, row: HealthRow) -> None:
+        """Note what was read of every layer after a step."""
+        self._append(lambda: append_health(self.path, row))
+
     def add_scores(self, rows: Sequence[ScoreRow]) -> None:
         """Note the scores of one step."""
         self._append(lambda: append_scores(self.path, rows))
+
+    def add_samples(self, row: SampleRow) -> None:
+        """Note the prompts that were continued at one step."""
+        self._append(lambda: append_samples(self.path, row))
 
     def add_data_event(self, step: int, event: dict[str, Any]) -> None:
         """Note what the data stream says of a step."""

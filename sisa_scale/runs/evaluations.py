@@ -1,12 +1,15 @@
-"""The scores of a run: `evaluations.jsonl`, a line for each evaluated step, and `scored_later.jsonl`."""
+"""What evaluations found, a line for each step: scores in `evaluations.jsonl`, continued prompts in `samples.jsonl`.
+
+What was measured outside of the run stands in `scored_later.jsonl`.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sisa_scale.runs.jsonl import append_line, picked, read_lines, read_rows
-from sisa_scale.runs.layout import EVALUATIONS, SCORED_LATER
+from sisa_scale.runs.layout import EVALUATIONS, SAMPLES, SCORED_LATER
 
 _SCALINGS = ("model.rope.scaling", "rope.scaling")
 _WRITTEN = ("task", "variant", "metric", "value", "standard_error", "num_items", "unit", "note")
@@ -47,6 +50,39 @@ class LaterScores:
         """How rotary positions were scaled; None without a choice."""
         chosen = [setting.partition("=")[2] for setting in self.settings if setting.partition("=")[0] in _SCALINGS]
         return chosen[-1] if chosen else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A prompt and its continuation."""
+
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """All prompts of one step."""
+
+    step: int
+    tokens: int
+    samples: tuple[Sample, ...]
+
+
+def append_samples(run_dir: Path, row: SampleRow) -> None:
+    """Note the continuations of one step."""
+    append_line(run_dir / SAMPLES, asdict(row))
+
+
+def read_samples(run_dir: Path, notes: list[str] | None = None) -> list[SampleRow]:
+    """Return the continuations of every step once, in the order of the steps; see `jsonl.read_rows`."""
+
+    def build(line: dict[str, Any]) -> SampleRow:
+        samples = tuple(Sample(str(sample["prompt"]), str(sample["text"])) for sample in line["samples"])
+        return SampleRow(int(line["step"]), int(line["tokens"]), samples)
+
+    rows = {row.step: row for row in read_rows(run_dir / SAMPLES, build, [] if notes is None else notes)}
+    return [rows[step] for step in sorted(rows)]
 
 
 def append_scores(run_dir: Path, rows: Sequence[ScoreRow]) -> None:

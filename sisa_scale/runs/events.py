@@ -125,6 +125,14 @@ def _replaced(event: Event) -> str:
     return f"from step {event['step']:,} on {event['after']} takes the place of {event['before']}; given up: {lost}"
 
 
+def _profile(event: Event) -> str:
+    ranks = ", ".join(map(str, event["ranks"][:8])) + (", ..." if len(event["ranks"]) > 8 else "")
+    what = "allocations" if event["is_memory"] else "traces"
+    words = f"{what} of {_count(event['steps'], 'step')} from {event['step']:,} on, rank {ranks}: {event['directory']}"
+    words += f"; training stood still for {event['seconds']:.1f} s"
+    return words + "".join(f"; {problem}" for problem in event["problems"])
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
@@ -141,6 +149,7 @@ EVENTS: Mapping[str, EventKind] = {
     ),
     "float8_products": EventKind(("products", "blocks", "left_in_bf16"), _float8),
     "evaluation": EventKind(("step", "seconds"), stall=("evaluation", "seconds")),
+    "samples": EventKind(("step", "seconds"), stall=("evaluation", "seconds")),
     "evaluation_skipped": EventKind(("step", "reason")),
     "checkpoint": EventKind(_SAVE, stall=("checkpoint", "stall_seconds")),
     "checkpoint_damaged": EventKind(
@@ -176,7 +185,20 @@ EVENTS: Mapping[str, EventKind] = {
         ),
         "times a person went back to an earlier step",
     ),
+    "profile": EventKind(
+        ("step", "steps", "ranks", "seconds", "directory", "is_memory", "problems"),
+        _profile,
+        stall=("profile", "seconds"),
+    ),
+    "profile_refused": EventKind(("step", "reason"), lambda e: f"no step is profiled: {e['reason']}"),
+    "health": EventKind(
+        ("step", "rule", "layer", "value", "message"),
+        lambda e: f"step {e['step']:,}, {e['rule']}: {e['message']}",
+        "warnings of the numerics of a layer",
+    ),
     "stop_requested": EventKind(("step", "reason", "seconds_left")),
+    "metrics_served": EventKind(("host", "url", "wanted_port"), lambda e: f"metrics on {e['host']}: {e['url']}"),
+    "metrics_not_served": EventKind(("host", "reason"), lambda e: f"no metrics are served: {e['reason']}"),
     "error": EventKind(("rank", "error")),
     "taken_over": EventKind(
         ("process", "of"), lambda e: f"{e['process']} takes the run over from {e['of']}, which ends without saving"

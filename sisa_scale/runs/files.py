@@ -10,8 +10,9 @@ import yaml
 
 from sisa_scale.errors import DataError
 from sisa_scale.runs.attempts import Attempt, read_attempts
-from sisa_scale.runs.evaluations import LaterScores, ScoreRow, read_later_scores, read_scores
+from sisa_scale.runs.evaluations import LaterScores, SampleRow, ScoreRow, read_later_scores, read_samples, read_scores
 from sisa_scale.runs.events import Event, read_events
+from sisa_scale.runs.health import HealthRow, read_health
 from sisa_scale.runs.jsonl import malformed
 from sisa_scale.runs.layout import METRICS, PROVENANCE, attempt_path, config_path, holds_run
 from sisa_scale.runs.metrics import StepRow, read_steps
@@ -49,6 +50,8 @@ class Run:
     notes: list[str]
     records: Mapping[int, AttemptRecord] = field(default_factory=dict)
     later: Sequence[LaterScores] = ()
+    health: list[HealthRow] = field(default_factory=list)
+    samples: list[SampleRow] = field(default_factory=list)
 
 
 def read_run(path: Path) -> Run:
@@ -83,6 +86,8 @@ def read_run(path: Path) -> Run:
         notes=notes,
         records=_records(path),
         later=read_later_scores(path, notes),
+        health=read_health(path, notes),
+        samples=read_samples(path, notes),
     )
 
 

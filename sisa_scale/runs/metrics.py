@@ -70,6 +70,7 @@ class StepTotals:
     tokens: int = 0
     loss: float | None = None
     mfu: float | None = None
+    peak_memory_bytes: int | None = None
     time: datetime | None = None
     tokens_per_second: float | None = None
     num_skipped: int = 0
@@ -159,6 +160,7 @@ def read_totals(run_dir: Path) -> StepTotals:
         recent.append(line)
     if last is not None:
         totals.tokens, totals.loss, totals.mfu = last["tokens"], last["loss"], last.get("mfu")
+        totals.peak_memory_bytes = last.get("peak_memory_bytes")
         totals.time = datetime.fromisoformat(last["time"])
         totals.tokens_per_second = median(line["tokens_per_second"] for line in recent)
     return totals

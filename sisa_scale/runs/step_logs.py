@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from sisa_scale.runs.jsonl import Line, append_line, read_lines, sync, write_lines
-from sisa_scale.runs.layout import DATA_EVENTS, EVALUATIONS, METRICS, MONITORS
+from sisa_scale.runs.layout import DATA_EVENTS, EVALUATIONS, HEALTH, METRICS, MONITORS, SAMPLES
 
-STEP_LOGS = (METRICS, MONITORS, EVALUATIONS, DATA_EVENTS)
+STEP_LOGS = (METRICS, MONITORS, HEALTH, EVALUATIONS, SAMPLES, DATA_EVENTS)
 
 
 def append_data_event(run_dir: Path, step: int, event: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from sisa_scale.runs.cursor import read_cursor, settle_rollbacks
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.metrics import last_steps
 from sisa_scale.runs.owner import Fence
+from sisa_scale.runs.profile_request import request_path
 from sisa_scale.runs.stop_request import Reason, StopRequest, asked_to_stop
 from sisa_scale.training.engine.attention_backend import choose_backend
 from sisa_scale.training.engine.communicator import Communicator
@@ -91,7 +92,9 @@ class Run:
         is_first_reader = self.workers.rank % self.config.execution.sequence_parallel_size == 0
         digest = batch.digest if is_first_reader else 0
         is_save_due = self.workers.is_main and self.save_clock.is_due()
-        vote = StepVote(self.workers, self.guard, step, digest, stop, self.fence, is_save_due=is_save_due)
+        is_asked = self.workers.is_main and request_path(self.directory.path).exists()
+        asked = {"is_save_due": is_save_due, "is_profile_asked": is_asked}
+        vote = StepVote(self.workers, self.guard, step, digest, stop, self.fence, **asked)
         with self.heart.phase("step", step):
             result = self.engine.step(batch, learning_rate, vote)
         if vote.is_fenced:
@@ -112,6 +115,7 @@ class Run:
             stop_requested=vote.stop_requested,
             is_preempted=vote.is_preempted,
             is_save_due=vote.is_save_due,
+            profile_requested=vote.profile_requested,
             refusal=vote.refusal,
             micro_losses=result.micro_losses,
         )

@@ -53,5 +53,6 @@ class StepReport:
     stop_requested: bool
     is_preempted: bool = False
     is_save_due: bool = False
+    profile_requested: bool = False
     refusal: Refusal | None = None
     micro_losses: tuple[float, ...] = ()

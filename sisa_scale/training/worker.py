@@ -22,12 +22,17 @@ from sisa_scale.runs.problems import RunDirectoryError
 from sisa_scale.training.engine.communicator import Communicator, connect
 from sisa_scale.training.health.crash_loop import loop_error
 from sisa_scale.training.health.determinism import apply_determinism
+from sisa_scale.training.health.out_of_memory import out_of_memory
 from sisa_scale.training.health.votes import asked_together
 from sisa_scale.training.health.watchdog import Watchdog
 from sisa_scale.training.hooks.checkpoints import Checkpointer
+from sisa_scale.training.hooks.exporter import Exporter, serving
+from sisa_scale.training.hooks.health import HealthMonitor
 from sisa_scale.training.hooks.metrics import MetricsLog
 from sisa_scale.training.hooks.monitors import Evaluation, ImportanceMonitor
+from sisa_scale.training.hooks.profile import Profiling
 from sisa_scale.training.hooks.rollback import RefusedSteps
+from sisa_scale.training.hooks.samples import Samples
 from sisa_scale.training.hooks.tracker import Tracker
 from sisa_scale.training.loop import train
 from sisa_scale.training.record import record
@@ -100,10 +105,17 @@ def _train(
         record(run.directory, recipe, run.stream.fingerprint, command)
     check_vocabulary(config, {source.name: source.manifest for source in run.stream.sources})
     tracker = Tracker(config, workers.is_main)
-    with Watchdog(run), Checkpointer(run) as checkpointer:
-        add_hooks(run, tracker)
-        run.hooks.append(checkpointer)
-        state = train(run)
+    with (
+        Watchdog(run),
+        serving(config, workers.is_main) as exporter,
+        Checkpointer(run) as checkpointer,
+    ):
+        add_hooks(run, tracker, exporter)
+        run.hooks += [checkpointer, Profiling(run)]
+        try:
+            state = train(run)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(run, error) from error
     tracker.finish()
     if state.step >= config.total_steps:
         return "finished"
@@ -115,21 +127,27 @@ def _headline(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def add_hooks(run: Run, tracker: Tracker) -> None:
+def add_hooks(run: Run, tracker: Tracker, exporter: Exporter | None = None) -> None:
     """Give a worker its hooks in the order they are called; the main worker alone writes logs.
 
     Checkpoints come after them: what a checkpoint has passed is already in the logs.
     """
     if run.workers.is_main:
-        run.hooks.append(MetricsLog(run, tracker))
+        run.hooks.append(MetricsLog(run, tracker, exporter))
     run.hooks.append(RefusedSteps(run))
-    if run.config.evaluation.monitor_every_steps and run.config.model.sisa is not None:
+    has_monitor = bool(run.config.evaluation.monitor_every_steps) and run.config.model.sisa is not None
+    if has_monitor or run.config.observation.health_every_steps:
         config = run.config.data
         tokens = read_heldout(config, config.sequence_tokens, _MONITOR_SEQUENCES).sequences[:, :-1]
         is_separate, eos_id = config.documents == "separate", run.stream.manifest.eos_id
         document_BL = torch.from_numpy(number_documents(tokens, eos_id)) if is_separate else None
-        run.hooks.append(ImportanceMonitor(run, torch.from_numpy(tokens), document_BL))
+        if has_monitor:
+            run.hooks.append(ImportanceMonitor(run, torch.from_numpy(tokens), document_BL))
+        if run.config.observation.health_every_steps:
+            run.hooks.append(HealthMonitor(run, tracker, torch.from_numpy(tokens), document_BL))
     if run.config.evaluation.tasks:
         evaluation = Evaluation(run, tracker)
         run.openings.append(evaluation.at_start)
         run.hooks.append(evaluation)
+    if run.config.evaluation.samples:
+        run.hooks.append(Samples(run, tracker))

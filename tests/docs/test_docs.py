@@ -37,6 +37,7 @@ SECTIONS = (
     "resources",
     "checkpoint",
     "evaluation",
+    "observation",
     "guard",
     "watchdog",
 )

@@ -83,6 +83,9 @@ def check_memory(config: RunConfig, here: bool) -> Iterator[Finding]:
 
 def check_wandb(config: RunConfig) -> Iterator[Finding]:
     """See whether wandb's server answers and a key is set, if metrics are to be sent."""
+    if "wandb" not in config.observation.writers:
+        yield Finding("wandb", "ok", "observation.writers does not name it: nothing is sent")
+        return
     if config.wandb.mode != "online":
         yield Finding("wandb", "ok", f"{config.wandb.mode}: nothing is sent")
         return

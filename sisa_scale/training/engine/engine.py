@@ -2,10 +2,10 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,8 @@ from sisa_scale.training.engine.deepspeed_config import deepspeed_config
 from sisa_scale.training.engine.fragments import fragments, held_matrices, matrices_of
 from sisa_scale.training.engine.optimizers import build_optimizer, set_learning_rate
 from sisa_scale.training.optimizers.matrix_exchange import WholeMatrixOptimizer
+
+Reading = TypeVar("Reading")
 
 # Told this worker's mean loss and the gradient norm of the global batch before any weight changes; returns whether the
 # step is to be taken, the same on all workers.
@@ -224,15 +226,41 @@ class Engine:
         finally:
             self.engine.train()
 
-    @torch.no_grad()
     def monitor(self, tokens_BL: Tensor, document_BL: Tensor | None = None) -> list[LayerMonitor]:
         """Return the readings of every SISA layer; under ZeRO-3 all workers must call this together."""
+        return self.observe(Decoder.monitor, tokens_BL, document_BL)
+
+    def continued(self, prompt: Sequence[int], num_tokens: int) -> list[int]:
+        """Return the most probable continuation; all workers call this together, with as many passes on each.
+
+        Every token takes a whole forward pass: under ZeRO 3 the weights of a block are there in that alone.
+        """
+        whole = import_deepspeed().zero.GatheredParameters if self.config.execution.zero_stage == 3 else nullcontext
+
+        def next_token(model: Decoder, tokens_BL: Tensor, _document_BL: Tensor | None) -> int:
+            x_BLD = model.hidden(tokens_BL)[:, -1:]
+            with whole([model.embedding.weight]):
+                return int(model.head.logits(x_BLD)[0, -1].argmax())
+
+        tokens = list(prompt)
+        for _ in range(num_tokens):
+            tokens.append(self.observe(next_token, torch.tensor([tokens]), None))
+        return tokens[len(prompt) :]
+
+    @torch.no_grad()
+    def observe(
+        self, read: Callable[[Decoder, Tensor, Tensor | None], Reading], tokens_BL: Tensor, document_BL: Tensor | None
+    ) -> Reading:
+        """Return what `read` says of the model on these tokens, in the run's precision and uncompiled.
+
+        Under ZeRO-3 all workers must call this together.
+        """
         device = self.workers.device
         bf16 = self.config.execution.precision == "bf16"
         document_BL = None if document_BL is None else document_BL.to(device)
         self.engine.eval()
         try:
             with torch.compiler.set_stance("force_eager"), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                return self.model.monitor(tokens_BL.to(device), document_BL)
+                return read(self.model, tokens_BL.to(device), document_BL)
         finally:
             self.engine.train()

@@ -26,8 +26,8 @@ def asked_together(workers: Communicator, stop_path: Path) -> Reason | None:
 class StepVote:
     """The vote of one step. Called with this worker's numbers it fills the attributes, the same on all workers.
 
-    stop: what this worker was asked, if anything. is_save_due: by the main worker's clock.
-    fence: of the main worker, looked at when the vote is called.
+    stop: what this worker was asked, if anything. is_save_due: by the main worker's clock. is_profile_asked: the main
+    worker has found a request to look into the next steps. fence: of the main worker, looked at when the vote is called.
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class StepVote:
         fence: Fence | None = None,
         *,
         is_save_due: bool = False,
+        is_profile_asked: bool = False,
     ) -> None:
         self._workers, self._guard, self._step, self._digest, self._stop = workers, guard, step, digest, stop
-        self._fence, self._is_save_due = fence, is_save_due
+        self._fence, self._asked = fence, [is_save_due, is_profile_asked]
 
     def __call__(self, loss: float, gradient_norm: float) -> bool:
         """Return whether the step is to be taken.
@@ -55,12 +56,12 @@ class StepVote:
         halves = [self._digest >> _HALF_BITS, self._digest & ((1 << _HALF_BITS) - 1)]
         stop = [self._stop is not None, self._stop is not None and self._stop.reason == "preemption"]
         fenced = [self._fence is not None and self._fence.error is not None]
-        values = torch.tensor([loss, gradient_norm, *halves, *stop, *fenced, self._is_save_due], dtype=torch.float64)
+        values = torch.tensor([loss, gradient_norm, *halves, *stop, *fenced, *self._asked], dtype=torch.float64)
         said = self._workers.sum(values).tolist()
         self.loss, self.gradient_norm = said[0] / self._workers.world_size, said[1]
         digest = ((int(said[2]) << _HALF_BITS) + int(said[3])) % DIGEST_MODULUS
         self.stream_digest = f"{digest:016x}"
         self.stop_requested, self.is_preempted, self.is_fenced = bool(said[4]), bool(said[5]), bool(said[6])
-        self.is_save_due = bool(said[7])
+        self.is_save_due, self.profile_requested = bool(said[7]), bool(said[8])
         self.refusal = self._guard.judge(self._step, self.loss, self.gradient_norm)
         return self.refusal is None

@@ -1,4 +1,4 @@
-"""One row a step, to the run directory and to wandb."""
+"""One row a step, to the run directory and to all who look on."""
 
 from datetime import UTC, datetime
 
@@ -7,16 +7,18 @@ import torch
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.mfu import peak_flops, utilisation
 from sisa_scale.runs.metrics import StepRow
-from sisa_scale.training.hooks.tracker import Tracker, train_values
+from sisa_scale.training.hooks.exporter import Exporter
+from sisa_scale.training.hooks.tracker import Tracker
+from sisa_scale.training.hooks.writer import train_values
 from sisa_scale.training.run import Run
 from sisa_scale.training.step import StepReport, TrainState
 
 
 class MetricsLog:
-    """Notes every step in the run directory and at wandb."""
+    """Notes every step in the run directory, and tells the writers and Prometheus of it."""
 
-    def __init__(self, run: Run, tracker: Tracker) -> None:
-        self.run, self.tracker = run, tracker
+    def __init__(self, run: Run, tracker: Tracker, exporter: Exporter | None = None) -> None:
+        self.run, self.tracker, self.exporter = run, tracker, exporter
         self.flops = flops_per_token(run.config.model, run.config.data.sequence_tokens).train
         device = run.workers.device
         self.peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
@@ -45,3 +47,5 @@ class MetricsLog:
         )
         self.run.directory.add_step(row)
         self.tracker.log(state.step, train_values(row))
+        if self.exporter is not None:
+            self.exporter.update(row)

@@ -214,6 +214,25 @@ def test_patches_add_what_no_setting_names(config: RunConfig, tmp_path: Path) ->
     assert "patch" not in planned.manifest()
 
 
+def test_metrics_that_others_can_fetch_are_announced(config: RunConfig, tmp_path: Path) -> None:
+    profile = load_profile("kubernetes", "cpu")
+
+    def annotations(**changes: object) -> dict[str, str] | None:
+        observation = dataclasses.replace(config.observation, **changes)  # type: ignore[arg-type]
+        job = Job(dataclasses.replace(config, observation=observation), ())
+        _, ray_job = yaml.safe_load_all(LAUNCHER.plan(job, tmp_path, profile).manifest())  # type: ignore[arg-type]
+        (group,) = ray_job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+        return group["template"].get("metadata", {}).get("annotations")  # type: ignore[no-any-return]
+
+    assert annotations() is None
+    assert annotations(metrics_port=9400) is None  # loopback: nobody could fetch them
+    assert annotations(metrics_port=9400, metrics_address="0.0.0.0") == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "9400",
+        "prometheus.io/path": "/metrics",
+    }
+
+
 def test_who_pods_run_as_may_be_left_to_the_cluster(config: RunConfig, tmp_path: Path) -> None:
     profile = load_profile("kubernetes", "cpu", ["user_id=null"])
     assert "securityContext" not in LAUNCHER.plan(Job(config, ()), tmp_path, profile).manifest()  # type: ignore[arg-type]

@@ -41,7 +41,16 @@ def test_every_second_of_a_run_is_in_one_place() -> None:
     ]
     book = ledger(attempts, steps, events, at(5000))
     assert book.seconds == pytest.approx(
-        {"compute": 224, "data_wait": 6, "checkpoint": 5, "evaluation": 7, "lost": 20, "restart": 55, "other": 38}
+        {
+            "compute": 224,
+            "data_wait": 6,
+            "checkpoint": 5,
+            "evaluation": 7,
+            "profile": 0,
+            "lost": 20,
+            "restart": 55,
+            "other": 38,
+        }
     )
     assert sum(book.seconds.values()) == pytest.approx(240 + 115)  # and not the time between the commands
     assert sum(book.worker_hours.values()) == pytest.approx(2 * 355 / 3600)

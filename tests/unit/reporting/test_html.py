@@ -49,6 +49,24 @@ def report(tmp_path: Path, *runs: Path) -> str:
     return write_report(runs, tmp_path / "out" / "report.html").read_text()
 
 
+def test_health_and_samples_are_shown_where_a_run_has_them(write_run: WriteRun, tmp_path: Path) -> None:
+    run_dir = write_run(num_steps=20, num_layers=0)
+    names = ("gradient_norm", "activation_rms", "largest_logit", "update_ratio")
+    rows = [{"step": step} | {name: [step * 0.1, None] for name in names} for step in (10, 20)]
+    rows[1] |= {"activation_rms": [None, None]}
+    (run_dir / "health.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = [
+        {"step": step, "tokens": 7 * step, "samples": [{"prompt": "<b>The", "text": f" sea</td> {step}\n"}]}
+        for step in (10, 20)
+    ]
+    (run_dir / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
+    outline = Outline(report(tmp_path, run_dir))
+    assert outline.tags.count("svg") == 9
+    assert "<b>The sea</td> 20" in outline.text
+    assert "Earlier samples (1)" in outline.text
+    assert outline.text.index("sea</td> 20") < outline.text.index("sea</td> 10")
+
+
 def test_one_run(write_run: WriteRun, tmp_path: Path) -> None:
     outline = Outline(report(tmp_path, write_run()))
     assert outline.tags.count("svg") == 12

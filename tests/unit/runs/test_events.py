@@ -106,6 +106,6 @@ def test_events_are_counted(tmp_path: Path) -> None:
     directory.event("checkpoint_failed", step=4, stall_seconds=0.5, write_seconds=2.0, bytes=0, problems=[])
     directory.event("evaluation", step=4, seconds=3.0)
     events = read_events(tmp_path)
-    assert stalled_seconds(events) == {"checkpoint": 1.5, "evaluation": 3.0}
+    assert stalled_seconds(events) == {"checkpoint": 1.5, "evaluation": 3.0, "profile": 0.0}
     assert event_warnings(events) == ["1 checkpoints could not be written"]
     assert all(event["attempt"] == 0 for event in events)

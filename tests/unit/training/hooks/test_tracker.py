@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from sisa_scale.config import load_config
 from sisa_scale.runs.metrics import StepRow, append_step
-from sisa_scale.training.hooks.tracker import Tracker, train_values
+from sisa_scale.training.hooks.tracker import Tracker
+from sisa_scale.training.hooks.writer import train_values
 run_dir, first, last, is_killed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "kill"
 config = load_config("quickstart", [f"run_dir={run_dir}", "wandb.mode=offline"]).config
 kept = [line for line in (run_dir / "metrics.jsonl").read_text().splitlines() if json.loads(line)["step"] < first]
