@@ -27,7 +27,8 @@ class StepVote:
     """The vote of one step. Called with this worker's numbers it fills the attributes, the same on all workers.
 
     stop: what this worker was asked, if anything. is_save_due: by the main worker's clock. is_profile_asked: the main
-    worker has found a request to look into the next steps. fence: of the main worker, looked at when the vote is called.
+    worker has found a request to look into the next steps. fence: of the main worker, looked at when the vote is
+    called.
     """
 
     def __init__(
