@@ -94,9 +94,7 @@ def would_come_again(run_dir: Path, error: Exception) -> bool:
     Memory that gave out later in an attempt may suffice the next time.
     """
     if type(error).__name__ == "OutOfMemoryError":
-        directory = RunDirectory(run_dir)
-        newest = directory.attempts()[-1:]
-        return not newest or directory.last_step() <= (newest[0].from_step or 0)
+        return not RunDirectory(run_dir).has_gained()
     return isinstance(error, _MISTAKES)
 
 

@@ -169,6 +169,11 @@ class RunDirectory:
         """Return the last step that was taken; 0 before the first."""
         return metrics.last_step_and_time(self.path)[0]
 
+    def has_gained(self) -> bool:
+        """Whether the newest attempt has taken a step beyond those that it began with."""
+        newest = self.attempts()[-1:]
+        return bool(newest) and self.last_step() > (newest[0].from_step or 0)
+
     def since(self, step: int) -> tuple[int, float]:
         """Return how many steps were finished after `step`, and the seconds that they took."""
         numbers = metrics.taken_after(self.path, step).values()

@@ -115,7 +115,11 @@ def _train(
         try:
             state = train(run)
         except torch.OutOfMemoryError as error:
-            raise out_of_memory(run, error) from error
+            said = out_of_memory(run, error)
+            if not run.directory.has_gained():
+                raise said from error  # the same steps would meet it again
+            error.add_note(str(said))
+            raise
     tracker.finish()
     if state.step >= config.total_steps:
         return "finished"
