@@ -14,7 +14,7 @@ from sisa_scale.errors import DataError, SisaScaleError
 from sisa_scale.files import write_text
 from sisa_scale.runs.files import Run, read_run
 from sisa_scale.runs.layout import config_path
-from sisa_scale.scaling.figures.plot import csv_text
+from sisa_scale.scaling.report.csv_text import csv_text
 from sisa_scale.studies.directory import Planned, StudyDirectory
 from sisa_scale.studies.state import TrialStatus, final_score, read_states
 from sisa_scale.studies.trial import PARAMS_CONVENTION

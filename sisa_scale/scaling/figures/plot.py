@@ -50,7 +50,7 @@ def to_pdf(figure: Figure) -> bytes:
 
 def legend_below(*panels: Axes) -> None:
     """Draw one legend of all panels under their figure, off the points; what has the same label is named once."""
-    entries = {}
+    entries: dict[str, Any] = {}
     for axes in panels:
         entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if not entries:
