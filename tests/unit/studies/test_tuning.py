@@ -133,6 +133,19 @@ def test_rates_are_settled_when_all_have_ended_and_are_kept_with_their_evidence(
     grown = other(study, "learning_rate.sweep=[1e-3,2e-3,4e-3,8e-3,1.6e-2]")
     with pytest.raises(ConfigError, match="a plan of 12 trials"):
         directory.check(grown, expand_tuned(grown))
+    # In the table tuning trials are marked, so that no law is fitted to them.
+    pretend(directory, "sisa-s-5.12K")
+    collected = collect(directory)
+    assert len(collected.rows) == 8  # the one that diverged has no loss
+    assert load_table(collected.path).texts["run_id"].tolist() == ["sisa-s-5.12K"]
+    # A damaged file is refused, and the remedy works.
+    path, before = directory.path / "tuning.json", read_tuning(directory.path)
+    path.write_text("{}")
+    with pytest.raises(DataError, match="Delete the file"):
+        expand_tuned(study)
+    path.unlink()
+    settle(study, directory, [])
+    assert read_tuning(directory.path) == before
 
 
 def test_the_remedy_for_an_optimum_at_the_edge_works(study: StudyConfig, directory: StudyDirectory) -> None:
@@ -161,31 +174,6 @@ def test_a_trial_that_failed_otherwise_is_no_divergence(study: StudyConfig, dire
     assert settle(study, directory, []) is None
     _, left_out = select(expand(study), read_states(directory, directory.trials()), ())
     assert [status.trial.name for status in left_out] == ["tune-sisa-s-2.56K-lr0.008"]
-
-
-def test_tuning_trials_stand_in_the_table_and_count_for_nothing(study: StudyConfig, directory: StudyDirectory) -> None:
-    tune(directory, LOSSES)
-    settle(study, directory, [])
-    pretend(directory, "sisa-s-5.12K")
-    collected = collect(directory)
-    assert len(collected.rows) == 9
-    assert load_table(collected.path).texts["run_id"].tolist() == ["sisa-s-5.12K"]
-
-
-def test_a_damaged_file_of_rates_is_refused_and_can_be_made_again(
-    study: StudyConfig, directory: StudyDirectory
-) -> None:
-    tune(directory, LOSSES)
-    settle(study, directory, [])
-    path = directory.path / "tuning.json"
-    before = read_tuning(directory.path)
-    path.write_text("{}")
-    with pytest.raises(DataError, match="Delete the file"):
-        expand_tuned(study)
-    path.unlink()
-    directory.check(study, expand_tuned(study))
-    settle(study, directory, [])
-    assert read_tuning(directory.path) == before
 
 
 @pytest.mark.parametrize(
