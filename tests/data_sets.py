@@ -15,7 +15,7 @@ import numpy as np
 from sisa_scale.config.data import DataConfig
 from sisa_scale.data.build.pipeline import UnitReport, run_here
 from sisa_scale.data.build.settings import WorkSettings
-from sisa_scale.data.build.summaries import UnitSummary
+from sisa_scale.data.build.shards.summaries import UnitSummary
 from sisa_scale.data.build.units import Unit
 from sisa_scale.data.manifest import load_manifest
 from sisa_scale.data.read.reader import ShardReader

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sisa_scale.runs.metrics import StepRow
+from sisa_scale.runs.logs.metrics import StepRow
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 

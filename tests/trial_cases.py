@@ -6,7 +6,7 @@ from run_lines import step_row
 
 from sisa_scale.config.loading.load import load_config
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.evaluations import ScoreRow
+from sisa_scale.runs.logs.evaluations import ScoreRow
 from sisa_scale.studies.directory import StudyDirectory
 from sisa_scale.training.record import record
 

@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.data.build.engines import installed_version, open_engine
 from sisa_scale.data.build.pipeline import build_dataset
-from sisa_scale.data.build.text import read_documents
+from sisa_scale.data.build.texts.record_files import read_documents
 from sisa_scale.data.build.units import UNIT_BYTES
 from sisa_scale.data.tokenizer import load_tokenizer
 

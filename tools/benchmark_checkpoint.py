@@ -26,7 +26,7 @@ from typing import Any
 from sisa_scale.checkpoint.manifest import verify_files
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.data.build.embedded import build_embedded
 
 MODES = {"none": ["checkpoint.every_steps=0"], "synchronous": ["asynchronous=false"], "asynchronous": []}

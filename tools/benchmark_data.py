@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from sisa_scale.cli.console import announce, console, render
+from sisa_scale.cli.common.console import announce, console, render
 from sisa_scale.config.data import DataConfig
 from sisa_scale.config.mixture import MixSource
 from sisa_scale.data.manifest import Manifest, SplitInfo, TokenizerInfo

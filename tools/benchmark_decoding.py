@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.models.decoder import Decoder, DecoderCache
 from sisa_scale.planning.twins import load_recipe
 

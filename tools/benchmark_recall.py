@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.config.execution import ExecutionConfig
 from sisa_scale.config.mixers.hymba import HymbaConfig
 from sisa_scale.config.mixers.jamba import JambaConfig

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.runs.layout import ATTENTION_BACKEND, METRICS
 
 

@@ -26,11 +26,11 @@ from typing import Any
 from benchmark_step import Conditions, train
 from scipy.stats import t as student
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.twins import load_recipe
-from sisa_scale.runs.evaluations import heldout_losses
-from sisa_scale.runs.metrics import read_steps
+from sisa_scale.runs.logs.evaluations import heldout_losses
+from sisa_scale.runs.logs.metrics import read_steps
 
 Row = dict[str, Any]
 MEASURES = ("seconds", "tokens", "PFLOPs")

@@ -29,7 +29,7 @@ from sisa_scale.launching.profiles.local import LocalProfile
 from sisa_scale.launching.profiles.ray import RayProfile
 from sisa_scale.launching.profiles.slurm import SlurmProfile
 from sisa_scale.runs import exit_codes, layout
-from sisa_scale.runs.events import EVENTS
+from sisa_scale.runs.logs.events import EVENTS
 
 SECTIONS: Mapping[str, type] = {
     "Recipes": RunConfig,

@@ -23,9 +23,9 @@ from typing import Any
 import psutil
 import zstandard
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.data.build.embedded import embedded_text
-from sisa_scale.data.build.text import read_documents
+from sisa_scale.data.build.texts.record_files import read_documents
 
 _CHUNK_PARAGRAPHS = 20_000
 _SECONDS_BETWEEN_LOOKS = 0.05

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmark_step import Conditions, measure
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.config.run import RunConfig
 from sisa_scale.planning.memory.estimate import plan_memory
 from sisa_scale.planning.twins import load_recipe

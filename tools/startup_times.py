@@ -14,10 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.runs.attempts import read_attempts
-from sisa_scale.runs.events import read_events
 from sisa_scale.runs.files import read_run
+from sisa_scale.runs.logs.events import read_events
 
 _LOG_LINE = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d) \[job \d+\] (.*)$", re.M)
 _PHASES = (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from sisa_scale.cli.console import announce
-from sisa_scale.cli.progress import byte_progress
+from sisa_scale.cli.common.console import announce
+from sisa_scale.cli.common.progress import byte_progress
 
 
 @click.command("average")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sisa_scale.cli.console import announce
+from sisa_scale.cli.common.console import announce
 
 
 @click.command("cancel")
@@ -12,7 +12,7 @@ from sisa_scale.cli.console import announce
 @click.option("--now", "at_once", is_flag=True, help="Kill it, without a checkpoint.")
 def command(run_dir: Path, at_once: bool) -> None:
     """Tell the submitted run in RUN_DIR to save and stop; one that waits in a queue leaves it."""
-    from sisa_scale.cli.reporter import ConsoleReporter
+    from sisa_scale.cli.common.reporter import ConsoleReporter
     from sisa_scale.launching.registry import launcher_of
     from sisa_scale.launching.submission import newest_submission
     from sisa_scale.launching.submit import living_submissions

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.config.loading.load import dump_yaml, known_fields
 from sisa_scale.config.run import to_plain
 from sisa_scale.planning.twins import load_recipe

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sisa_scale.cli.console import announce
-from sisa_scale.cli.progress import byte_progress
-from sisa_scale.cli.weights_option import weights_option
+from sisa_scale.cli.common.console import announce
+from sisa_scale.cli.common.progress import byte_progress
+from sisa_scale.cli.common.weights_option import weights_option
 
 if TYPE_CHECKING:
     from sisa_scale.conversion.moving_average import Which

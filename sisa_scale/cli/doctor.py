@@ -28,7 +28,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Check this machine, a cluster and RECIPE before a long run; the exit code is 1 when something failed."""
-    from sisa_scale.cli.console import announce, render
+    from sisa_scale.cli.common.console import announce, render
     from sisa_scale.launching.doctor.doctor import examine
     from sisa_scale.launching.profiles.load import load_profile
     from sisa_scale.planning.twins import load_recipe

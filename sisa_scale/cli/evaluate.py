@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sisa_scale.cli.console import announce, render
-from sisa_scale.cli.progress import item_progress
-from sisa_scale.cli.weights_option import weights_option
+from sisa_scale.cli.common.console import announce, render
+from sisa_scale.cli.common.progress import item_progress
+from sisa_scale.cli.common.weights_option import weights_option
 from sisa_scale.config.tasks import CHOICE_TASKS, check_tasks, task_names
 from sisa_scale.errors import ConfigError
 from sisa_scale.runs.layout import holds_run
@@ -69,14 +69,14 @@ def command(
     Beyond the trained length: --tasks needle-curve,needle-multikey,variable-tracking
     --set model.max_length_tokens=8192 --set model.rope.scaling=yarn. Their lengths are evaluation.context_multiples.
     """
-    from sisa_scale.cli.evaluate_paper import print_beside_paper
+    from sisa_scale.cli.common.evaluate_paper import print_beside_paper
     from sisa_scale.conversion.trained import open_trained
     from sisa_scale.evaluation.fetch import lambada_file
     from sisa_scale.evaluation.loading import model_scorer
     from sisa_scale.evaluation.resources import load_resources
     from sisa_scale.evaluation.suite import run_suite
     from sisa_scale.models.device import torch_device
-    from sisa_scale.runs.evaluations import ScoreRow, append_later_scores
+    from sisa_scale.runs.logs.evaluations import ScoreRow, append_later_scores
     from sisa_scale.runs.provenance import now
 
     run_dir = _recorded_in(run_or_checkpoint) if record else None

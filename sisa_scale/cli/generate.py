@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sisa_scale.cli.console import render
-from sisa_scale.cli.weights_option import weights_option
+from sisa_scale.cli.common.console import render
+from sisa_scale.cli.common.weights_option import weights_option
 from sisa_scale.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sisa_scale.cli.console import announce, render
+from sisa_scale.cli.common.console import announce, render
 
 
 @click.command("inspect")

@@ -11,7 +11,7 @@ import click
 @click.option("--follow", is_flag=True, help="Go on until the job is over; the exit code is 1 when it failed.")
 def command(run_dir: Path, follow: bool) -> None:
     """Print what the newest submitted job of the run in RUN_DIR has printed, on whichever cluster it runs."""
-    from sisa_scale.cli.reporter import ConsoleReporter
+    from sisa_scale.cli.common.reporter import ConsoleReporter
     from sisa_scale.launching.registry import launcher_of
     from sisa_scale.launching.submission import newest_submission
 

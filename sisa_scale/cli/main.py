@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 import sisa_scale
-from sisa_scale.cli.failing import print_error
+from sisa_scale.cli.common.failing import print_error
 from sisa_scale.errors import SisaScaleError
 from sisa_scale.files import refusal_of
 from sisa_scale.runs.exit_codes import end_beside_ray

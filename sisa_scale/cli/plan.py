@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import click
 
-from sisa_scale.cli.console import render
-from sisa_scale.cli.plan_gpu import chosen_gpu, plan_gpu
+from sisa_scale.cli.common.console import render
+from sisa_scale.cli.common.plan_gpu import chosen_gpu, plan_gpu
 from sisa_scale.config.data import DataConfig
 from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.attention_calls import attention_calls

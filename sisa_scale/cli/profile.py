@@ -25,7 +25,7 @@ def command(run_dir: Path, *, steps: int, ranks: str, is_memory: bool, no_wait: 
     The run goes on and its numbers stay the same to the last bit. Traces open in ui.perfetto.dev, memory snapshots in
     pytorch.org/memory_viz; both read the file in the browser.
     """
-    from sisa_scale.cli.console import announce
+    from sisa_scale.cli.common.console import announce
     from sisa_scale.reporting.status import read_status
     from sisa_scale.runs.profile_request import ProfileRequest, withdraw_profile_request, write_profile_request
 
@@ -86,7 +86,7 @@ def _check(run_dir: Path, world_size: int | None, ranks: tuple[int, ...] | None,
 
 
 def _answers(run_dir: Path) -> list[dict[str, Any]]:
-    from sisa_scale.runs.events import read_events
+    from sisa_scale.runs.logs.events import read_events
 
     return [event for event in read_events(run_dir) if event["event"] in ("profile", "profile_refused")]
 
@@ -112,8 +112,8 @@ def _wait(run_dir: Path, known: int) -> dict[str, Any]:
 
 
 def _show(run_dir: Path, answer: dict[str, Any]) -> None:
-    from sisa_scale.cli.console import announce, console
-    from sisa_scale.runs.events import describe
+    from sisa_scale.cli.common.console import announce, console
+    from sisa_scale.runs.logs.events import describe
 
     if answer["event"] == "profile_refused":
         raise ConfigError.at(

@@ -7,8 +7,8 @@ import click
 from rich.markup import escape
 
 from sisa_scale.api import generate, load_checkpoint, open_run
-from sisa_scale.cli.console import announce, console
-from sisa_scale.cli.running import run_and_describe
+from sisa_scale.cli.common.console import announce, console
+from sisa_scale.cli.common.running import run_and_describe
 from sisa_scale.config import load_config
 from sisa_scale.data.build.embedded import build_embedded
 from sisa_scale.data.manifest import load_manifest

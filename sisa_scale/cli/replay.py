@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sisa_scale.cli.console import announce, console, render
+from sisa_scale.cli.common.console import announce, console, render
 from sisa_scale.errors import ConfigError
 from sisa_scale.runs.cursor import read_cursor
 from sisa_scale.runs.recipe import read_recipe

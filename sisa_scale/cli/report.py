@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sisa_scale.cli.console import announce
+from sisa_scale.cli.common.console import announce
 
 
 @click.command("report")

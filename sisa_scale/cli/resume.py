@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from sisa_scale.checkpoint.store import CheckpointStore
-from sisa_scale.cli.console import announce
-from sisa_scale.cli.reporter import ConsoleReporter
-from sisa_scale.cli.running import expect_signals, run_and_describe
+from sisa_scale.cli.common.console import announce
+from sisa_scale.cli.common.reporter import ConsoleReporter
+from sisa_scale.cli.common.running import expect_signals, run_and_describe
 from sisa_scale.launching.going_back import go_back
 from sisa_scale.launching.start import reopen
 

@@ -20,9 +20,9 @@ def command(run_dir: Path, *, as_json: bool, verify: bool, is_watched: bool, ord
 
     A directory of runs, such as runs/ or a study, is shown as a table with a line for each.
     """
-    from sisa_scale.cli.console import console
-    from sisa_scale.cli.status_page import print_status, status_json
-    from sisa_scale.cli.watch_page import look, page, watch
+    from sisa_scale.cli.common.console import console
+    from sisa_scale.cli.common.status_page import print_status, status_json
+    from sisa_scale.cli.common.watch_page import look, page, watch
     from sisa_scale.reporting.status import read_status
     from sisa_scale.runs.layout import find_runs, holds_run
 

@@ -37,8 +37,8 @@ def command(
         if target != "ray":
             raise click.UsageError("--address belongs to --to ray.")
         settings = (*settings, f"address='{address}'")
-    from sisa_scale.cli.reporter import ConsoleReporter
-    from sisa_scale.cli.running import describe
+    from sisa_scale.cli.common.reporter import ConsoleReporter
+    from sisa_scale.cli.common.running import describe
     from sisa_scale.launching.launcher import Ended
     from sisa_scale.launching.profiles.load import load_profile
     from sisa_scale.launching.submit import plan, plan_list, send

@@ -14,7 +14,7 @@ def command(recipe: str, overrides: tuple[str, ...]) -> None:
     Ctrl-C saves a checkpoint and stops; `sisa-scale resume` goes on from there.
     """
     config = load_recipe(recipe, overrides).config
-    from sisa_scale.cli.running import expect_signals, run_and_describe
+    from sisa_scale.cli.common.running import expect_signals, run_and_describe
 
     expect_signals()
     from sisa_scale.launching.start import begin

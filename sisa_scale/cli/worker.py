@@ -5,7 +5,7 @@ from contextlib import nullcontext, suppress
 
 import click
 
-from sisa_scale.cli.failing import print_error
+from sisa_scale.cli.common.failing import print_error
 from sisa_scale.errors import SisaScaleError
 from sisa_scale.runs.exit_codes import PREEMPTED, ROLLED_BACK, end_process
 from sisa_scale.runs.stop_request import listen_for_signals

@@ -4,7 +4,7 @@ from sisa_scale.checkpoint.store import CheckpointStore
 from sisa_scale.config.run import RunConfig
 from sisa_scale.launching.reporter import Reporter
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.events import describe
+from sisa_scale.runs.logs.events import describe
 from sisa_scale.runs.owner import Life
 
 

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from sisa_scale.errors import ConfigError
-from sisa_scale.launching.kubernetes import KubernetesLauncher
+from sisa_scale.launching.kubernetes.launcher import KubernetesLauncher
 from sisa_scale.launching.launcher import ClusterLauncher, Launcher
 from sisa_scale.launching.local import LocalLauncher
 from sisa_scale.launching.profiles.kubernetes import KubernetesProfile
@@ -12,7 +12,7 @@ from sisa_scale.launching.profiles.profile import Profile
 from sisa_scale.launching.profiles.ray import RayProfile
 from sisa_scale.launching.profiles.slurm import SlurmProfile
 from sisa_scale.launching.ray import RayLauncher
-from sisa_scale.launching.slurm import SlurmLauncher
+from sisa_scale.launching.slurm.launcher import SlurmLauncher
 from sisa_scale.launching.submission import Submission
 
 

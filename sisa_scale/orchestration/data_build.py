@@ -15,7 +15,7 @@ from typing import Any
 from sisa_scale.config.execution import ResourcesConfig
 from sisa_scale.data.build.pipeline import UnitReport, UnitRunner
 from sisa_scale.data.build.settings import WorkSettings
-from sisa_scale.data.build.summaries import UnitSummary
+from sisa_scale.data.build.shards.summaries import UnitSummary
 from sisa_scale.data.build.unit_work import unit_path, work_on_unit
 from sisa_scale.data.build.units import Unit
 from sisa_scale.errors import SisaScaleError, TrainingError

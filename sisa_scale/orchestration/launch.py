@@ -16,10 +16,10 @@ from sisa_scale.orchestration.nodes import living_nodes, places
 from sisa_scale.orchestration.signals import Asked, StoppedEarlyError, stop_on_signals
 from sisa_scale.orchestration.trainer import build_trainer, needs_of_worker
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.events import EventFeed
 from sisa_scale.runs.exit_codes import RAY_THREAD
 from sisa_scale.runs.failure import clear_failure, has_failure, raise_failure
 from sisa_scale.runs.layout import RAY_LOG
+from sisa_scale.runs.logs.events import EventFeed
 from sisa_scale.runs.outcome import Outcome
 from sisa_scale.runs.owner import Life
 from sisa_scale.training.health.crash_loop import unsaved

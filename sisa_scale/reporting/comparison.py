@@ -22,8 +22,8 @@ from sisa_scale.reporting.style import (
     to_svg,
 )
 from sisa_scale.reporting.summary import headline_scores, heldout_losses
-from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import Run
+from sisa_scale.runs.logs.evaluations import ScoreRow
 
 _LONG_RUN_STEPS = 100
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from sisa_scale.reporting.style import INK, SERIES, error_points, new_figure, to_svg
-from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import Run
+from sisa_scale.runs.logs.evaluations import ScoreRow
 
 _AT_LENGTH = re.compile(r"exact_match_(\d+)")
 _CHANCE = "chance"

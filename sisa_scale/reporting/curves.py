@@ -9,7 +9,7 @@ import numpy as np
 from sisa_scale.reporting.style import thin
 from sisa_scale.reporting.summary import heldout_losses
 from sisa_scale.runs.files import Run
-from sisa_scale.runs.metrics import StepRow
+from sisa_scale.runs.logs.metrics import StepRow
 
 MEASURES: Mapping[str, Callable[[StepRow], float | None]] = {
     "training loss (nats per token)": lambda row: row.loss,

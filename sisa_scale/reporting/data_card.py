@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from sisa_scale.data.build.statistics import STATISTICS_NAME
+from sisa_scale.data.build.shards.statistics import STATISTICS_NAME
 from sisa_scale.data.manifest import Manifest, load_manifest
 from sisa_scale.data.problems import os_errors
 from sisa_scale.data.read.storage import LocalStorage, is_remote, open_storage

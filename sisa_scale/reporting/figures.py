@@ -33,7 +33,7 @@ from sisa_scale.reporting.style import (
 )
 from sisa_scale.reporting.summary import heldout_losses
 from sisa_scale.runs.files import Run
-from sisa_scale.runs.metrics import StepRow
+from sisa_scale.runs.logs.metrics import StepRow
 
 _STEP = "optimizer step"
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sisa_scale.runs.attempts import Attempt
-from sisa_scale.runs.events import stalled_seconds
+from sisa_scale.runs.logs.events import stalled_seconds
 
 CATEGORIES = ("compute", "data_wait", "checkpoint", "evaluation", "profile", "lost", "restart", "other")
 _HOUR = 3600.0

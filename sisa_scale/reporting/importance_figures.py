@@ -19,8 +19,8 @@ from sisa_scale.reporting.style import (
     to_svg,
 )
 from sisa_scale.runs.files import Run
-from sisa_scale.runs.health import HealthRow
-from sisa_scale.runs.monitors import MonitorRow
+from sisa_scale.runs.logs.health import HealthRow
+from sisa_scale.runs.logs.monitors import MonitorRow
 
 _STEP = "optimizer step"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from sisa_scale.runs.attempts import Attempt
-from sisa_scale.runs.events import Event
 from sisa_scale.runs.files import Run
-from sisa_scale.runs.metrics import StepRow
+from sisa_scale.runs.logs.events import Event
+from sisa_scale.runs.logs.metrics import StepRow
 
 
 @dataclass(frozen=True, slots=True)

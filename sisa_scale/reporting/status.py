@@ -17,8 +17,8 @@ from sisa_scale.errors import CheckpointError
 from sisa_scale.reporting.goodput import Ledger, ledger
 from sisa_scale.runs.attempts import Attempt, read_attempts
 from sisa_scale.runs.diagnostics import Diagnostics, Heartbeat
-from sisa_scale.runs.events import describe, event_warnings, read_events
-from sisa_scale.runs.metrics import StepTotals, read_totals
+from sisa_scale.runs.logs.events import describe, event_warnings, read_events
+from sisa_scale.runs.logs.metrics import StepTotals, read_totals
 from sisa_scale.runs.owner import is_foreign
 from sisa_scale.runs.recipe import read_recipe
 

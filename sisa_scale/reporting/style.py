@@ -16,8 +16,8 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import Run
+from sisa_scale.runs.logs.evaluations import ScoreRow
 
 WIDTH_INCHES, HEIGHT_INCHES = 6.4, 3.5
 INK, MUTED, GRID = "#1f2328", "#656d76", "#d8dee4"

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sisa_scale.config.tasks import task_specs
-from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import Run
+from sisa_scale.runs.logs.evaluations import ScoreRow
 
 _PARAMETER_KEYS = ("num_parameters", "num_params", "parameters")
 _FINAL_STEPS = 20

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sisa_scale.runs.events import Event
-from sisa_scale.runs.jsonl import picked, read_lines, read_rows, time_text, write_lines
 from sisa_scale.runs.layout import ATTEMPTS
+from sisa_scale.runs.logs.events import Event
+from sisa_scale.runs.logs.jsonl import picked, read_lines, read_rows, time_text, write_lines
 
 LOOP_ATTEMPTS = 3
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 2.0, 60.0

@@ -14,12 +14,13 @@ from sisa_scale.config.loading.load import dump_yaml
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import ConfigError, SisaScaleWarning
 from sisa_scale.files import remove_abandoned, write_json, write_text
-from sisa_scale.runs import layout, metrics, step_logs
+from sisa_scale.runs import layout
 from sisa_scale.runs.attempts import Attempt, count_attempts, read_attempts, with_cause_of_death, write_attempts
-from sisa_scale.runs.evaluations import SampleRow, ScoreRow, append_samples, append_scores
-from sisa_scale.runs.events import Event, append_event, last_events, new_event, read_events
-from sisa_scale.runs.health import HealthRow, append_health
-from sisa_scale.runs.monitors import MonitorRow, append_monitor
+from sisa_scale.runs.logs import metrics, step_logs
+from sisa_scale.runs.logs.evaluations import SampleRow, ScoreRow, append_samples, append_scores
+from sisa_scale.runs.logs.events import Event, append_event, last_events, new_event, read_events
+from sisa_scale.runs.logs.health import HealthRow, append_health
+from sisa_scale.runs.logs.monitors import MonitorRow, append_monitor
 from sisa_scale.runs.problems import RunDirectoryError, file_errors
 
 

@@ -10,13 +10,20 @@ import yaml
 
 from sisa_scale.errors import DataError
 from sisa_scale.runs.attempts import Attempt, read_attempts
-from sisa_scale.runs.evaluations import LaterScores, SampleRow, ScoreRow, read_later_scores, read_samples, read_scores
-from sisa_scale.runs.events import Event, read_events
-from sisa_scale.runs.health import HealthRow, read_health
-from sisa_scale.runs.jsonl import malformed
 from sisa_scale.runs.layout import METRICS, PROVENANCE, attempt_path, config_path, holds_run
-from sisa_scale.runs.metrics import StepRow, read_steps
-from sisa_scale.runs.monitors import MonitorRow, read_monitors
+from sisa_scale.runs.logs.evaluations import (
+    LaterScores,
+    SampleRow,
+    ScoreRow,
+    read_later_scores,
+    read_samples,
+    read_scores,
+)
+from sisa_scale.runs.logs.events import Event, read_events
+from sisa_scale.runs.logs.health import HealthRow, read_health
+from sisa_scale.runs.logs.jsonl import malformed
+from sisa_scale.runs.logs.metrics import StepRow, read_steps
+from sisa_scale.runs.logs.monitors import MonitorRow, read_monitors
 from sisa_scale.runs.problems import file_errors
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import sisa_scale
 from sisa_scale.config.run import RunConfig, config_hash
-from sisa_scale.runs.jsonl import time_text
+from sisa_scale.runs.logs.jsonl import time_text
 
 PACKAGES = ("torch", "deepspeed", "ray", "webdataset", "tokenizers", "safetensors", "numpy", "wandb")
 

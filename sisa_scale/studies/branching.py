@@ -16,7 +16,7 @@ from sisa_scale.files import fsync_directory
 from sisa_scale.runs.cursor import copy_rollbacks
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.layout import JOBS, holds_run
-from sisa_scale.runs.step_logs import copy_until
+from sisa_scale.runs.logs.step_logs import copy_until
 from sisa_scale.training.record import record
 from sisa_scale.training.resume_rules import check_resumable
 

@@ -15,8 +15,8 @@ from sisa_scale.models.sizing import count_parameters
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.twins import Match, load_recipe, match_with, solve_d_ff
 from sisa_scale.studies.consistency import check_comparable
-from sisa_scale.studies.rates import rate_of
 from sisa_scale.studies.trial import Role, Trial
+from sisa_scale.studies.tuning.rates import rate_of
 
 DATA = "data"
 

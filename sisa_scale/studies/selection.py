@@ -6,7 +6,7 @@ from sisa_scale.config.loading.strict import did_you_mean
 from sisa_scale.errors import ConfigError
 from sisa_scale.studies.state import TrialStatus
 from sisa_scale.studies.trial import Trial
-from sisa_scale.studies.tuning import has_diverged
+from sisa_scale.studies.tuning.optima import has_diverged
 
 
 def check_names(only: Sequence[str], names: Sequence[str]) -> None:

@@ -9,10 +9,10 @@ from typing import Literal
 from sisa_scale.checkpoint.store import store_in
 from sisa_scale.runs.diagnostics import Diagnostics
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import Run, read_run
 from sisa_scale.runs.layout import JOBS, holds_run
-from sisa_scale.runs.metrics import read_totals
+from sisa_scale.runs.logs.evaluations import ScoreRow
+from sisa_scale.runs.logs.metrics import read_totals
 from sisa_scale.studies.directory import Planned, StudyDirectory
 
 State = Literal["waiting", "ready", "running", "stopped", "failed", "finished"]

@@ -25,7 +25,7 @@ from sisa_scale.data.read.stream import Batch, TokenStream
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.kernels.sdpa import portable_backend
 from sisa_scale.runs.cursor import read_cursor
-from sisa_scale.runs.metrics import find_step
+from sisa_scale.runs.logs.metrics import find_step
 
 
 @dataclass(frozen=True)

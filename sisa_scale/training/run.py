@@ -10,7 +10,7 @@ from sisa_scale.data.read.stream import Batch, TokenStream
 from sisa_scale.faults import fault_point
 from sisa_scale.runs.cursor import read_cursor, settle_rollbacks
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.metrics import last_steps
+from sisa_scale.runs.logs.metrics import last_steps
 from sisa_scale.runs.owner import Fence
 from sisa_scale.runs.profile_request import request_path
 from sisa_scale.runs.stop_request import Reason, StopRequest, asked_to_stop

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from sisa_scale.errors import ConfigError
-from sisa_scale.launching.kubernetes import KubernetesJob
-from sisa_scale.launching.kubernetes_rules import ray_job_problems
+from sisa_scale.launching.kubernetes.launcher import KubernetesJob
+from sisa_scale.launching.kubernetes.rules import ray_job_problems
 from sisa_scale.launching.profiles.load import load_profile, shipped_profiles
 from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.submit import plan

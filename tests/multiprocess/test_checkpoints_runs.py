@@ -22,7 +22,7 @@ from sisa_scale.launching.going_back import go_back
 from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.start import reopen
 from sisa_scale.runs.attempts import read_attempts
-from sisa_scale.runs.evaluations import read_scores
+from sisa_scale.runs.logs.evaluations import read_scores
 
 
 def events(run_dir: Path, kind: str) -> list[dict[str, Any]]:

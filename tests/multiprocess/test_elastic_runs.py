@@ -9,7 +9,7 @@ from processes import metrics, start_workers
 
 from sisa_scale.checkpoint.slices import CheckpointReader
 from sisa_scale.checkpoint.store import CheckpointStore, find_checkpoint
-from sisa_scale.runs.evaluations import read_scores
+from sisa_scale.runs.logs.evaluations import read_scores
 
 # Sums of gradients over ranks and micro-steps are taken in another order: rounding in fp32, seen through bf16.
 ROUNDING_NATS = 2e-3

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from processes import metrics, run_command, start_workers
 
-from sisa_scale.runs.evaluations import read_later_scores
+from sisa_scale.runs.logs.evaluations import read_later_scores
 
 LONGER = ["--set", "model.max_length_tokens=512"]
 PROMPT = "In the beginning " * 60  # beyond 64 tokens

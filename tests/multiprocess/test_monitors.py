@@ -9,9 +9,9 @@ import pytest
 from processes import free_port, metrics, start_workers
 
 from sisa_scale.reporting.status import read_status
-from sisa_scale.runs.evaluations import read_samples
-from sisa_scale.runs.events import read_events
-from sisa_scale.runs.health import read_health
+from sisa_scale.runs.logs.evaluations import read_samples
+from sisa_scale.runs.logs.events import read_events
+from sisa_scale.runs.logs.health import read_health
 from sisa_scale.runs.profile_request import ProfileRequest, write_profile_request
 
 SAMPLES = ['evaluation.samples=["The sea", "\u00e9"]', "evaluation.sample_tokens=3"]

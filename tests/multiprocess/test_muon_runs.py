@@ -26,8 +26,8 @@ from sisa_scale.conversion.moving_average import chosen_weights
 from sisa_scale.errors import CheckpointError
 from sisa_scale.models.decoder import Decoder
 from sisa_scale.models.row_parts import row_parts
-from sisa_scale.runs.evaluations import read_scores
-from sisa_scale.runs.metrics import read_steps
+from sisa_scale.runs.logs.evaluations import read_scores
+from sisa_scale.runs.logs.metrics import read_steps
 
 PROGRAM = Path(__file__).with_name("muon_program.py")
 SETTINGS = ["optimizer.kind=muon", "precision=fp32", "checkpoint.every_steps=1", "checkpoint.asynchronous=false"]

@@ -30,7 +30,7 @@ from checks import Outcome, Shape, after, check_run, check_verdict, leftovers, l
 from draw import Life, Scenario, draw, kinds
 from life import Lived, live
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.data.build.embedded import build_embedded
 from sisa_scale.data.manifest import MANIFEST_NAME
 

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from sisa_scale.cli.console import announce, console
+from sisa_scale.cli.common.console import announce, console
 
 if TYPE_CHECKING:
     from sisa_scale.data.build.pipeline import BuildProgress, UnitRunner
@@ -98,7 +98,7 @@ def command(
     """
     from sisa_scale.cli.data.inspect import render_manifest
     from sisa_scale.data.build.pipeline import build_dataset, run_here
-    from sisa_scale.data.build.staging import staging_path
+    from sisa_scale.data.build.shards.staging import staging_path
     from sisa_scale.orchestration.data_build import ray_runner
     from sisa_scale.reporting.data_card import write_card
 

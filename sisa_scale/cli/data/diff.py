@@ -2,7 +2,7 @@
 
 import click
 
-from sisa_scale.cli.console import announce, render
+from sisa_scale.cli.common.console import announce, render
 
 DIFFERENT_EXIT_CODE = 1
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sisa_scale.cli.console import announce, console, render
+from sisa_scale.cli.common.console import announce, console, render
 
 
 @click.command("fetch")
@@ -18,7 +18,7 @@ def command(name: str | None, out: Path | None, gigabytes: float | None, as_json
     Every file is compared with the SHA-256 that its source states. A fetch that ends early goes on where it stopped.
     HF_ENDPOINT names a mirror of the Hugging Face Hub.
     """
-    from sisa_scale.cli.progress import byte_progress
+    from sisa_scale.cli.common.progress import byte_progress
     from sisa_scale.data.fetch.catalogue import CATALOGUE
     from sisa_scale.data.fetch.fetch import entry_named, fetch, files_of
 

@@ -2,7 +2,7 @@
 
 import click
 
-from sisa_scale.cli.console import render
+from sisa_scale.cli.common.console import render
 from sisa_scale.cli.data.order import order_config, order_options
 from sisa_scale.errors import ConfigError
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sisa_scale.cli.console import announce, render
+from sisa_scale.cli.common.console import announce, render
 
 _MAX_NAMES = 5
 

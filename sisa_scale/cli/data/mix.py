@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sisa_scale.cli.console import announce, render
+from sisa_scale.cli.common.console import announce, render
 from sisa_scale.runs.layout import holds_run
 from sisa_scale.runs.recipe import read_recipe
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from sisa_scale.cli.console import announce, render
+from sisa_scale.cli.common.console import announce, render
 from sisa_scale.cli.data.order import order_config, order_options
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from sisa_scale.cli.console import announce, console
+from sisa_scale.cli.common.console import announce, console
 
 
 @click.command("verify")

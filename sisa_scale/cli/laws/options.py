@@ -114,7 +114,7 @@ def warn(notices: Iterable[Any]) -> None:
 
 def show(rows: list[dict[str, Any]], title: str) -> None:
     """Print rows as a table."""
-    from sisa_scale.cli.console import render
+    from sisa_scale.cli.common.console import render
 
     sys.stdout.flush()
     render(rows, as_json=False, title=title)

@@ -10,9 +10,9 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def command(study_dir: Path, as_json: bool) -> None:
     """Write STUDY_DIR/runs.csv: one row for each finished run, with the columns that `sisa-scale laws` reads."""
-    from sisa_scale.cli.console import announce, render
-    from sisa_scale.studies.collection import collect
+    from sisa_scale.cli.common.console import announce, render
     from sisa_scale.studies.directory import StudyDirectory
+    from sisa_scale.studies.results.collection import collect
 
     collected = collect(StudyDirectory(study_dir))
     if as_json:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show the trials of STUDY: parameters, tokens, FLOPs, twins, and what the whole costs; nothing is run."""
-    from sisa_scale.cli.console import render
+    from sisa_scale.cli.common.console import render
     from sisa_scale.config.study import load_study
     from sisa_scale.studies.expansion import expand
     from sisa_scale.studies.plan import check_budget, cost_of
-    from sisa_scale.studies.tuning import read_tuning, tuned_rates
+    from sisa_scale.studies.tuning.optima import read_tuning, tuned_rates
 
     config = load_study(study, overrides)
     trials = expand(config, tuned_rates(read_tuning(config.directory)))
@@ -41,7 +41,7 @@ def command(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 def _print(config: "StudyConfig", trials: "Sequence[Trial]", cost: "Cost") -> None:
-    from sisa_scale.cli.console import console, render
+    from sisa_scale.cli.common.console import console, render
     from sisa_scale.studies.plan import cost_of
 
     tuning = [trial for trial in trials if trial.role == "tuning"]

@@ -9,7 +9,7 @@ import click
 from sisa_scale.cli.laws.options import AS_JSON, OBJECTIVE, emit_json, refusals_as_json, sampling, warn
 
 if TYPE_CHECKING:
-    from sisa_scale.studies.cost import CostKind
+    from sisa_scale.studies.results.cost import CostKind
 
 
 @click.command("report")
@@ -29,9 +29,9 @@ def command(
     study_dir: Path, objective: str, over: "CostKind", as_json: bool, resamples: int, seed: int, level: float
 ) -> None:
     """Collect the study in STUDY_DIR, fit and compare as `laws report` does, and draw it into STUDY_DIR/report."""
-    from sisa_scale.cli.console import announce
+    from sisa_scale.cli.common.console import announce
     from sisa_scale.studies.directory import StudyDirectory
-    from sisa_scale.studies.report import write_study_report
+    from sisa_scale.studies.results.report import write_study_report
 
     report = write_study_report(
         StudyDirectory(study_dir), objective=objective, num_resamples=resamples, seed=seed, level=level, over=over

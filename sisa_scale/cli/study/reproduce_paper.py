@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sisa_scale.studies.published import Beside
+    from sisa_scale.studies.results.published import Beside
 
 _METRICS = ("lambada", "needle", "hellaswag", "arc_easy", "winogrande")
 
@@ -22,9 +22,9 @@ def command(run_dirs: tuple[Path, ...], by_step: bool, metrics: tuple[str, ...],
 
     Every number has its sampling error. What no run of ours has measured is shown as missing.
     """
-    from sisa_scale.cli.console import console, render
+    from sisa_scale.cli.common.console import console, render
     from sisa_scale.runs.files import read_run
-    from sisa_scale.studies.published import ends, notes_of, put_beside, read_published
+    from sisa_scale.studies.results.published import ends, notes_of, put_beside, read_published
 
     published = read_published()
     chosen = [row for row in published if row.length_tokens is None] if by_step else ends(published)

@@ -12,7 +12,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study_dir: Path, as_json: bool) -> None:
     """Say how every trial of the study in STUDY_DIR stands, from its run directory."""
-    from sisa_scale.cli.console import console, render
+    from sisa_scale.cli.common.console import console, render
     from sisa_scale.studies.directory import StudyDirectory
     from sisa_scale.studies.state import STATES, read_states
 

@@ -28,8 +28,8 @@ def command(
 
     A trial that failed is named and left alone until it is asked for with --only. Locally, Ctrl-C saves and stops.
     """
-    from sisa_scale.cli.console import console
-    from sisa_scale.cli.reporter import ConsoleReporter
+    from sisa_scale.cli.common.console import console
+    from sisa_scale.cli.common.reporter import ConsoleReporter
     from sisa_scale.config.study import load_study
     from sisa_scale.launching.profiles.load import load_profile
     from sisa_scale.launching.study.submit import submit

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sisa_scale.data.build.pipeline import BuildProgress, build_dataset, is_heldout
-from sisa_scale.data.build.text import read_documents
+from sisa_scale.data.build.texts.record_files import read_documents
 from sisa_scale.data.manifest import Manifest
 from sisa_scale.data.tokenizer import train_tokenizer
 

@@ -9,10 +9,10 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sisa_scale.data.build.cleaning import Cleaning, is_heldout_number
-from sisa_scale.data.build.cuts import MIN_STRETCH_BYTES, Cutting
-from sisa_scale.data.build.summaries import PartSurvey
-from sisa_scale.data.build.survey import NUM_LOWEST
+from sisa_scale.data.build.inputs.survey import NUM_LOWEST
+from sisa_scale.data.build.shards.summaries import PartSurvey
+from sisa_scale.data.build.texts.cleaning import Cleaning, is_heldout_number
+from sisa_scale.data.build.texts.cuts import MIN_STRETCH_BYTES, Cutting
 
 # With fewer documents, holding out whole ones would take too much of the text.
 _MIN_DOCUMENTS = 10

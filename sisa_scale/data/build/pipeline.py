@@ -16,20 +16,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sisa_scale.data import manifest as format_
-from sisa_scale.data.build.assembly import UnitResult
-from sisa_scale.data.build.cleaning import Cleaning, is_heldout
-from sisa_scale.data.build.dataset_writer import write_dataset
 from sisa_scale.data.build.engines import REFERENCE, EngineInfo, choose_engine, installed_version
-from sisa_scale.data.build.find import Found, find_inputs
 from sisa_scale.data.build.fitness import check_fitness, lost_share
-from sisa_scale.data.build.inputs import Input
+from sisa_scale.data.build.inputs.find import Found, find_inputs
+from sisa_scale.data.build.inputs.input_file import Input
+from sisa_scale.data.build.inputs.sample import sample_texts
 from sisa_scale.data.build.planning import BuildPlan, announce_inputs, plan_build
 from sisa_scale.data.build.progress import BuildProgress, Meter
-from sisa_scale.data.build.sample import sample_texts
 from sisa_scale.data.build.settings import BuildSettings, WorkSettings
-from sisa_scale.data.build.staging import Staging, open_staging
-from sisa_scale.data.build.summaries import UnitSummary
-from sisa_scale.data.build.text import TEXT_FIELD, no_document
+from sisa_scale.data.build.shards.assembly import UnitResult
+from sisa_scale.data.build.shards.dataset_writer import write_dataset
+from sisa_scale.data.build.shards.staging import Staging, open_staging
+from sisa_scale.data.build.shards.summaries import UnitSummary
+from sisa_scale.data.build.texts.cleaning import Cleaning, is_heldout
+from sisa_scale.data.build.texts.record_files import TEXT_FIELD, no_document
 from sisa_scale.data.build.unit_work import load_summary, work_on_unit
 from sisa_scale.data.build.units import UNIT_BYTES, Unit
 from sisa_scale.data.build.work_settings import work_settings
@@ -247,5 +247,5 @@ def _check_counts(manifest: Manifest, heldout_fraction: float, min_heldout_docum
             "held-out split",
             found=f"{heldout.num_documents} of {train.num_documents + heldout.num_documents} documents",
             allowed=f"at least {max(1, min_heldout_documents)} (the share is {heldout_fraction:g})",
-            remedy="Give more different documents, raise --heldout-fraction, or hold out nothing: --heldout-fraction 0",
+            remedy="Give more different documents, raise --heldout-fraction, or hold out nothing: --heldout-fraction 0.",
         )

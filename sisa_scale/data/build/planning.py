@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sisa_scale.data.build.find import Found, PassedOver
 from sisa_scale.data.build.holding import Holding, choose_holding
-from sisa_scale.data.build.inputs import Input
+from sisa_scale.data.build.inputs.find import Found, PassedOver
+from sisa_scale.data.build.inputs.input_file import Input
+from sisa_scale.data.build.inputs.survey import is_surveyed
 from sisa_scale.data.build.settings import BuildSettings
-from sisa_scale.data.build.summaries import BadEntry, PartSurvey, UnitSummary
-from sisa_scale.data.build.survey import is_surveyed
-from sisa_scale.data.build.text import no_document
+from sisa_scale.data.build.shards.summaries import BadEntry, PartSurvey, UnitSummary
+from sisa_scale.data.build.texts.record_files import no_document
 from sisa_scale.data.build.units import Measure, Unit, plan_units
 from sisa_scale.errors import DataError, Problem
 

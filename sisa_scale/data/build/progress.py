@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sisa_scale.data.build.summaries import UnitSummary
+from sisa_scale.data.build.shards.summaries import UnitSummary
 from sisa_scale.data.build.units import Unit
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sisa_scale.data.build.cleaning import NORMALIZATIONS, Cleaning
-from sisa_scale.data.build.cuts import Cutting
+from sisa_scale.data.build.texts.cleaning import NORMALIZATIONS, Cleaning
+from sisa_scale.data.build.texts.cuts import Cutting
 from sisa_scale.data.packing import PACKINGS
 from sisa_scale.errors import ConfigError
 

@@ -20,14 +20,14 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from sisa_scale.data.build.cleaning import HASH_BYTES, content_hash, is_heldout_bytes
-from sisa_scale.data.build.cuts import split_text
 from sisa_scale.data.build.engines import Engine, open_engine
+from sisa_scale.data.build.inputs.survey import survey_part
 from sisa_scale.data.build.settings import WorkSettings
-from sisa_scale.data.build.summaries import PartSummary, UnitSummary, parse_summary
-from sisa_scale.data.build.survey import survey_part
-from sisa_scale.data.build.text import Part
-from sisa_scale.data.build.unit_texts import Text, exactness, read_part
+from sisa_scale.data.build.shards.summaries import PartSummary, UnitSummary, parse_summary
+from sisa_scale.data.build.texts.cleaning import HASH_BYTES, content_hash, is_heldout_bytes
+from sisa_scale.data.build.texts.cuts import split_text
+from sisa_scale.data.build.texts.record_files import Part
+from sisa_scale.data.build.texts.unit_texts import Text, exactness, read_part
 from sisa_scale.data.build.units import Unit
 from sisa_scale.data.problems import os_errors
 from sisa_scale.errors import DataError

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
-from sisa_scale.data.build.cleaning import is_heldout_number
-from sisa_scale.data.build.cuts import Cutting
-from sisa_scale.data.build.inputs import Input
-from sisa_scale.data.build.long_text import TextDigest, place_stretches
-from sisa_scale.data.build.parquet import num_row_groups
-from sisa_scale.data.build.text import Part, Stretch
+from sisa_scale.data.build.inputs.input_file import Input
+from sisa_scale.data.build.texts.cleaning import is_heldout_number
+from sisa_scale.data.build.texts.cuts import Cutting
+from sisa_scale.data.build.texts.long_text import TextDigest, place_stretches
+from sisa_scale.data.build.texts.parquet import num_row_groups
+from sisa_scale.data.build.texts.record_files import Part, Stretch
 
 UNIT_BYTES = 64 << 20
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sisa_scale.config.data import DataConfig
-from sisa_scale.data.build.origins import Origin, find_origins, origins_name
+from sisa_scale.data.build.shards.origins import Origin, find_origins, origins_name
 from sisa_scale.data.read.documents import number_documents
 from sisa_scale.data.read.sources import Source, tokenizer_path
 from sisa_scale.data.read.storage import LocalStorage

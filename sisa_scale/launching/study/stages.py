@@ -9,11 +9,11 @@ from sisa_scale.launching.reporter import Reporter
 from sisa_scale.launching.study.local import LocalStage, problems_of
 from sisa_scale.studies.directory import StudyDirectory
 from sisa_scale.studies.expansion import expand
-from sisa_scale.studies.forecasting import largest_of, register_forecast
+from sisa_scale.studies.results.forecasting import largest_of, register_forecast
 from sisa_scale.studies.selection import select
 from sisa_scale.studies.state import TrialStatus, read_states
 from sisa_scale.studies.trial import Trial
-from sisa_scale.studies.tuning import has_diverged, is_over, read_tuning, settle, tuned_rates
+from sisa_scale.studies.tuning.optima import has_diverged, is_over, read_tuning, settle, tuned_rates
 
 
 def expand_tuned(study: StudyConfig) -> list[Trial]:

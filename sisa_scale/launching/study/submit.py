@@ -14,8 +14,8 @@ from sisa_scale.launching.study.cluster import hand_over
 from sisa_scale.launching.study.stages import expand_tuned, run_stages, states_of, tuned_trials
 from sisa_scale.studies.directory import StudyDirectory
 from sisa_scale.studies.expansion import DATA
-from sisa_scale.studies.forecasting import largest_of, register_forecast
 from sisa_scale.studies.plan import check_budget, cost_of
+from sisa_scale.studies.results.forecasting import largest_of, register_forecast
 from sisa_scale.studies.selection import check_names, select
 from sisa_scale.studies.trial import Trial
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from sisa_scale.runs.health import HealthRow
+from sisa_scale.runs.logs.health import HealthRow
 
 REMEMBERED = 20  # readings that are compared
 _LEAST_READINGS = 4

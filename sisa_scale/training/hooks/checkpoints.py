@@ -16,7 +16,7 @@ from sisa_scale.checkpoint.slices import HostBuffer, Part
 from sisa_scale.config.run import to_plain
 from sisa_scale.errors import CheckpointError, Problem, SisaScaleWarning
 from sisa_scale.faults import fault_point
-from sisa_scale.runs.evaluations import heldout_losses
+from sisa_scale.runs.logs.evaluations import heldout_losses
 from sisa_scale.runs.problems import RunDirectoryError
 from sisa_scale.training.engine.zero_layout import owned_slices
 from sisa_scale.training.run import Run

@@ -17,8 +17,8 @@ from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.reporting.goodput import ledger
 from sisa_scale.runs.attempts import read_attempts
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.events import read_events
-from sisa_scale.runs.metrics import StepRow, read_totals
+from sisa_scale.runs.logs.events import read_events
+from sisa_scale.runs.logs.metrics import StepRow, read_totals
 
 PREFIX = "sisa_scale_"
 _MOST_PORTS = 100

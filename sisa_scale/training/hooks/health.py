@@ -9,7 +9,7 @@ from torch import Tensor
 from sisa_scale.checkpoint.manifest import WEIGHT
 from sisa_scale.models.health import read_blocks
 from sisa_scale.models.monitors import GradientShares
-from sisa_scale.runs.health import HealthRow, read_health
+from sisa_scale.runs.logs.health import HealthRow, read_health
 from sisa_scale.training.engine.zero_layout import local_slices
 from sisa_scale.training.health.numerics import REMEMBERED, symptoms
 from sisa_scale.training.hooks.tracker import Tracker

@@ -6,7 +6,7 @@ import torch
 
 from sisa_scale.planning.flops import flops_per_token
 from sisa_scale.planning.mfu import peak_flops, utilisation
-from sisa_scale.runs.metrics import StepRow
+from sisa_scale.runs.logs.metrics import StepRow
 from sisa_scale.training.hooks.exporter import Exporter
 from sisa_scale.training.hooks.tracker import Tracker
 from sisa_scale.training.hooks.writer import train_values

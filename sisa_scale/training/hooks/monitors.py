@@ -12,8 +12,8 @@ from sisa_scale.evaluation.suite import run_suite
 from sisa_scale.evaluation.tasks.heldout import TASK as HELDOUT
 from sisa_scale.faults import fault_point
 from sisa_scale.models.monitors import GradientShares, LayerMonitor, phase_change
-from sisa_scale.runs.evaluations import ScoreRow, scores_so_far
-from sisa_scale.runs.monitors import MonitorRow
+from sisa_scale.runs.logs.evaluations import ScoreRow, scores_so_far
+from sisa_scale.runs.logs.monitors import MonitorRow
 from sisa_scale.training.hooks.tracker import Tracker
 from sisa_scale.training.hooks.writer import evaluation_values
 from sisa_scale.training.run import Run

@@ -4,7 +4,7 @@ import time
 
 from sisa_scale.data.read.tokenizer_choice import trained_tokenizer
 from sisa_scale.errors import ConfigError
-from sisa_scale.runs.evaluations import Sample, SampleRow
+from sisa_scale.runs.logs.evaluations import Sample, SampleRow
 from sisa_scale.training.hooks.tracker import Tracker
 from sisa_scale.training.run import Run
 from sisa_scale.training.step import StepReport, TrainState

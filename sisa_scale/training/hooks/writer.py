@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sisa_scale.runs.evaluations import ScoreRow, read_scores
-from sisa_scale.runs.metrics import StepRow, read_steps
+from sisa_scale.runs.logs.evaluations import ScoreRow, read_scores
+from sisa_scale.runs.logs.metrics import StepRow, read_steps
 
 
 class Writer(Protocol):

@@ -19,7 +19,7 @@ from sisa_scale.data.tokenizer import train_tokenizer
 from sisa_scale.errors import CheckpointError, ConfigError, DataError
 from sisa_scale.evaluation.resources import load_resources
 from sisa_scale.evaluation.tasks import lambada
-from sisa_scale.runs.evaluations import read_later_scores
+from sisa_scale.runs.logs.evaluations import read_later_scores
 
 TEXT = "the old man saw a boat on the wide sea and took it home before the long night came over land"
 

@@ -10,7 +10,7 @@ import pytest
 
 from sisa_scale.errors import DataError
 from sisa_scale.reporting.html import write_report
-from sisa_scale.runs.evaluations import ScoreRow, append_later_scores
+from sisa_scale.runs.logs.evaluations import ScoreRow, append_later_scores
 
 WriteRun = Callable[..., Path]
 VOID = {"meta", "br", "link", "img", "input", "hr"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sisa_scale.reporting.refused_steps import refused_sentence, refused_series
 from sisa_scale.runs.attempts import read_attempts, write_attempts
-from sisa_scale.runs.events import append_event, new_event
 from sisa_scale.runs.files import read_run
+from sisa_scale.runs.logs.events import append_event, new_event
 
 WriteRun = Callable[..., Path]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sisa_scale.reporting.html import render_report
 from sisa_scale.reporting.style import smooth, thin
 from sisa_scale.reporting.summary import changes, compact, flatten, headline_facts, score_text, wall_seconds
-from sisa_scale.runs.evaluations import ScoreRow
 from sisa_scale.runs.files import read_run
+from sisa_scale.runs.logs.evaluations import ScoreRow
 
 
 @pytest.mark.parametrize(

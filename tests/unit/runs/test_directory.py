@@ -9,7 +9,7 @@ from run_lines import step_row
 from sisa_scale.config import RunConfig, load_config
 from sisa_scale.errors import ConfigError, SisaScaleWarning
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.metrics import read_steps
+from sisa_scale.runs.logs.metrics import read_steps
 from sisa_scale.runs.problems import RunDirectoryError
 
 

@@ -7,7 +7,7 @@ import pytest
 from sisa_scale.errors import CheckpointError
 from sisa_scale.runs.directory import RunDirectory
 from sisa_scale.runs.failure import note_failure
-from sisa_scale.runs.jsonl import append_line, read_lines
+from sisa_scale.runs.logs.jsonl import append_line, read_lines
 from sisa_scale.runs.problems import RunDirectoryError, file_errors
 from sisa_scale.runs.stop_request import write_stop
 

@@ -8,11 +8,11 @@ from trial_cases import pretend
 from sisa_scale.config.study import StudyConfig, load_study
 from sisa_scale.errors import ConfigError, DataError
 from sisa_scale.scaling.table.csv_source import read_source
-from sisa_scale.studies.collection import collect
-from sisa_scale.studies.curves import loss_curves
 from sisa_scale.studies.directory import StudyDirectory
 from sisa_scale.studies.expansion import expand
-from sisa_scale.studies.report import write_study_report
+from sisa_scale.studies.results.collection import collect
+from sisa_scale.studies.results.curves import loss_curves
+from sisa_scale.studies.results.report import write_study_report
 from sisa_scale.studies.selection import check_names, select
 from sisa_scale.studies.state import read_states
 from sisa_scale.studies.trial import Trial

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from run_lines import step_row
 
-from sisa_scale.runs.evaluations import ScoreRow, append_scores
-from sisa_scale.runs.metrics import append_step
+from sisa_scale.runs.logs.evaluations import ScoreRow, append_scores
+from sisa_scale.runs.logs.metrics import append_step
 
 TOOLS = Path(__file__).parents[3] / "tools"
 

@@ -11,7 +11,7 @@ import pytest
 from data_sets import texts_of
 
 from sisa_scale.data.build.pipeline import BuildProgress, build_dataset
-from sisa_scale.data.build.staging import staging_path
+from sisa_scale.data.build.shards.staging import staging_path
 from sisa_scale.errors import DataError
 
 build = partial(build_dataset, block_tokens=256, heldout_fraction=0)

@@ -3,7 +3,7 @@ from pathlib import Path
 from data_sets import data_config
 
 from sisa_scale.data.build.embedded import VOCAB_SIZE, build_embedded, embedded_text
-from sisa_scale.data.build.text import read_documents
+from sisa_scale.data.build.texts.record_files import read_documents
 from sisa_scale.data.read.heldout import read_heldout
 from sisa_scale.data.read.stream import TokenStream
 

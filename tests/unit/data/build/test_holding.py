@@ -8,7 +8,7 @@ import pytest
 from data_sets import texts_of
 
 from sisa_scale.data.build.pipeline import build_dataset, is_heldout
-from sisa_scale.data.build.staging import staging_path
+from sisa_scale.data.build.shards.staging import staging_path
 from sisa_scale.data.manifest import load_manifest
 from sisa_scale.errors import DataError
 from sisa_scale.reporting.data_card import write_card
@@ -71,7 +71,7 @@ def test_where_the_share_holds_some_out_nothing_else_happens(built: Path) -> Non
 
 def test_equal_documents_cannot_be_parted(tokenizer_path: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ["the same whale"] * 50)
-    with pytest.raises(DataError, match=r"held-out split: found 0 of 50 documents.*set the share to 0"):
+    with pytest.raises(DataError, match=r"held-out split: found 0 of 50 documents.*--heldout-fraction 0"):
         build([path], tokenizer=tokenizer_path, out=tmp_path / "out")
     build([path], tokenizer=tokenizer_path, out=tmp_path / "out", heldout_fraction=0)  # the remedy
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from data_sets import reader_of
 
+from sisa_scale.data.build import engines
 from sisa_scale.data.build.pipeline import BuildProgress, build_dataset, is_heldout
 from sisa_scale.data.manifest import load_manifest
-from sisa_scale.data.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
+from sisa_scale.data.tokenizer import END_OF_TEXT, load_tokenizer
 from sisa_scale.errors import ConfigError, DataError
 
 build = partial(build_dataset, block_tokens=256, blocks_per_shard=7, heldout_fraction=0.1)
@@ -154,9 +155,8 @@ def test_settings_out_of_range_are_refused(
 def test_a_document_cannot_end_early(
     corpus: Path, tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        Tokenizer, "encode_batch", lambda _, texts: [[5, 0, 5] if len(text) > 50 else [5] for text in texts]
-    )
+    ids = {True: [5, 0, 5], False: [5]}
+    monkeypatch.setattr(engines, "encode_batch", lambda _, texts: [ids[len(text) > 50] for text in texts])
     with pytest.raises(
         DataError, match=r"corpus\.jsonl, document 0: found text that encodes to the end-of-document id 0"
     ):

@@ -9,7 +9,7 @@ from data_sets import contents
 
 from sisa_scale.data.build import unit_work
 from sisa_scale.data.build.pipeline import build_dataset
-from sisa_scale.data.build.staging import staging_path
+from sisa_scale.data.build.shards.staging import staging_path
 from sisa_scale.data.problems import os_errors
 from sisa_scale.errors import DataError
 

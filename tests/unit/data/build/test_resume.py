@@ -13,8 +13,8 @@ from data_sets import CountingRunner, contents
 
 from sisa_scale.data.build.pipeline import BuildProgress, build_dataset
 from sisa_scale.data.build.settings import WorkSettings
-from sisa_scale.data.build.staging import open_staging, staging_path
-from sisa_scale.data.build.summaries import UnitSummary
+from sisa_scale.data.build.shards.staging import open_staging, staging_path
+from sisa_scale.data.build.shards.summaries import UnitSummary
 from sisa_scale.data.build.unit_work import Report, work_on_unit
 from sisa_scale.data.build.units import Unit
 from sisa_scale.data.manifest import load_manifest

@@ -2,7 +2,7 @@
 
 import math
 
-from sisa_scale.runs.health import HealthRow
+from sisa_scale.runs.logs.health import HealthRow
 from sisa_scale.training.health.numerics import symptoms
 
 

@@ -19,8 +19,8 @@ from sisa_scale.config import load_config
 from sisa_scale.config.run import RunConfig
 from sisa_scale.errors import SisaScaleWarning
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.events import read_events
-from sisa_scale.runs.metrics import StepRow, append_step
+from sisa_scale.runs.logs.events import read_events
+from sisa_scale.runs.logs.metrics import StepRow, append_step
 from sisa_scale.training.hooks.exporter import COUNTERS, GAUGES, PREFIX, serving
 
 DASHBOARD = Path(__file__).parents[4] / "cluster" / "grafana" / "sisa-scale.json"

@@ -11,7 +11,7 @@ from lone_worker import LoneWorker
 from sisa_scale.config import load_config
 from sisa_scale.models.head import TokenScores
 from sisa_scale.runs.directory import RunDirectory
-from sisa_scale.runs.evaluations import read_scores
+from sisa_scale.runs.logs.evaluations import read_scores
 from sisa_scale.runs.owner import Fence, FencedError, Life
 from sisa_scale.training.health.heart import Heart
 from sisa_scale.training.hooks.monitors import Evaluation

@@ -15,7 +15,7 @@ import json, os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from sisa_scale.config import load_config
-from sisa_scale.runs.metrics import StepRow, append_step
+from sisa_scale.runs.logs.metrics import StepRow, append_step
 from sisa_scale.training.hooks.tracker import Tracker
 from sisa_scale.training.hooks.writer import train_values
 run_dir, first, last, is_killed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "kill"

@@ -1,0 +1,1 @@
+"""Which files a data set is built from, and their bytes."""

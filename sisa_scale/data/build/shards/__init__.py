@@ -1,0 +1,1 @@
+"""From the results of units to a data set."""

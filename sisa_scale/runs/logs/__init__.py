@@ -1,0 +1,1 @@
+"""The logs of a run, a line for each step or event."""

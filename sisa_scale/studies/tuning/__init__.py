@@ -1,0 +1,1 @@
+"""Learning rates that a study finds before its other trials."""
