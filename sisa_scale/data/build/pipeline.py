@@ -247,5 +247,5 @@ def _check_counts(manifest: Manifest, heldout_fraction: float, min_heldout_docum
             "held-out split",
             found=f"{heldout.num_documents} of {train.num_documents + heldout.num_documents} documents",
             allowed=f"at least {max(1, min_heldout_documents)} (the share is {heldout_fraction:g})",
-            remedy="Give more different documents, raise --heldout-fraction, or hold out nothing: --heldout-fraction 0.",
+            remedy="Give more different documents, raise --heldout-fraction, or hold out none: --heldout-fraction 0.",
         )
