@@ -45,8 +45,9 @@ def test_a_growing_file_is_followed(path: Path, capsys: pytest.CaptureFixture[st
 
 def test_what_is_left_of_a_ramp_is_counted_in_tokens(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     batches = GlobalBatches(1, 24, [RampStage(Duration(7, "steps"), 8)])
+    progress = RunProgress(path.parent, batches, TOTAL)
     path.write_text(line(4.0, step=TOTAL - 4))  # 2 s for 8 tokens; 2 steps of 8 and 2 of 24 are left
-    RunProgress(path.parent, batches, TOTAL).update()
+    progress.update()
     assert capsys.readouterr().out.endswith("eta 16 s\n")
 
 

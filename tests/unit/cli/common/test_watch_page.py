@@ -22,7 +22,7 @@ from sisa_scale.cli.common.watch_page import ORDERS, look, page, sparkline
 from sisa_scale.cli.main import cli
 from sisa_scale.errors import ConfigError
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "run_0_1" / "run"
+GOLDEN = Path(__file__).parents[3] / "golden" / "run_0_1" / "run"
 COMMAND = [sys.executable, "-m", "sisa_scale.cli.main", "status"]
 
 
