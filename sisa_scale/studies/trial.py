@@ -24,6 +24,9 @@ _DECISIVE = ("seed", "model", "data", "optimizer", "schedule", "evaluation")
 _LATER: dict[tuple[str, str], Any] = {
     ("optimizer", "kind"): "adamw",
     ("evaluation", "context_multiples"): [0.25, 0.5, 1.0, 2.0, 4.0, 8.0],
+    ("evaluation", "at_start"): False,
+    ("evaluation", "samples"): [],
+    ("evaluation", "sample_tokens"): 64,
     ("optimizer", "ema_half_life_tokens"): None,
     ("data", "global_batch_ramp"): [],
 }
