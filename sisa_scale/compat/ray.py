@@ -69,12 +69,9 @@ class LeanTrainer(DataParallelTrainer):  # type: ignore[misc]
 
 class _AskNobody(FixedScalingPolicy):  # type: ignore[misc]
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Ask no autoscaler: nor do the two methods below."""
+        """Ask no autoscaler, neither now nor before a decision."""
 
     def _maybe_send_resource_request(self) -> None:
-        pass
-
-    def _send_resource_request(self) -> None:
         pass
 
 

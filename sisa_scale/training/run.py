@@ -91,10 +91,16 @@ class Run:
         stop = asked_to_stop(self.directory.stop_path if self.workers.is_main else None)
         is_first_reader = self.workers.rank % self.config.execution.sequence_parallel_size == 0
         digest = batch.digest if is_first_reader else 0
-        is_save_due = self.workers.is_main and self.save_clock.is_due()
-        is_asked = self.workers.is_main and request_path(self.directory.path).exists()
-        asked = {"is_save_due": is_save_due, "is_profile_asked": is_asked}
-        vote = StepVote(self.workers, self.guard, step, digest, stop, self.fence, **asked)
+        vote = StepVote(
+            self.workers,
+            self.guard,
+            step,
+            digest,
+            stop,
+            self.fence,
+            is_save_due=self.workers.is_main and self.save_clock.is_due(),
+            is_profile_asked=self.workers.is_main and request_path(self.directory.path).exists(),
+        )
         with self.heart.phase("step", step):
             result = self.engine.step(batch, learning_rate, vote)
         if vote.is_fenced:

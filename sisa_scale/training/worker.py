@@ -22,7 +22,7 @@ from sisa_scale.runs.problems import RunDirectoryError
 from sisa_scale.training.engine.communicator import Communicator, connect
 from sisa_scale.training.health.crash_loop import loop_error
 from sisa_scale.training.health.determinism import apply_determinism
-from sisa_scale.training.health.out_of_memory import out_of_memory
+from sisa_scale.training.health.out_of_memory import raise_explained
 from sisa_scale.training.health.votes import asked_together
 from sisa_scale.training.health.watchdog import Watchdog
 from sisa_scale.training.hooks.checkpoints import Checkpointer
@@ -115,11 +115,7 @@ def _train(
         try:
             state = train(run)
         except torch.OutOfMemoryError as error:
-            said = out_of_memory(run, error)
-            if not run.directory.has_gained():
-                raise said from error  # the same steps would meet it again
-            error.add_note(str(said))
-            raise
+            raise_explained(run, error)
     tracker.finish()
     if state.step >= config.total_steps:
         return "finished"

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sisa_scale.reporting.style import INK, SERIES, WIDTH_INCHES, dress, to_svg
 from sisa_scale.reporting.summary import compact
-from sisa_scale.scaling.report.csv_text import csv_text
+from sisa_scale.scaling.csv_text import csv_text
 
 _NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from sisa_scale.files import write_json, write_text
+from sisa_scale.scaling.csv_text import csv_text
 from sisa_scale.scaling.fit.arrays import Floats, floats
 from sisa_scale.scaling.fit.bootstrap import Draws
 from sisa_scale.scaling.fit.fitting import Fit, residual_error
 from sisa_scale.scaling.fit.forms import BoundForm
-from sisa_scale.scaling.report.csv_text import csv_text
 from sisa_scale.scaling.report.results import plain
 from sisa_scale.scaling.table.identifiability import error_of_points
 from sisa_scale.scaling.table.table import RunTable

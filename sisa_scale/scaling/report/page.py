@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from sisa_scale.files import write_bytes, write_json, write_text
+from sisa_scale.scaling.csv_text import csv_text
 from sisa_scale.scaling.figures.allocation import allocation
 from sisa_scale.scaling.figures.comparison import multiplier_over_loss
 from sisa_scale.scaling.figures.losses import isoflop_curves, loss_over_compute, surface
@@ -19,7 +20,6 @@ from sisa_scale.scaling.figures.uncertainty import design_map, exponent_cloud, f
 from sisa_scale.scaling.fit.arrays import Floats
 from sisa_scale.scaling.fit.bootstrap import LEVEL, NUM_RESAMPLES
 from sisa_scale.scaling.report.contents import Study, examine_table
-from sisa_scale.scaling.report.csv_text import csv_text
 from sisa_scale.scaling.report.exports import loss_errors, run_rows, write_beside
 from sisa_scale.scaling.report.results import fit_values, plain, refusal_values
 from sisa_scale.scaling.report.wording import RUN_COLUMNS, facts, not_claimed, run_cell, shown, verdicts

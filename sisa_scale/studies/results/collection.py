@@ -13,7 +13,7 @@ from sisa_scale.errors import DataError, SisaScaleError
 from sisa_scale.files import write_text
 from sisa_scale.runs.files import Run, read_run
 from sisa_scale.runs.layout import config_path
-from sisa_scale.scaling.report.csv_text import csv_text
+from sisa_scale.scaling.csv_text import csv_text
 from sisa_scale.studies.directory import Planned, StudyDirectory
 from sisa_scale.studies.results.abilities import ability_columns
 from sisa_scale.studies.results.cost import device_of, device_seconds

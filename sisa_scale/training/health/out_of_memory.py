@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,18 @@ from sisa_scale.training.run import Run
 # Terms of the planner that are there from the first step on; of the others only the sum can be told apart.
 STATES = ("weights", "master copies", "optimizer states", "gradients")
 REST = "activations, working memory and buffers"
+
+
+def raise_explained(run: Run, error: torch.OutOfMemoryError) -> NoReturn:
+    """Raise what a person is told where the same steps would meet the error again; else the error, with that as a note.
+
+    Memory that gave out later in an attempt may suffice when the workers start anew.
+    """
+    said = out_of_memory(run, error)
+    if not run.directory.has_gained():
+        raise said from error
+    error.add_note(str(said))
+    raise error
 
 
 def out_of_memory(run: Run, error: torch.OutOfMemoryError) -> TrainingError:

@@ -85,22 +85,25 @@ def test_terms_are_what_tensors_really_hold() -> None:
     assert sum(held.values()) == 10 * weights
 
 
-def test_a_forced_error_is_explained_whatever_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_gained", [False, True])
+def test_a_forced_error_is_explained_whatever_fails(
+    has_gained: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the run where the attempt had taken no new step; else the workers may start again."""
+
     def fail(*_arguments: Any) -> None:
         raise RuntimeError("no trace")
 
     monkeypatch.setattr(words, "plan_memory", fail)
     workers = SimpleNamespace(rank=1, device=torch.device("cpu"))
-    run: Any = SimpleNamespace(
-        workers=workers, config=config_of(), directory=SimpleNamespace(path=tmp_path), heart=Heart()
-    )
-    try:
-        with run.heart.phase("step", 9):
-            raise torch.OutOfMemoryError(SAID)
-    except torch.OutOfMemoryError as error:
-        told = words.out_of_memory(run, error)
-    assert str(told).startswith("rank 1, step 9: found no memory left on the GPU (CUDA out of memory)")
-    assert "could not be made" in str(told)
-    assert "then resume" in str(told)
-    assert "memory_viz" not in str(told)
+    directory = SimpleNamespace(path=tmp_path, has_gained=lambda: has_gained)
+    run: Any = SimpleNamespace(workers=workers, config=config_of(), directory=directory, heart=Heart())
+    with run.heart.phase("step", 9), pytest.raises((TrainingError, torch.OutOfMemoryError)) as raised:
+        words.raise_explained(run, torch.OutOfMemoryError(SAID))
+    assert raised.type is (torch.OutOfMemoryError if has_gained else TrainingError)
+    told = raised.value.__notes__[0] if has_gained else str(raised.value)
+    assert told.startswith("rank 1, step 9: found no memory left on the GPU (CUDA out of memory)")
+    assert "could not be made" in told
+    assert "then resume" in told
+    assert "memory_viz" not in told
     assert not list(tmp_path.iterdir())
